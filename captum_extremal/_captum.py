@@ -1,0 +1,68 @@
+"""The only file that touches Captum's private names, so that a change of theirs is one edit here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from captum._utils.common import (
+    _expand_additional_forward_args,
+    _expand_target,
+    _format_additional_forward_args,
+    _format_output,
+    _run_forward,
+    _select_targets,
+)
+from captum._utils.progress import NullProgress, progress
+from captum._utils.typing import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
+from captum.log import log_usage
+from torch import Tensor
+
+__all__ = [
+    "BaselineType",
+    "TargetType",
+    "TensorOrTupleOfTensorsGeneric",
+    "format_output",
+    "log_usage",
+    "progress_bar",
+    "repeat_arguments",
+    "repeat_target",
+    "run_forward",
+    "select_target",
+]
+
+
+def run_forward(
+    forward_func: Callable[..., Any],
+    inputs: tuple[Tensor, ...],
+    target: TargetType,
+    additional_forward_args: object,
+) -> Any:
+    """The model's output at the target, called as every Captum method calls it."""
+    return _run_forward(forward_func, inputs, target, additional_forward_args)
+
+
+def select_target(output: Tensor, target: TargetType) -> Tensor:
+    """The part of an output that the target names, by Captum's rules."""
+    return _select_targets(output, target)
+
+
+def repeat_target(target: TargetType, times: int) -> TargetType:
+    """The targets of a batch for ``times`` copies of it, copy after copy."""
+    return _expand_target(target, times)
+
+
+def repeat_arguments(additional_forward_args: object, times: int) -> object:
+    """The additional arguments of a batch for ``times`` copies of it: tensors are repeated, the rest is kept."""
+    formatted = _format_additional_forward_args(additional_forward_args)
+    return _expand_additional_forward_args(formatted, times)
+
+
+def format_output(is_tuple: bool, output: tuple[Tensor, ...]) -> Any:
+    """A tuple where the inputs were a tuple, else its only tensor."""
+    return _format_output(is_tuple, output)
+
+
+def progress_bar(show: bool, total: int, description: str) -> Any:
+    """Captum's progress bar, or a stand-in that shows nothing."""
+    return progress(total=total, desc=description) if show else NullProgress()

@@ -1,0 +1,45 @@
+"""The few checks that every part makes of its settings: one wording for one rule."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raise TypeError unless ``value`` is a real number, ValueError unless it is finite and within bounds."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+    rules = [
+        (above is not None and not float(value) > above, f"above {above}"),
+        (at_least is not None and not float(value) >= at_least, f"at least {at_least}"),
+        (at_most is not None and not float(value) <= at_most, f"at most {at_most}"),
+        (below is not None and not float(value) < below, f"below {below}"),
+        (not math.isfinite(float(value)), "finite"),
+    ]
+    for broken, rule in rules:
+        if broken:
+            raise ValueError(f"{name} must be {rule}, got {value!r}")
+
+
+def check_count(name: str, value: object, *, at_least: int = 1) -> None:
+    """Raise TypeError unless ``value`` is an integer, ValueError unless it is at least ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {value!r}")
+
+
+def check_choice(name: str, value: object, choices: object) -> None:
+    """Raise ValueError unless ``value`` is one of the names in ``choices``."""
+    names = sorted(choices)  # type: ignore[call-overload]
+    if value not in names:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, names))}, got {value!r}")

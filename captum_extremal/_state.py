@@ -1,0 +1,99 @@
+"""What belongs to the caller and must be found again as it was: random states, buffers, modes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
+    """The modules that a forward function is, is bound to, or refers to from its closure or globals."""
+    if isinstance(forward_func, nn.Module):
+        return [forward_func]
+    if isinstance(forward_func, functools.partial):
+        parts = (forward_func.func, *forward_func.args, *forward_func.keywords.values())
+        return [module for part in parts if callable(part) for module in modules_of(part)]
+    owner = getattr(forward_func, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return [owner]
+    if not inspect.isfunction(forward_func):
+        return []
+    used = inspect.getclosurevars(forward_func)
+    values = [*used.nonlocals.values(), *used.globals.values()]
+    return [value for value in values if isinstance(value, nn.Module)]
+
+
+@contextlib.contextmanager
+def left_as_found(forward_func: Callable[..., Any], device: torch.device) -> Iterator[None]:
+    """Restore the random states and the buffers of modules in train mode, whatever happens inside.
+
+    Warns of modules in train mode, whose scores depend on the rest of the batch or on chance.
+
+    Raises:
+        ValueError: the parameters were made under ``torch.inference_mode()``, so that nothing can be
+            differentiated through them.
+    """
+    modules = modules_of(forward_func)
+    _check_parameters(modules)
+    training = [m for module in modules for m in module.modules() if m.training]
+    if training:
+        warnings.warn(
+            "the model is in train mode: dropout and batch normalisation make its scores depend on chance and on "
+            "the rest of the batch; call model.eval() first",
+            stacklevel=5,
+        )
+    buffers = [b for module in training for b in module.buffers(recurse=False)]
+    saved = [buffer.detach().clone() for buffer in buffers]
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, saved):
+                buffer.copy_(value)
+
+
+def _check_parameters(modules: list[nn.Module]) -> None:
+    for module in modules:
+        for name, parameter in module.named_parameters():
+            if parameter.is_inference():
+                raise ValueError(
+                    f"forward_func's parameters must not be inference tensors, got {name!r} made under "
+                    "torch.inference_mode(): build or load the model outside of it"
+                )
+
+
+class ForwardPrecision:
+    """The autocast state of the caller, in which the model's forward runs; everything of ours runs outside."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device.type
+        self._enabled = torch.is_autocast_enabled(self._device)
+        self._dtype = torch.get_autocast_dtype(self._device)
+
+    def forward(self, precision: torch.dtype | None = None) -> torch.autocast:
+        """Autocast to ``precision``, or whatever the caller had chosen."""
+        if precision is None:
+            return torch.autocast(self._device, dtype=self._dtype, enabled=self._enabled)
+        return torch.autocast(self._device, dtype=precision)
+
+    def ours(self) -> torch.autocast:
+        """No autocast."""
+        return torch.autocast(self._device, enabled=False)
+
+
+def as_plain(value: Any) -> Any:
+    """A copy of an inference tensor that autograd accepts; anything else, and tuples of it, as it is."""
+    if isinstance(value, tuple):
+        return tuple(as_plain(part) for part in value)
+    if isinstance(value, Tensor) and value.is_inference():
+        return value.clone()
+    return value

@@ -1,0 +1,403 @@
+r"""Smooth masks: from free parameters to a mask (section 3.5, equations 5 to 7, appendix A).
+
+A mask is spanned by one parameter :math:`p_i \in [0, 1]` at each point :math:`u_i` of a coarse lattice.
+Every parameter draws a soft disk, and the mask is the smooth maximum of the disks:
+
+.. math::
+
+    m(u) = \operatorname{smax}_i \; k(u - u_i)\, p_i, \qquad
+    \operatorname{smax}_i f_i = \frac{\sum_i f_i e^{f_i / T}}{\sum_i e^{f_i / T}}
+
+with the kernel :math:`k(d) = \exp(-2 \max(0, d/\sigma - 1/2)^2)`, flat in the middle, so that a parameter
+of one makes a spot of the mask reach one, which an ordinary convolution (equation 5) would not.
+
+The equation is evaluated exactly on a *grid* a few times finer than the lattice, and interpolated linearly
+between the grid's nodes: the mask has no detail finer than the kernel, so nothing is lost, and the cost does
+not depend on the size of the image.
+
+Shapes: B masks (rows), D lattice points, G grid nodes, T neighbours of a node, S the shape of the input's
+positions (W, H x W or D x H x W).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from captum_extremal._checks import check_number
+
+REFERENCE_SIDE = 224
+"""The side in pixels that the paper's lengths (step, sigma, blur) refer to."""
+
+_STEP = {1: 7.0, 2: 7.0, 3: 14.0}  # px at 224; a volume's lattice is coarser, to have about as many neighbours
+_SIGMA = 21.0  # px at 224
+_SUPPORT = 2.4  # in sigmas: the kernel is below 1e-3 there
+_NODES_PER_SIGMA = {1: 6, 2: 6, 3: 4}
+_MIN_SIDE = 8
+
+
+def kernel(distance: Tensor, sigma: float) -> Tensor:
+    """The soft disk that one lattice point draws (section 4 and appendix A, as in the released code).
+
+    Args:
+        distance: any shape, in pixels of the input.
+        sigma: the radius of the disk in pixels; the kernel is 1 up to half of it.
+
+    Returns:
+        ``exp(-2 max(0, distance / sigma - 1/2)^2)``, in (0, 1], of the same shape.
+    """
+    return torch.exp(-2 * (distance / sigma - 0.5).clamp(min=0) ** 2)
+
+
+class BoundMask(Protocol):
+    """A mask family on one input's shape: what the area and the solvers know of masks."""
+
+    @property
+    def parameters(self) -> int:
+        """D, how many free parameters a mask has."""
+
+    @property
+    def largest_area(self) -> float:
+        """The area of the mask whose parameters are all 1."""
+
+    def new_parameters(self, rows: int) -> Tensor:
+        """Parameters (B, D) of zeros, in the masks' type and on their device."""
+
+    def __call__(self, p: Tensor) -> Tensor:
+        """Masks (B, 1, *S) of parameters (B, D) in [0, 1]: ``expand(coarse(p))``."""
+
+    def coarse(self, p: Tensor) -> Tensor:
+        """The few values (B, G) that the mask and its area follow from."""
+
+    def area(self, coarse: Tensor) -> Tensor:
+        """The exact mean (B,) of the masks."""
+
+    def expand(self, coarse: Tensor) -> Tensor:
+        """The masks (B, 1, *S)."""
+
+    def area_gradient(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """The areas (B,) of parameters (B, D), and their derivative (B, D) by each parameter."""
+
+
+class MaskFamily(Protocol):
+    """What can stand in ``mask=``: frozen settings that are bound to an input's shape call by call."""
+
+    def smallest_area(self, shape: tuple[int, ...]) -> float:
+        """The area below which there are no masks."""
+
+    def bind(
+        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, area: float
+    ) -> BoundMask:
+        """The family on inputs of this shape, for masks of about one area."""
+
+
+@dataclass(frozen=True)
+class SmoothMask:
+    """The family of smooth masks over an input's positions (equations 6 and 7).
+
+    Lengths are in pixels of the input; ``None`` scales the paper's choice for 224 px with the input's shorter
+    side, so that a mask covers the same fraction of every input.
+
+    Args:
+        step: distance of the lattice points. Default 7 px at 224 (14 for volumes), at least 1.
+        sigma: radius of the disk that one lattice point draws. Default 21 px at 224, and less for areas that
+            have no room for such a disk (see :meth:`sigma_for`). A number is used as it is.
+        temperature: T of the smooth maximum; 0 is the hard maximum of equation 6.
+
+    Raises:
+        TypeError, ValueError: a setting is not a number, or is out of range.
+    """
+
+    step: float | None = None
+    sigma: float | None = None
+    temperature: float = 1 / 20
+
+    def __post_init__(self) -> None:
+        for name in ("step", "sigma"):
+            value = getattr(self, name)
+            if value is not None:
+                check_number(name, value, above=0)
+        check_number("temperature", self.temperature, at_least=0)
+
+    def step_for(self, shape: tuple[int, ...]) -> float:
+        """The lattice step in pixels for inputs whose positions have this shape."""
+        if self.step is not None:
+            return float(self.step)
+        return max(1.0, _STEP[len(shape)] * min(shape) / REFERENCE_SIDE)
+
+    def sigma_for(self, shape: tuple[int, ...], area: float = 1.0) -> float:
+        """The disk's radius in pixels for masks of this area, a fraction of the input.
+
+        One disk of the default radius covers nearly 4 % of a square image, so a mask of a smaller area could
+        not contain a single point of full value and would come out grey. The radius of smaller areas is
+        therefore that of a single disk of the area.
+        """
+        if self.sigma is not None:
+            return float(self.sigma)
+        sigma = _SIGMA * min(shape) / REFERENCE_SIDE
+        dot = _dot_area(sigma, shape)
+        return sigma * min(1.0, (area / dot) ** (1 / len(shape)))
+
+    def smallest_area(self, shape: tuple[int, ...]) -> float:
+        """One lattice cell as a fraction of the input: no mask is smaller."""
+        step = self.step_for(shape)
+        return 1 / math.prod(_lattice_points(side, step) for side in shape)
+
+    def bind(
+        self,
+        shape: tuple[int, ...],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        area: float = 1.0,
+    ) -> BoundSmoothMask:
+        """Fit the family to inputs whose positions have the shape S, and to masks of about one area.
+
+        Args:
+            shape: S, one to three sides in pixels.
+            device: where the masks are made.
+            dtype: their floating type.
+            area: fraction of the input that the masks will cover; small areas get smaller disks.
+
+        Returns:
+            the map from parameters to masks.
+
+        Raises:
+            ValueError: the shape does not have one to three sides of at least 8 px.
+        """
+        shape = tuple(shape)
+        if not 1 <= len(shape) <= 3 or min(shape) < _MIN_SIDE:
+            raise ValueError(
+                f"shape must have one to three sides of at least {_MIN_SIDE} px, got {shape}"
+            )
+        return BoundSmoothMask(self, shape, torch.device(device), dtype, area)
+
+
+def _dot_area(sigma: float, shape: tuple[int, ...]) -> float:
+    """The mean over the input of a single disk, away from the border."""
+    radius = torch.linspace(0, _SUPPORT, 1001, dtype=torch.float64)
+    shell = {1: 2 * torch.ones_like(radius), 2: 2 * torch.pi * radius, 3: 4 * torch.pi * radius**2}
+    integral = torch.trapezoid(kernel(radius, 1.0) * shell[len(shape)], radius)
+    return float(integral) * sigma ** len(shape) / math.prod(shape)
+
+
+def _lattice_points(side: int, step: float) -> int:
+    return max(2, round(side / step))
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of the input: its lattice points and its grid nodes, in pixels, and how nodes become pixels."""
+
+    lattice: Tensor
+    nodes: Tensor
+    expansion: Tensor  # (pixels, nodes): rows of linear interpolation weights
+
+    @classmethod
+    def of(cls, side: int, step: float, sigma: float, nodes_per_sigma: int) -> _Axis:
+        centre = (side - 1) / 2
+        points = _lattice_points(side, step)
+        lattice = _centred(points, step) + centre
+        # Nodes lie on the lattice and between its points, and no denser than pixels where step >= 1.
+        splits = max(1, min(math.ceil(nodes_per_sigma * step / sigma), math.ceil(step)))
+        spacing = step / splits
+        # As many nodes as reach the outermost pixels, with the parity that puts nodes on the lattice.
+        count = math.ceil((side - 1) / spacing - 1e-9) + 1
+        if (count - 1 - (points - 1) * splits) % 2:
+            count += 1
+        nodes = _centred(count, spacing) + centre
+        pixels = torch.arange(side, dtype=torch.float64)
+        hat = 1 - (pixels[:, None] - nodes[None, :]).abs() / spacing
+        return cls(lattice, nodes, hat.clamp(min=0))
+
+
+def _centred(count: int, spacing: float) -> Tensor:
+    return (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * spacing
+
+
+class BoundSmoothMask:
+    """Smooth masks of one input shape: parameters in, masks out.
+
+    ``bound(p)`` is the whole map. Solvers use its two halves, ``expand(coarse(p))``, because the area of a mask
+    is known from the coarse half alone.
+
+    Attributes:
+        shape: S.
+        sigma, step: in pixels.
+        parameters: D, the number of lattice points.
+        largest_area: the mean of the mask whose parameters are all 1 (a little below 1 with the smooth maximum).
+    """
+
+    def __init__(
+        self,
+        settings: SmoothMask,
+        shape: tuple[int, ...],
+        device: torch.device,
+        dtype: torch.dtype,
+        area: float,
+    ) -> None:
+        self.shape = shape
+        self.step = settings.step_for(shape)
+        self.sigma = settings.sigma_for(shape, area)
+        per_sigma = _NODES_PER_SIGMA[len(shape)]
+        axes = [_Axis.of(side, self.step, self.sigma, per_sigma) for side in shape]
+        self.lattice_shape = tuple(len(axis.lattice) for axis in axes)
+        self.grid_shape = tuple(len(axis.nodes) for axis in axes)
+        self.parameters = math.prod(self.lattice_shape)
+        self._expansions = [axis.expansion.to(device, dtype) for axis in axes]
+        self._means = [axis.expansion.mean(0).to(device, dtype) for axis in axes]
+        reach = _SUPPORT * self.sigma
+        lattice, nodes = [axis.lattice for axis in axes], [axis.nodes for axis in axes]
+        self._smax = _NeighbourSmax(
+            of_node=_neighbours(nodes, lattice, reach, self.sigma, device, dtype),
+            of_point=_neighbours(lattice, nodes, reach, self.sigma, device, dtype),
+            temperature=settings.temperature,
+        )
+        self.largest_area = float(self.area(self.coarse(self.new_parameters(1) + 1)))
+
+    def __call__(self, p: Tensor) -> Tensor:
+        """Masks (B, 1, *S) of parameters (B, D) in [0, 1]."""
+        return self.expand(self.coarse(p))
+
+    def new_parameters(self, rows: int) -> Tensor:
+        """Parameters (B, D) of zeros, in the masks' type and on their device."""
+        return self._means[0].new_zeros(rows, self.parameters)
+
+    def coarse(self, p: Tensor) -> Tensor:
+        """Equation 7 on the nodes of the grid: parameters (B, D) to node values (B, G)."""
+        values: Tensor = _Smax.apply(p, self._smax)
+        return values
+
+    def area(self, coarse: Tensor) -> Tensor:
+        """The exact mean (B,) of the expanded masks, from their node values (B, G)."""
+        values = coarse.unflatten(1, self.grid_shape)
+        for mean in reversed(self._means):
+            values = values @ mean
+        return values
+
+    def expand(self, coarse: Tensor) -> Tensor:
+        """Masks (B, 1, *S) from node values (B, G), by linear interpolation along each axis in turn."""
+        values = coarse.unflatten(1, self.grid_shape)
+        for axis, matrix in enumerate(self._expansions, start=1):
+            values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+        return values.unsqueeze(1)
+
+    def area_gradient(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """The areas (B,) of parameters (B, D), and their derivative (B, D) by each parameter."""
+        with torch.enable_grad():
+            leaf = p.detach().requires_grad_()
+            area = self.area(self.coarse(leaf))
+            (gradient,) = torch.autograd.grad(area.sum(), leaf)
+        return area.detach(), gradient
+
+
+@dataclass(frozen=True)
+class _Neighbours:
+    """For each of Q queries the sources within reach: their indices (Q, T) and the kernel there (Q, T).
+
+    Near the border there are fewer than T: the places that are missing (Q,) have a kernel of 0.
+    """
+
+    index: Tensor
+    weight: Tensor
+    missing: Tensor
+
+
+def _neighbours(
+    queries: list[Tensor],
+    sources: list[Tensor],
+    reach: float,
+    sigma: float,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> _Neighbours:
+    """The sources within reach of each query; both are the products of their axes' positions, in pixels."""
+    index = torch.zeros(1, 1, dtype=torch.int64)
+    squared = torch.zeros(1, 1, dtype=torch.float64)
+    for query, source in zip(queries, sources):
+        spacing = float(source[1] - source[0])
+        window = torch.arange(math.floor(2 * reach / spacing + 1e-9) + 1)
+        first = torch.ceil((query - reach - source[0]) / spacing - 1e-9).to(torch.int64)
+        near = first[:, None] + window  # (queries, window), on this axis
+        inside = (near >= 0) & (near < len(source))
+        near = near.clamp(0, len(source) - 1)
+        offset = (source[near] - query[:, None]).masked_fill(~inside, math.inf)
+        index = _outer(index * len(source), near)
+        squared = _outer(squared, offset**2)
+    distance = squared.sqrt()
+    within = distance <= reach + 1e-9
+    weight = torch.where(within, kernel(distance, sigma), 0.0)
+    used = within.any(0)  # no node has sources in the corners of its window
+    return _Neighbours(
+        index=index[:, used].to(device, torch.int32),  # gathers twice as fast as int64
+        weight=weight[:, used].to(device, dtype),
+        missing=(~within[:, used]).sum(1).to(device, dtype),
+    )
+
+
+def _outer(one: Tensor, other: Tensor) -> Tensor:
+    """Sums of all pairs of rows and of columns: (a, b) and (c, d) to (a c, b d)."""
+    return (one[:, None, :, None] + other[None, :, None, :]).flatten(2).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class _NeighbourSmax:
+    of_node: _Neighbours  # lattice points within reach of each node
+    of_point: _Neighbours  # nodes within reach of each lattice point
+    temperature: float
+
+
+class _Smax(torch.autograd.Function):
+    """Equation 7 over the neighbours of each node, with a backward that gathers instead of scattering.
+
+    With f = k p the derivative of the smooth maximum by p_i is ``k_i e^(f_i/T) (1 + (f_i - m) / T) / sum e^(f/T)``.
+    Gathering it from each point's own neighbours needs no atomic additions, so CUDA gives the same bits twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, smax: _NeighbourSmax) -> Tensor:
+        near = smax.of_node
+        f = _gather(p, near.index) * near.weight
+        ctx.smax = smax
+        if smax.temperature == 0:
+            value, winner = f.max(dim=-1)
+            ctx.save_for_backward(winner, torch.empty_like(value))
+            ctx.points = p.shape[1]
+            return value
+        weight = torch.exp(f / smax.temperature)
+        # A place without a source has f = 0: nothing above the line, but a one below it, taken off again.
+        total = weight.sum(-1) - near.missing
+        value = (f * weight).sum(-1) / total
+        ctx.save_for_backward(p, value, total)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        smax: _NeighbourSmax = ctx.smax
+        (grad,) = grads
+        if smax.temperature == 0:
+            return _hard_max_gradient(grad, ctx.saved_tensors[0], smax.of_node, ctx.points), None
+        p, value, total = ctx.saved_tensors
+        near = smax.of_point
+        f = p[:, :, None] * near.weight
+        # (1 + (f - m)/T) grad / total, split into what is known at the node and what multiplies it by f.
+        scaled = grad / total
+        constant = _gather(scaled - scaled * value / smax.temperature, near.index)
+        slope = _gather(scaled / smax.temperature, near.index)
+        parts = torch.exp(f / smax.temperature) * (constant + slope * f) * near.weight
+        return parts.sum(-1), None
+
+
+def _gather(values: Tensor, index: Tensor) -> Tensor:
+    """Entries (B, Q, T) of the rows (B, X) at the indices (Q, T)."""
+    return values.index_select(1, index.flatten()).unflatten(1, index.shape)
+
+
+def _hard_max_gradient(grad: Tensor, winner: Tensor, near: _Neighbours, points: int) -> Tensor:
+    rows = torch.arange(len(near.index), device=grad.device)
+    index, weight = near.index[rows, winner].long(), near.weight[rows, winner]
+    out = torch.zeros(len(grad), points, device=grad.device, dtype=grad.dtype)
+    return out.scatter_add(1, index, grad * weight)

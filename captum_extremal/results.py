@@ -1,0 +1,227 @@
+"""What a search found: the masks of every area, what they do to the score, and how they were made."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_extremal._checks import check_count, check_number
+from captum_extremal.games import Game
+from captum_extremal.perturbations import gaussian_blur
+
+_SALIENCY_BLUR = 0.09  # of the shorter side (section 4.2)
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ExtremalMasks:
+    """Extremal masks of N images at A areas, with their scores.
+
+    Attributes:
+        masks: (N, A, 1, *S) for positions, (N, A, K) for channels; a tuple where the inputs were a tuple.
+        areas: (A,), increasing fractions of the input. The mean of every mask.
+        scores: (N, A), the model's score of what each mask keeps.
+        complement_scores: (N, A), its score of what is left when the mask's region is removed.
+        clean_score: (N,), the score of the inputs.
+        perturbed_score: (N,), the score of the fully perturbed inputs.
+        values: (N, A), the game's value at each mask: what was maximised, and what is compared with the threshold.
+        threshold: (N,), Phi_0 of equation 3, in units of the game's value.
+        sigma: (A,), the radius in pixels of the smooth masks' disks at each area (of each input: (A, inputs), where
+            the inputs were a tuple).
+        settings: how the masks were made: game, perturbation, mask, solver, steps, seconds, versions. Plain values only.
+    """
+
+    masks: Tensor | tuple[Tensor, ...]
+    areas: Tensor
+    scores: Tensor
+    complement_scores: Tensor
+    clean_score: Tensor
+    perturbed_score: Tensor
+    values: Tensor
+    threshold: Tensor
+    sigma: Tensor
+    settings: dict[str, Any]
+
+    @property
+    def reached(self) -> Tensor:
+        """(N,) bool: whether the value reaches the threshold at any of the areas."""
+        return self._reaching().any(1)
+
+    @property
+    def optimal_area(self) -> Tensor:
+        """a* (N,) of equation 3: the smallest of the areas whose value reaches the threshold; NaN where none does."""
+        smallest = self.areas[self._reaching().to(torch.int8).argmax(1)]
+        return smallest.masked_fill(~self.reached, torch.nan)
+
+    @property
+    def optimal_index(self) -> Tensor:
+        """(N,) int64: which of the areas is a*; the last, the largest area's, where none is."""
+        first = self._reaching().to(torch.int8).argmax(1)
+        return first.masked_fill(~self.reached, len(self.areas) - 1)
+
+    @property
+    def binariness(self) -> Tensor | tuple[Tensor, ...]:
+        """(N, A): the mean value of a mask where its mass is, sum m^2 / sum m. Binary masks have 1, flat ones their area."""
+        return self._each(_binariness)
+
+    def optimal_mask(self) -> Tensor | tuple[Tensor, ...]:
+        """m_a* of each image, (N, 1, *S) or (N, K): the largest area's where the threshold is not reached."""
+        rows = torch.arange(len(self.clean_score), device=self.areas.device)
+        return self._each(lambda masks: masks[rows, self.optimal_index])
+
+    def saliency(self, blur: float = _SALIENCY_BLUR) -> Tensor | tuple[Tensor, ...]:
+        """The pointing map of section 4.2: the sum of the masks over the areas, blurred.
+
+        Args:
+            blur: standard deviation as a fraction of the image's shorter side; 0 leaves the sum as it is.
+
+        Returns:
+            (N, 1, *S), a map whose maximum is where the model looks first; (N, K) for channels, not blurred.
+
+        Raises:
+            TypeError, ValueError: ``blur`` is no number of at least 0.
+        """
+        check_number("blur", blur, at_least=0)
+        return self._each(lambda masks: _summed(masks, blur))
+
+    def binary_masks(self) -> Tensor | tuple[Tensor, ...]:
+        """Masks of 0 and 1 of exactly each area, rounded to whole positions: each mask's highest values.
+
+        Returns:
+            bool, of the masks' shape. Of equal values the ones that come first in memory are taken.
+        """
+        return self._each(lambda masks: _binary(masks, self.areas))
+
+    def order_of_entry(self) -> Tensor | tuple[Tensor, ...]:
+        """For each position the smallest area whose binary mask holds it, 1 where none does: (N, 1, *S) or (N, K)."""
+        return self._each(lambda masks: _first_area(_binary(masks, self.areas), self.areas))
+
+    def image(self, index: int) -> ExtremalMasks:
+        """The result of one image alone, N = 1.
+
+        Raises:
+            TypeError, IndexError: the index is no integer, or there is no such image.
+        """
+        check_count("index", index, at_least=-len(self.clean_score))
+        if index >= len(self.clean_score):
+            raise IndexError(f"index must be below {len(self.clean_score)}, got {index}")
+        one = slice(index, index + 1 or None)
+        by_image = ("scores", "complement_scores", "clean_score", "perturbed_score", "values", "threshold")
+        parts: dict[str, Any] = {name: getattr(self, name)[one] for name in by_image}
+        parts["masks"] = self._each(lambda masks: masks[one])
+        return ExtremalMasks(areas=self.areas, sigma=self.sigma, settings=self.settings, **parts)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one .npz file, whole or not at all.
+
+        Args:
+            path: the file; ".npz" is not added.
+        """
+        masks = self.masks if isinstance(self.masks, tuple) else (self.masks,)
+        arrays = {name: getattr(self, name).cpu().numpy() for name in _TENSORS}
+        arrays |= {f"masks_{k}": mask.cpu().numpy() for k, mask in enumerate(masks)}
+        about = {
+            "format": _FORMAT,
+            "inputs": len(masks) if isinstance(self.masks, tuple) else None,
+            "settings": self.settings,
+        }
+        partial = f"{os.fspath(path)}.partial"
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, about=np.array(json.dumps(about)), **cast(Any, arrays))
+        os.replace(partial, path)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], device: torch.device | str = "cpu"
+    ) -> ExtremalMasks:
+        """Read what :meth:`save` wrote. Nothing in the file can run code.
+
+        Raises:
+            ValueError: the file was not written by :meth:`save`.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                count = about["inputs"]
+                read = [torch.from_numpy(file[f"masks_{k}"]) for k in range(count or 1)]
+                tensors = {name: torch.from_numpy(file[name]).to(device) for name in _TENSORS}
+        except (KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(f"path must be a file written by save, got {path!r}: {error}") from error
+        masks = tuple(mask.to(device) for mask in read)
+        return cls(masks=masks[0] if count is None else masks, settings=about["settings"], **tensors)
+
+    def _reaching(self) -> Tensor:
+        return self.values >= self.threshold[:, None]
+
+    def _each(self, of_masks: Callable[[Tensor], Tensor]) -> Any:
+        if isinstance(self.masks, tuple):
+            return tuple(of_masks(masks) for masks in self.masks)
+        return of_masks(self.masks)
+
+
+_TENSORS = tuple(
+    field.name for field in fields(ExtremalMasks) if field.name not in ("masks", "settings")
+)
+
+ScoreThreshold = (
+    float | Tensor | list[float] | tuple[float, ...] | Callable[[Tensor, Tensor], Tensor] | None
+)
+
+
+def threshold_of(
+    score_threshold: ScoreThreshold, game: Game, clean: Tensor, perturbed: Tensor
+) -> Tensor:
+    """Phi_0 (N,), in units of the game's value: by default that of the mask that keeps everything.
+
+    Raises:
+        TypeError, ValueError: the threshold is none of the kinds that the public methods name, or has the wrong length.
+    """
+    if score_threshold is None:
+        return game.reward(clean, perturbed)
+    if callable(score_threshold):
+        score_threshold = score_threshold(clean, perturbed)
+    try:
+        value = torch.as_tensor(score_threshold, dtype=clean.dtype, device=clean.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            "score_threshold must be None, a number, one number an image, or a callable "
+            f"(clean, perturbed) -> (N,), got {type(score_threshold).__name__}"
+        ) from error
+    if value.dim() and value.shape != clean.shape:
+        raise ValueError(
+            f"score_threshold must be one number or one an image, ({len(clean)},), got shape {tuple(value.shape)}"
+        )
+    if bool(value.isnan().any()):
+        raise ValueError("score_threshold must not be NaN")
+    return value.expand(clean.shape).clone()
+
+
+def _binariness(masks: Tensor) -> Tensor:
+    flat = masks.flatten(2)
+    return flat.square().sum(-1) / flat.sum(-1).clamp(min=1e-30)
+
+
+def _summed(masks: Tensor, blur: float) -> Tensor:
+    total = masks.sum(1)
+    sigma = blur * min(total.shape[2:], default=0)
+    return gaussian_blur(total, sigma, "zeros", normalise=True) if sigma else total
+
+
+def _binary(masks: Tensor, areas: Tensor) -> Tensor:
+    flat = masks.flatten(2)
+    kept = (areas * flat.shape[-1]).round().to(torch.int64)
+    rank = flat.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    return (rank < kept[:, None]).view_as(masks)
+
+
+def _first_area(binary: Tensor, areas: Tensor) -> Tensor:
+    held = areas.view(-1, *[1] * (binary.dim() - 2))
+    return torch.where(binary, held, torch.ones_like(held)).amin(1)

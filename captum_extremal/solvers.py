@@ -1,0 +1,367 @@
+r"""Solvers: the loops that look for :math:`m_a` (equations 2 and 4, section 4).
+
+A solver sees no model: only a reward as a function of masks, and the mask families that span them.
+
+:class:`PathSolver` (the default) follows one mask while its area shrinks through all the areas asked for, met exactly
+at every step: every area of the sweep for the price of one. :class:`PenaltySolver` is the paper's: stochastic gradient
+descent on equation 4, one mask an area, kept as the reference.
+
+Shapes: N images, A areas, D parameters of a mask, R masks an image at a time (1 on the path, A with the penalty).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from captum_extremal._checks import check_choice, check_count, check_number
+from captum_extremal.area import area_loss, fit_area, fit_limit
+from captum_extremal.masks import BoundMask
+
+Masks = tuple[Tensor, ...]
+Parameters = tuple[Tensor, ...]
+"""The free parameters of one mask an image, (N, D) for each input tensor."""
+
+
+class Reward(Protocol):
+    """The game's value (R, N) of masks (R N, 1, *S), differentiable by them."""
+
+    def __call__(
+        self, masks: Masks, *, precision: torch.dtype | None = None, flip: bool = False
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a solver is given.
+
+    Args:
+        reward: what to maximise.
+        areas: increasing fractions of the input.
+        bounds: for each area, the mask family of each input tensor.
+        images: N.
+        report: told of every step: its number, the areas (R,) and the rewards (R, N).
+    """
+
+    reward: Reward
+    areas: tuple[float, ...]
+    bounds: Sequence[tuple[BoundMask, ...]]
+    images: int
+    report: Callable[[int, Tensor, Tensor], None]
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """What can stand in ``solver=``: it carries its own settings, and searches."""
+
+    def total_steps(self, search: Search) -> int:
+        """How many steps :meth:`solve` will report."""
+
+    def solve(self, search: Search) -> list[Parameters]:
+        """For each area the parameters of the best masks found, as they are: the caller meets the areas exactly."""
+
+
+@dataclass(frozen=True)
+class PathSolver:
+    """Follow one mask an image along the path of areas (a homotopy).
+
+    The mask starts with nearly everything kept and is tightened geometrically; as it passes an area that was asked for,
+    it is recorded. At each step the logits of its parameters take a step of momentum along the gradient, whose length
+    is normalised by its running mean square, so that the learning rate knows nothing of the model's scale; then they
+    are shifted to the exact area of the next step, and the gradient knows of that shift (:func:`~captum_extremal.area.fit_area`).
+
+    A game that only removes ("delete") sees no gradient where nearly everything is removed, so its path can also be
+    followed from the small areas up.
+
+    Args:
+        steps: forward and backward passes of each image for the whole sweep (as many again for direction "both").
+        learning_rate: change of a typical logit in the first step; it falls geometrically to ``final_learning_rate``.
+        momentum: of the normalised gradient.
+        direction: "shrink" from everything kept, "grow" from the smallest area, or "both", and keep what is better
+            for each image and area.
+        precision: floating type to autocast the model's forward to, such as ``torch.bfloat16``.
+
+    Raises:
+        TypeError, ValueError: a setting has the wrong type or is out of range.
+    """
+
+    steps: int = 100
+    learning_rate: float = 0.8
+    final_learning_rate: float = 0.2
+    momentum: float = 0.9
+    direction: str = "shrink"
+    precision: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        check_count("steps", self.steps)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("final_learning_rate", self.final_learning_rate, above=0)
+        check_number("momentum", self.momentum, at_least=0, below=1)
+        check_choice("direction", self.direction, ("shrink", "grow", "both"))
+        _check_precision(self.precision)
+
+    def total_steps(self, search: Search) -> int:
+        """The steps of the path, at least one for each area, in each direction."""
+        return len(self._directions()) * len(self.schedule(search))
+
+    def schedule(self, search: Search) -> list[tuple[float, int | None]]:
+        """The shrinking path through the areas of a search: see :func:`area_schedule`."""
+        limit = min(fit_limit(bound) for bounds in search.bounds for bound in bounds)
+        return area_schedule(search.areas, self.steps, start=min(_START, limit))
+
+    def solve(self, search: Search) -> list[Parameters]:
+        """Walk the path in each direction and keep the better parameters of each image and area."""
+        walks: list[list[_Record]] = []
+        for grow in self._directions():
+            first_step = len(walks) * len(self.schedule(search))
+            walks.append(_Walk(self, search, grow, first_step).run())
+        return [_better(records) for records in zip(*walks)]
+
+    def _directions(self) -> list[bool]:
+        return {"shrink": [False], "grow": [True], "both": [False, True]}[self.direction]
+
+
+_START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
+_LOGIT_RANGE = 8.0  # parameters stay this close to the threshold, in logits, so that none is lost for good
+_MEAN_SQUARE_MEMORY = 0.9
+_WARM_STEPS = 2  # of Newton's method, from the solution of the step before
+
+
+def area_schedule(
+    areas: tuple[float, ...], steps: int, start: float
+) -> list[tuple[float, int | None]]:
+    """The areas of a shrinking path, and which of the areas asked for each of them is, if any.
+
+    Between two neighbouring areas the path is geometric, and each part of it gets steps in proportion to its length,
+    but at least one: the step at its end. Areas above the path's start are met at its start.
+    """
+    ends = [(index, min(area, start)) for index, area in enumerate(areas)][::-1]
+    length = math.log(start / ends[-1][1])
+    schedule: list[tuple[float, int | None]] = []
+    before = start
+    for index, end in ends:
+        share = math.log(before / end) / length if length else 0.0
+        count = max(1, round(share * steps))
+        schedule += [(before * (end / before) ** (step / count), None) for step in range(1, count)]
+        schedule.append((end, index))
+        before = end
+    return schedule
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The parameters that were on the path at one area, and their rewards (N,)."""
+
+    parameters: Parameters
+    reward: Tensor
+
+
+def _better(records: tuple[_Record, ...]) -> Parameters:
+    """For each image the parameters with the highest reward; the first walk wins ties."""
+    best = records[0]
+    for other in records[1:]:
+        wins = other.reward > best.reward
+        parameters = tuple(
+            torch.where(wins[:, None], theirs, ours)
+            for theirs, ours in zip(other.parameters, best.parameters)
+        )
+        best = _Record(parameters, torch.where(wins, other.reward, best.reward))
+    return best.parameters
+
+
+class _Walk:
+    """One walk along the path, for all images at once."""
+
+    def __init__(self, solver: PathSolver, search: Search, grow: bool, first_step: int) -> None:
+        self._search = search
+        schedule = solver.schedule(search)
+        self._schedule = schedule[::-1] if grow else schedule
+        self._first_step = first_step
+        self._ascents = [_NormalisedAscent(solver, bound, search.images) for bound in search.bounds[0]]
+        self._precision = solver.precision
+
+    def run(self) -> list[_Record]:
+        records: dict[int, _Record] = {}
+        bounds = self._search.bounds[-1]
+        for step, (area, index) in enumerate(self._schedule):
+            if index is not None:
+                bounds = self._search.bounds[index]
+            parameters, reward = self._step(area, bounds, step / len(self._schedule))
+            self._search.report(self._first_step + step, reward.new_tensor([area]), reward[None])
+            if index is not None:
+                records[index] = _Record(parameters, reward)
+        return [records[index] for index in range(len(self._search.areas))]
+
+    def _step(
+        self, area: float, bounds: tuple[BoundMask, ...], progress: float
+    ) -> tuple[Parameters, Tensor]:
+        """Rewards (N,) at the exact area, and the step that follows from their gradient."""
+        parameters = tuple(ascent.at_area(area, b) for ascent, b in zip(self._ascents, bounds))
+        masks = tuple(bound(p) for bound, p in zip(bounds, parameters))
+        reward = self._search.reward(masks, precision=self._precision)[0]
+        logits = [ascent.logits for ascent in self._ascents]
+        gradients = torch.autograd.grad(reward.sum(), logits)
+        for ascent, gradient in zip(self._ascents, gradients):
+            ascent.step(gradient, progress)
+        return tuple(p.detach() for p in parameters), reward.detach()
+
+
+class _NormalisedAscent:
+    """Momentum on the logits (N, D) of one input's masks, along gradients of a normalised length."""
+
+    def __init__(self, solver: PathSolver, bound: BoundMask, images: int) -> None:
+        self._solver = solver
+        self.logits = bound.new_parameters(images).requires_grad_()
+        self._velocity = bound.new_parameters(images)
+        self._square = self._velocity.new_zeros(images, 1)
+        self._steps = 0
+        self._shift: Tensor | None = None
+
+    def at_area(self, area: float, bound: BoundMask) -> Tensor:
+        """The parameters (N, D) whose masks have the area now."""
+        if self._shift is None:
+            parameters, self._shift = fit_area(self.logits, area, bound)
+        else:
+            parameters, self._shift = fit_area(
+                self.logits, area, bound, self._shift, steps=_WARM_STEPS
+            )
+        return parameters
+
+    def step(self, gradient: Tensor, progress: float) -> None:
+        solver = self._solver
+        self._steps += 1
+        self._square.lerp_(gradient.square().mean(1, keepdim=True), 1 - _MEAN_SQUARE_MEMORY)
+        typical = (self._square / (1 - _MEAN_SQUARE_MEMORY**self._steps)).sqrt()
+        self._velocity.lerp_(gradient / typical.clamp(min=1e-30), 1 - solver.momentum)
+        rate = solver.learning_rate * (solver.final_learning_rate / solver.learning_rate) ** progress
+        with torch.no_grad():
+            # Centred on the threshold, so that the range is the same on both sides of it.
+            self.logits.add_(self._velocity, alpha=rate).sub_(self._shift[:, None])
+            self.logits.clamp_(-_LOGIT_RANGE, _LOGIT_RANGE)
+            self._shift.zero_()
+
+
+@dataclass(frozen=True)
+class PenaltySolver:
+    """The paper's solver: gradient descent with momentum on equation 4, for each area a mask of its own.
+
+    The parameters start at one and are clamped to [0, 1] after each step. The area that the penalty leaves is near
+    the one that was asked for.
+
+    The defaults are the settings of the released code; :meth:`paper` has those of the paper.
+
+    Args:
+        steps: forward and backward passes of each image and area.
+        learning_rate, momentum, dampening: of ``torch.optim.SGD``.
+        weight: lambda, of the area loss.
+        growth: what the weight is multiplied by at each step.
+        doublings: at which fractions of the steps it is doubled.
+        flip: mirror the perturbed input along its last axis on even steps. It steadies the masks of objects and
+            falsifies digits, text and scenes whose two sides differ.
+        precision: floating type to autocast the model's forward to.
+
+    Raises:
+        TypeError, ValueError: a setting has the wrong type or is out of range.
+    """
+
+    steps: int = 800
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    dampening: float = 0.9
+    weight: float = 300.0
+    growth: float = 1.0035
+    doublings: tuple[float, ...] = ()
+    flip: bool = True
+    precision: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        check_count("steps", self.steps)
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("momentum", self.momentum, at_least=0, below=1)
+        check_number("dampening", self.dampening, at_least=0, at_most=1)
+        check_number("weight", self.weight, at_least=0)
+        check_number("growth", self.growth, above=0)
+        for fraction in self.doublings:
+            check_number("doublings", fraction, at_least=0, at_most=1)
+        _check_precision(self.precision)
+
+    @classmethod
+    def paper(cls) -> PenaltySolver:
+        """Section 4's: 1600 steps, lambda 300 doubled at 1/3 and 2/3, no flip. The learning rate, which the paper
+        does not give for images, is the released code's."""
+        return cls(steps=1600, dampening=0.0, growth=1.0, doublings=(1 / 3, 2 / 3), flip=False)
+
+    @classmethod
+    def released(cls) -> PenaltySolver:
+        """The released code's: 800 steps, lambda growing by 0.35 % a step, a flip on even steps."""
+        return cls()
+
+    def total_steps(self, search: Search) -> int:
+        """All areas move at once, so the number of areas plays no part."""
+        return self.steps
+
+    def solve(self, search: Search) -> list[Parameters]:
+        """Descend on equation 4."""
+        parameters = [
+            tuple(bound.new_parameters(search.images).add_(1).requires_grad_() for bound in bounds)
+            for bounds in search.bounds
+        ]
+        flat = [p for tensors in parameters for p in tensors]
+        optimizer = torch.optim.SGD(
+            flat, self.learning_rate, momentum=self.momentum, dampening=self.dampening
+        )
+        areas = flat[0].new_tensor(search.areas)
+        for step in range(self.steps):
+            # Rows are mask-major: all images of the first area, then of the second.
+            masks = tuple(
+                torch.cat([bounds[k](tensors[k]) for bounds, tensors in zip(search.bounds, parameters)])
+                for k in range(len(parameters[0]))
+            )
+            reward = search.reward(masks, precision=self.precision, flip=self.flip and step % 2 == 0)
+            penalty = sum(area_loss(mask, areas.repeat_interleave(search.images)) for mask in masks)
+            loss = self._weight_at(step) * penalty.sum() - reward.sum()
+            for p, gradient in zip(flat, torch.autograd.grad(loss, flat)):
+                p.grad = gradient
+            optimizer.step()
+            with torch.no_grad():
+                for p in flat:
+                    p.clamp_(0, 1)
+            search.report(step, areas, reward.detach())
+        return [tuple(p.detach() for p in tensors) for tensors in parameters]
+
+    def _weight_at(self, step: int) -> float:
+        doubled = sum(step >= fraction * self.steps for fraction in self.doublings)
+        return self.weight * self.growth**step * 2.0**doubled
+
+
+def _check_precision(precision: object) -> None:
+    if precision is not None and (
+        not isinstance(precision, torch.dtype) or not precision.is_floating_point
+    ):
+        raise TypeError(f"precision must be a floating torch.dtype or None, got {precision!r}")
+
+
+_BY_NAME = {"path": PathSolver(), "penalty": PenaltySolver()}
+
+
+def as_solver(solver: str | Solver) -> Solver:
+    """The solver of this name; an object with ``solve`` and ``total_steps`` is returned as it is.
+
+    Raises:
+        ValueError: there is no solver of this name.
+        TypeError: the object is no solver.
+    """
+    if isinstance(solver, str):
+        check_choice("solver", solver, _BY_NAME)
+        return _BY_NAME[solver]
+    if not isinstance(solver, Solver):
+        raise TypeError(
+            "solver must be a name or an object with solve and total_steps, "
+            f"got {type(solver).__name__}"
+        )
+    return solver
