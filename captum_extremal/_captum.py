@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from captum._utils.common import (
     _expand_additional_forward_args,
@@ -15,7 +15,7 @@ from captum._utils.common import (
 )
 from captum._utils.progress import NullProgress, progress
 from captum._utils.typing import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric
-from captum.log import log_usage
+from captum.log import log_usage as _log_usage
 from torch import Tensor
 
 __all__ = [
@@ -30,6 +30,14 @@ __all__ = [
     "run_forward",
     "select_target",
 ]
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def log_usage(part_of_slo: bool = False) -> Callable[[_Method], _Method]:
+    """Captum's decorator, with a type."""
+    return cast(Callable[[_Method], _Method], _log_usage(part_of_slo=part_of_slo))
 
 
 def run_forward(

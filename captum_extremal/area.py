@@ -77,7 +77,7 @@ def _describe(value: object) -> str:
 def fit_area(
     logits: Tensor, area: float, bound: BoundMask, shift: Tensor | None = None, steps: int = 40
 ) -> tuple[Tensor, Tensor]:
-    r"""Parameters whose mask has exactly the area: :math:`p = sigmoid(z - \tau)` with the shift :math:`\tau` solved for.
+    r"""Parameters whose mask has exactly the area: :math:`p = sigmoid(z - \tau)`, the shift :math:`\tau` solved for.
 
     The area falls as the shift grows, and its log-odds fall almost linearly, so Newton's method on the log-odds
     needs two steps from a neighbouring solution and a handful from anywhere else.
@@ -131,9 +131,7 @@ def fit_limit(bound: BoundMask) -> float:
 _LOOK_FROM = 5  # steps from which testing for convergence, which waits for the device, pays
 
 
-def _solve_shift(
-    logits: Tensor, area: float, bound: BoundMask, shift: Tensor | None, steps: int
-) -> Tensor:
+def _solve_shift(logits: Tensor, area: float, bound: BoundMask, shift: Tensor | None, steps: int) -> Tensor:
     goal = torch.logit(torch.tensor(area, dtype=logits.dtype, device=logits.device))
     low, high = logits.amin(1) - 20, logits.amax(1) + 20  # everything kept, nothing kept
     shift = logits.mean(1) if shift is None else shift.clamp(low, high)

@@ -11,7 +11,7 @@ from captum_extremal._checks import check_choice, check_number
 
 @dataclass(frozen=True)
 class Game:
-    r"""A weighted sum of :math:`\\Phi(m \\otimes x)` and :math:`\\Phi((1 - m) \\otimes x)`.
+    r"""A weighted sum of :math:`\Phi(m \otimes x)` and :math:`\Phi((1 - m) \otimes x)`.
 
     Args:
         kept: weight of the score of what the mask keeps.

@@ -61,6 +61,10 @@ class BoundMask(Protocol):
         """D, how many free parameters a mask has."""
 
     @property
+    def sigma(self) -> float:
+        """The radius in pixels of the smooth masks' disks; NaN for masks that have none."""
+
+    @property
     def largest_area(self) -> float:
         """The area of the mask whose parameters are all 1."""
 
@@ -89,9 +93,7 @@ class MaskFamily(Protocol):
     def smallest_area(self, shape: tuple[int, ...]) -> float:
         """The area below which there are no masks."""
 
-    def bind(
-        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, area: float
-    ) -> BoundMask:
+    def bind(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, area: float) -> BoundMask:
         """The family on inputs of this shape, for masks of about one area."""
 
 
@@ -140,7 +142,7 @@ class SmoothMask:
             return float(self.sigma)
         sigma = _SIGMA * min(shape) / REFERENCE_SIDE
         dot = _dot_area(sigma, shape)
-        return sigma * min(1.0, (area / dot) ** (1 / len(shape)))
+        return float(sigma * min(1.0, (area / dot) ** (1 / len(shape))))
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:
         """One lattice cell as a fraction of the input: no mask is smaller."""
@@ -170,9 +172,7 @@ class SmoothMask:
         """
         shape = tuple(shape)
         if not 1 <= len(shape) <= 3 or min(shape) < _MIN_SIDE:
-            raise ValueError(
-                f"shape must have one to three sides of at least {_MIN_SIDE} px, got {shape}"
-            )
+            raise ValueError(f"shape must have one to three sides of at least {_MIN_SIDE} px, got {shape}")
         return BoundSmoothMask(self, shape, torch.device(device), dtype, area)
 
 
@@ -273,14 +273,14 @@ class BoundSmoothMask:
 
     def area(self, coarse: Tensor) -> Tensor:
         """The exact mean (B,) of the expanded masks, from their node values (B, G)."""
-        values = coarse.unflatten(1, self.grid_shape)
+        values = coarse.view(-1, *self.grid_shape)
         for mean in reversed(self._means):
             values = values @ mean
         return values
 
     def expand(self, coarse: Tensor) -> Tensor:
         """Masks (B, 1, *S) from node values (B, G), by linear interpolation along each axis in turn."""
-        values = coarse.unflatten(1, self.grid_shape)
+        values = coarse.view(-1, *self.grid_shape)
         for axis, matrix in enumerate(self._expansions, start=1):
             values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
         return values.unsqueeze(1)
@@ -393,7 +393,7 @@ class _Smax(torch.autograd.Function):
 
 def _gather(values: Tensor, index: Tensor) -> Tensor:
     """Entries (B, Q, T) of the rows (B, X) at the indices (Q, T)."""
-    return values.index_select(1, index.flatten()).unflatten(1, index.shape)
+    return values.index_select(1, index.flatten()).view(-1, *index.shape)
 
 
 def _hard_max_gradient(grad: Tensor, winner: Tensor, near: _Neighbours, points: int) -> Tensor:

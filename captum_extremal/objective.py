@@ -109,17 +109,16 @@ class Objective:
 
     def _chunks(self, masks: Masks) -> list[Masks]:
         rows = (self._at_once or len(masks[0])) * self.images
-        return list(zip(*(mask.split(rows) for mask in masks)))
+        return list(zip(*(torch.split(mask, rows) for mask in masks)))
 
     def _forward(self, masks: Masks, precision: torch.dtype | None, flip: bool) -> Tensor:
         """Scores (R, N) of one chunk of masks, in the masks' precision."""
         perturbed = tuple(
-            perturb(mask).to(x.dtype)
-            for perturb, mask, x in zip(self._perturbations, masks, self._inputs)
+            perturb(mask).to(x.dtype) for perturb, mask, x in zip(self._perturbations, masks, self._inputs)
         )
         if flip:
             perturbed = tuple(x.flip(-1) for x in perturbed)
-        return self._call(perturbed, precision).to(masks[0].dtype).unflatten(0, (-1, self.images))
+        return self._call(perturbed, precision).to(masks[0].dtype).view(-1, self.images)
 
     def _call(self, inputs: tuple[Tensor, ...], precision: torch.dtype | None) -> Tensor:
         """One score for each row of the inputs; outputs with positions are averaged over them."""
@@ -147,8 +146,7 @@ class Objective:
         score = _mean_over_positions(score.detach())
         if not bool(score.isfinite().all()):
             raise ValueError(
-                "forward_func's output for the unperturbed inputs must be finite, "
-                f"got scores {score.tolist()}"
+                f"forward_func's output for the unperturbed inputs must be finite, got scores {score.tolist()}"
             )
         return score.to(torch.promote_types(score.dtype, torch.float32))
 
@@ -183,8 +181,7 @@ def _select_checked(output: Any, target: TargetType, images: int) -> Tensor:
         return select_target(output, target)
     except (AssertionError, IndexError, RuntimeError) as error:
         raise ValueError(
-            f"target must lie within the output, whose shape is {tuple(output.shape)}, "
-            f"got {target!r}: {error}"
+            f"target must lie within the output, whose shape is {tuple(output.shape)}, got {target!r}: {error}"
         ) from error
 
 
@@ -196,8 +193,7 @@ def _gradients(scores: Tensor, masks: Masks) -> Masks:
     """The gradients of a sum of scores; a mask that the model ignores gets zeros."""
     scaled = torch.autograd.grad(scores.sum() * _GRADIENT_SCALE, masks, allow_unused=True)
     return tuple(
-        torch.zeros_like(mask) if part is None else part / _GRADIENT_SCALE
-        for mask, part in zip(masks, scaled)
+        torch.zeros_like(mask) if part is None else part / _GRADIENT_SCALE for mask, part in zip(masks, scaled)
     )
 
 
@@ -209,9 +205,7 @@ class _Scores(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, objective: Objective, precision: torch.dtype | None, flip: bool, *masks: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, objective: Objective, precision: torch.dtype | None, flip: bool, *masks: Tensor) -> Tensor:
         differentiate = any(ctx.needs_input_grad)
         scores, gradients = [], []
         for chunk in objective._chunks(masks):
@@ -231,8 +225,5 @@ class _Scores(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         upstream = grads[0].flatten()
-        by_mask = (
-            gradient * upstream.view(-1, *[1] * (gradient.dim() - 1))
-            for gradient in ctx.saved_tensors
-        )
+        by_mask = (gradient * upstream.view(-1, *[1] * (gradient.dim() - 1)) for gradient in ctx.saved_tensors)
         return None, None, None, *by_mask

@@ -105,7 +105,7 @@ class _Interpolate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mask: Tensor, levels: Tensor) -> Tensor:
         last = levels.shape[1] - 1
-        rows = mask.unflatten(0, (-1, len(levels)))  # (R, N, 1, *S)
+        rows = mask.view(-1, len(levels), *mask.shape[1:])  # (R, N, 1, *S)
         depth = (1 - rows).clamp(0, 1) * last
         below = depth.floor().clamp(max=last - 1)
         lower, upper = _take_level(levels, below), _take_level(levels, below + 1)
@@ -117,7 +117,7 @@ class _Interpolate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
-        grad = grads[0].unflatten(0, slope.shape[:2])
+        grad = grads[0].reshape(slope.shape)
         return (grad * slope).sum(2, keepdim=True).mul_(-ctx.last).flatten(0, 1), None
 
 
@@ -128,9 +128,7 @@ def _take_level(levels: Tensor, level: Tensor) -> Tensor:
     return rows.gather(2, index).squeeze(2)
 
 
-def gaussian_blur(
-    x: Tensor, sigma: float, padding: str = "replicate", *, normalise: bool = False
-) -> Tensor:
+def gaussian_blur(x: Tensor, sigma: float, padding: str = "replicate", *, normalise: bool = False) -> Tensor:
     """Separable Gaussian blur over the positions of x (N, C, *S), sigma in pixels.
 
     Args:

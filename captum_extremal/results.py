@@ -36,7 +36,7 @@ class ExtremalMasks:
         threshold: (N,), Phi_0 of equation 3, in units of the game's value.
         sigma: (A,), the radius in pixels of the smooth masks' disks at each area (of each input: (A, inputs), where
             the inputs were a tuple).
-        settings: how the masks were made: game, perturbation, mask, solver, steps, seconds, versions. Plain values only.
+        settings: how the masks were made: game, perturbation, mask, solver, steps, seconds, versions; plain values.
     """
 
     masks: Tensor | tuple[Tensor, ...]
@@ -69,7 +69,7 @@ class ExtremalMasks:
 
     @property
     def binariness(self) -> Tensor | tuple[Tensor, ...]:
-        """(N, A): the mean value of a mask where its mass is, sum m^2 / sum m. Binary masks have 1, flat ones their area."""
+        """(N, A): sum m^2 / sum m, the mean value of a mask where its mass is: 1 if binary, the area if flat."""
         return self._each(_binariness)
 
     def optimal_mask(self) -> Tensor | tuple[Tensor, ...]:
@@ -139,9 +139,7 @@ class ExtremalMasks:
         os.replace(partial, path)
 
     @classmethod
-    def load(
-        cls, path: str | os.PathLike[str], device: torch.device | str = "cpu"
-    ) -> ExtremalMasks:
+    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> ExtremalMasks:
         """Read what :meth:`save` wrote. Nothing in the file can run code.
 
         Raises:
@@ -161,24 +159,18 @@ class ExtremalMasks:
     def _reaching(self) -> Tensor:
         return self.values >= self.threshold[:, None]
 
-    def _each(self, of_masks: Callable[[Tensor], Tensor]) -> Any:
+    def _each(self, of_masks: Callable[[Tensor], Tensor]) -> Tensor | tuple[Tensor, ...]:
         if isinstance(self.masks, tuple):
             return tuple(of_masks(masks) for masks in self.masks)
         return of_masks(self.masks)
 
 
-_TENSORS = tuple(
-    field.name for field in fields(ExtremalMasks) if field.name not in ("masks", "settings")
-)
+_TENSORS = tuple(field.name for field in fields(ExtremalMasks) if field.name not in ("masks", "settings"))
 
-ScoreThreshold = (
-    float | Tensor | list[float] | tuple[float, ...] | Callable[[Tensor, Tensor], Tensor] | None
-)
+ScoreThreshold = float | Tensor | list[float] | tuple[float, ...] | Callable[[Tensor, Tensor], Tensor] | None
 
 
-def threshold_of(
-    score_threshold: ScoreThreshold, game: Game, clean: Tensor, perturbed: Tensor
-) -> Tensor:
+def threshold_of(score_threshold: ScoreThreshold, game: Game, clean: Tensor, perturbed: Tensor) -> Tensor:
     """Phi_0 (N,), in units of the game's value: by default that of the mask that keeps everything.
 
     Raises:

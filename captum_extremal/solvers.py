@@ -31,7 +31,7 @@ Parameters = tuple[Tensor, ...]
 class Reward(Protocol):
     """The game's value (R, N) of masks (R N, 1, *S), differentiable by them."""
 
-    def __call__(
+    def __call__(  # noqa: D102
         self, masks: Masks, *, precision: torch.dtype | None = None, flip: bool = False
     ) -> Tensor: ...
 
@@ -73,7 +73,8 @@ class PathSolver:
     The mask starts with nearly everything kept and is tightened geometrically; as it passes an area that was asked for,
     it is recorded. At each step the logits of its parameters take a step of momentum along the gradient, whose length
     is normalised by its running mean square, so that the learning rate knows nothing of the model's scale; then they
-    are shifted to the exact area of the next step, and the gradient knows of that shift (:func:`~captum_extremal.area.fit_area`).
+    are shifted to the exact area of the next step, and the gradient knows of that shift
+    (:func:`~captum_extremal.area.fit_area`).
 
     A game that only removes ("delete") sees no gradient where nearly everything is removed, so its path can also be
     followed from the small areas up.
@@ -129,12 +130,11 @@ class PathSolver:
 _START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
 _LOGIT_RANGE = 8.0  # parameters stay this close to the threshold, in logits, so that none is lost for good
 _MEAN_SQUARE_MEMORY = 0.9
-_WARM_STEPS = 2  # of Newton's method, from the solution of the step before
+_COLD_STEPS = 40  # of Newton's method, at most
+_WARM_STEPS = 2  # from the solution of the step before
 
 
-def area_schedule(
-    areas: tuple[float, ...], steps: int, start: float
-) -> list[tuple[float, int | None]]:
+def area_schedule(areas: tuple[float, ...], steps: int, start: float) -> list[tuple[float, int | None]]:
     """The areas of a shrinking path, and which of the areas asked for each of them is, if any.
 
     Between two neighbouring areas the path is geometric, and each part of it gets steps in proportion to its length,
@@ -167,8 +167,7 @@ def _better(records: tuple[_Record, ...]) -> Parameters:
     for other in records[1:]:
         wins = other.reward > best.reward
         parameters = tuple(
-            torch.where(wins[:, None], theirs, ours)
-            for theirs, ours in zip(other.parameters, best.parameters)
+            torch.where(wins[:, None], theirs, ours) for theirs, ours in zip(other.parameters, best.parameters)
         )
         best = _Record(parameters, torch.where(wins, other.reward, best.reward))
     return best.parameters
@@ -197,9 +196,7 @@ class _Walk:
                 records[index] = _Record(parameters, reward)
         return [records[index] for index in range(len(self._search.areas))]
 
-    def _step(
-        self, area: float, bounds: tuple[BoundMask, ...], progress: float
-    ) -> tuple[Parameters, Tensor]:
+    def _step(self, area: float, bounds: tuple[BoundMask, ...], progress: float) -> tuple[Parameters, Tensor]:
         """Rewards (N,) at the exact area, and the step that follows from their gradient."""
         parameters = tuple(ascent.at_area(area, b) for ascent, b in zip(self._ascents, bounds))
         masks = tuple(bound(p) for bound, p in zip(bounds, parameters))
@@ -220,16 +217,12 @@ class _NormalisedAscent:
         self._velocity = bound.new_parameters(images)
         self._square = self._velocity.new_zeros(images, 1)
         self._steps = 0
-        self._shift: Tensor | None = None
+        self._shift = self._velocity.new_zeros(images)
 
     def at_area(self, area: float, bound: BoundMask) -> Tensor:
         """The parameters (N, D) whose masks have the area now."""
-        if self._shift is None:
-            parameters, self._shift = fit_area(self.logits, area, bound)
-        else:
-            parameters, self._shift = fit_area(
-                self.logits, area, bound, self._shift, steps=_WARM_STEPS
-            )
+        how_many = _WARM_STEPS if self._steps else _COLD_STEPS
+        parameters, self._shift = fit_area(self.logits, area, bound, self._shift, how_many)
         return parameters
 
     def step(self, gradient: Tensor, progress: float) -> None:
@@ -292,8 +285,10 @@ class PenaltySolver:
 
     @classmethod
     def paper(cls) -> PenaltySolver:
-        """Section 4's: 1600 steps, lambda 300 doubled at 1/3 and 2/3, no flip. The learning rate, which the paper
-        does not give for images, is the released code's."""
+        """Section 4's: 1600 steps, lambda 300 doubled at 1/3 and 2/3, no flip.
+
+        The paper gives no learning rate for images; this one is the released code's.
+        """
         return cls(steps=1600, dampening=0.0, growth=1.0, doublings=(1 / 3, 2 / 3), flip=False)
 
     @classmethod
@@ -312,9 +307,7 @@ class PenaltySolver:
             for bounds in search.bounds
         ]
         flat = [p for tensors in parameters for p in tensors]
-        optimizer = torch.optim.SGD(
-            flat, self.learning_rate, momentum=self.momentum, dampening=self.dampening
-        )
+        optimizer = torch.optim.SGD(flat, self.learning_rate, momentum=self.momentum, dampening=self.dampening)
         areas = flat[0].new_tensor(search.areas)
         for step in range(self.steps):
             # Rows are mask-major: all images of the first area, then of the second.
@@ -323,8 +316,9 @@ class PenaltySolver:
                 for k in range(len(parameters[0]))
             )
             reward = search.reward(masks, precision=self.precision, flip=self.flip and step % 2 == 0)
-            penalty = sum(area_loss(mask, areas.repeat_interleave(search.images)) for mask in masks)
-            loss = self._weight_at(step) * penalty.sum() - reward.sum()
+            targets = areas.repeat_interleave(search.images)
+            penalty = torch.stack([area_loss(mask, targets) for mask in masks]).sum()
+            loss = self._weight_at(step) * penalty - reward.sum()
             for p, gradient in zip(flat, torch.autograd.grad(loss, flat)):
                 p.grad = gradient
             optimizer.step()
@@ -340,13 +334,11 @@ class PenaltySolver:
 
 
 def _check_precision(precision: object) -> None:
-    if precision is not None and (
-        not isinstance(precision, torch.dtype) or not precision.is_floating_point
-    ):
+    if precision is not None and (not isinstance(precision, torch.dtype) or not precision.is_floating_point):
         raise TypeError(f"precision must be a floating torch.dtype or None, got {precision!r}")
 
 
-_BY_NAME = {"path": PathSolver(), "penalty": PenaltySolver()}
+_BY_NAME: dict[str, Solver] = {"path": PathSolver(), "penalty": PenaltySolver()}
 
 
 def as_solver(solver: str | Solver) -> Solver:
@@ -360,8 +352,5 @@ def as_solver(solver: str | Solver) -> Solver:
         check_choice("solver", solver, _BY_NAME)
         return _BY_NAME[solver]
     if not isinstance(solver, Solver):
-        raise TypeError(
-            "solver must be a name or an object with solve and total_steps, "
-            f"got {type(solver).__name__}"
-        )
+        raise TypeError(f"solver must be a name or an object with solve and total_steps, got {type(solver).__name__}")
     return solver

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, FadePy
 
 SMALLEST_SIDE = 8
 _SPATIAL_RANKS = (1, 2, 3)
-_PERTURBATIONS = {"blur": BlurPyramid(), "fade": FadePyramid()}
+_PERTURBATIONS: dict[str, Perturbation] = {"blur": BlurPyramid(), "fade": FadePyramid()}
 
 
 def check_inputs(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -45,39 +44,30 @@ def _check_input(name: str, x: object) -> None:
             f"{name} must be a floating tensor, got {x.dtype}: convert and normalise it as the model expects"
         )
     if x.dim() - 2 not in _SPATIAL_RANKS:
-        raise ValueError(
-            f"{name} must be (N, C, *S) with one to three spatial dimensions, got shape {tuple(x.shape)}"
-        )
+        raise ValueError(f"{name} must be (N, C, *S) with one to three spatial dimensions, got shape {tuple(x.shape)}")
     if not x.numel():
         raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
     if min(x.shape[2:]) < SMALLEST_SIDE:
-        raise ValueError(
-            f"{name} must have spatial sides of at least {SMALLEST_SIDE}, got shape {tuple(x.shape)}"
-        )
+        raise ValueError(f"{name} must have spatial sides of at least {SMALLEST_SIDE}, got shape {tuple(x.shape)}")
     if not bool(x.isfinite().all()):
         raise ValueError(f"{name} must be finite, got NaN or infinite values in shape {tuple(x.shape)}")
 
 
-def check_baselines(
-    inputs: tuple[Tensor, ...], baselines: BaselineType, is_tuple: bool
-) -> tuple[Tensor, ...]:
+def check_baselines(inputs: tuple[Tensor, ...], baselines: BaselineType, is_tuple: bool) -> tuple[Tensor, ...]:
     """The baseline of each input tensor, in its shape: 0 where none is given.
 
     Raises:
         TypeError: a baseline is neither a number nor a tensor.
         ValueError: there is not one baseline an input, or one does not have its input's shape (N or 1 examples).
     """
-    given: Sequence[Any]
     if baselines is None:
-        given = [0.0] * len(inputs)
-    else:
-        given = baselines if isinstance(baselines, tuple) else (baselines,)
+        baselines = (0.0,) * len(inputs)
+    given = baselines if isinstance(baselines, tuple) else (baselines,)
     if len(given) != len(inputs):
         raise ValueError(f"baselines must be one for each of {len(inputs)} inputs, got {len(given)}")
     label = "baselines"
     return tuple(
-        _baseline(f"{label}[{k}]" if is_tuple else label, x, value)
-        for k, (x, value) in enumerate(zip(inputs, given))
+        _baseline(f"{label}[{k}]" if is_tuple else label, x, value) for k, (x, value) in enumerate(zip(inputs, given))
     )
 
 
@@ -88,8 +78,7 @@ def _baseline(name: str, x: Tensor, value: object) -> Tensor:
         return torch.full_like(x, float(value))
     if value.shape[1:] != x.shape[1:] or len(value) not in (1, len(x)):
         raise ValueError(
-            f"{name} must have the shape of its input, {tuple(x.shape)}, or one example of it, "
-            f"got {tuple(value.shape)}"
+            f"{name} must have the shape of its input, {tuple(x.shape)}, or one example of it, got {tuple(value.shape)}"
         )
     if not bool(value.isfinite().all()):
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
@@ -152,7 +141,7 @@ def check_areas(areas: object, smallest: float) -> tuple[float, ...]:
         raise ValueError(f"areas must be one set of numbers for all images, got {areas!r}")
     if not all(0 < value <= 1 for value in values):
         raise ValueError(f"areas must be fractions in (0, 1], got {values}")
-    if any(after <= before for before, after in zip(values, values[1:])):
+    if any(after <= before for before, after in pairwise(values)):
         raise ValueError(f"areas must be strictly increasing, got {values}")
     if values[0] < smallest:
         raise ValueError(
@@ -178,10 +167,7 @@ def as_perturbation(perturbation: str | Perturbation) -> Perturbation:
         check_choice("perturbation", perturbation, _PERTURBATIONS)
         return _PERTURBATIONS[perturbation]
     if not isinstance(perturbation, Perturbation) or isinstance(perturbation, type):
-        raise TypeError(
-            "perturbation must be a name or an object with bind(x, baseline), "
-            f"got {perturbation!r}"
-        )
+        raise TypeError(f"perturbation must be a name or an object with bind(x, baseline), got {perturbation!r}")
     return perturbation
 
 
@@ -195,15 +181,11 @@ def bind_perturbation(perturbation: Perturbation, x: Tensor, baseline: Tensor) -
     kept = bound(x.new_ones(len(x), 1, *x.shape[2:]))
     if not isinstance(kept, Tensor) or kept.shape != x.shape:
         got = tuple(kept.shape) if isinstance(kept, Tensor) else type(kept).__name__
-        raise ValueError(
-            f"perturbation must turn one mask an image into inputs of shape {tuple(x.shape)}, got {got}"
-        )
+        raise ValueError(f"perturbation must turn one mask an image into inputs of shape {tuple(x.shape)}, got {got}")
     return bound
 
 
-def _named(
-    name: str, given: object, tensors: tuple[Tensor, ...]
-) -> list[tuple[str, Tensor]]:
+def _named(name: str, given: object, tensors: tuple[Tensor, ...]) -> list[tuple[str, Tensor]]:
     if isinstance(given, tuple):
         return [(f"{name}[{k}]", x) for k, x in enumerate(tensors)]
     return [(name, tensors[0])]

@@ -69,7 +69,7 @@ class ExtremalPerturbation(PerturbationAttribution):
         """Not implemented."""
         raise NotImplementedError("attribute_future is not implemented for ExtremalPerturbation")
 
-    @log_usage(part_of_slo=True)
+    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel peels off one wrapper
     @torch.no_grad()
     def attribute(
         self,
@@ -91,14 +91,14 @@ class ExtremalPerturbation(PerturbationAttribution):
     ) -> TensorOrTupleOfTensorsGeneric:
         """One map for each input: the mask of its smallest sufficient area a*, or the pointing map.
 
-        Where no area reaches the threshold, the largest area's mask is returned, with one warning that counts the images.
+        Where no area reaches the threshold, the largest area's mask is returned, and one warning counts the images.
 
         Args:
             inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of such
                 tensors. Every tensor of a tuple gets its own mask, each of area a; what must not be masked goes into
                 ``additional_forward_args``.
-            baselines: what "fade" fades to: a number, a tensor of the input's shape (or one example of it), or a tuple of
-                these. Default 0, the mean colour of a normalised image. The blur does not use it.
+            baselines: what "fade" fades to: a number, a tensor of the input's shape (or one example of it), or a tuple
+                of these. Default 0, the mean colour of a normalised image. The blur does not use it.
             target: which output, in any of Captum's forms. Outputs with positions are averaged over them.
             additional_forward_args: passed on to the model, tensors repeated along dimension 0 with the inputs.
             areas: strictly increasing fractions of the input, in (0, 1].
@@ -106,9 +106,9 @@ class ExtremalPerturbation(PerturbationAttribution):
             perturbation: "blur", "fade", or an object with ``bind(x, baseline)`` (section 3.4).
             mask: the family of masks; default :class:`~captum_extremal.SmoothMask` (section 3.5).
             solver: "path", "penalty" (the paper's, many times slower), or an object that carries its own settings.
-            score_threshold: Phi_0 of equation 3, in units of the game's value: None for its value at the mask that keeps
-                everything, a number, one number an image (N,), or a callable ``(clean, perturbed) -> (N,)`` of the
-                scores of the inputs and of the fully perturbed inputs.
+            score_threshold: Phi_0 of equation 3, in units of the game's value: None for its value at the mask that
+                keeps everything, a number, one number an image (N,), or a callable ``(clean, perturbed) -> (N,)``
+                of the scores of the inputs and of the fully perturbed inputs.
             reduce: "extremal" for m_a*, in [0, 1], or "sum" for the pointing map of section 4.2.
             perturbations_per_eval: how many perturbed copies of each input go through the model at once; None for all
                 (one on the path, two for "hybrid", one an area for "penalty"). It changes nothing but the memory.
@@ -120,8 +120,8 @@ class ExtremalPerturbation(PerturbationAttribution):
             repeated over the channels.
 
         Raises:
-            TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output cannot be
-                explained (at its first run).
+            TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output
+                cannot be explained (at its first run).
         """
         check_choice("reduce", reduce, ("extremal", "sum"))
         found = self.extremal_masks(
@@ -191,10 +191,7 @@ class ExtremalPerturbation(PerturbationAttribution):
             plain = tuple(as_plain(x.detach()) for x in tensors)
             references = check.check_baselines(plain, as_plain(baselines), is_tuple)
             dtype = torch.float64 if plain[0].dtype == torch.float64 else torch.float32
-            bounds = [
-                tuple(family.bind(shape, device, dtype, area) for shape in shapes)
-                for area in fractions
-            ]
+            bounds = [tuple(family.bind(shape, device, dtype, area) for shape in shapes) for area in fractions]
             perturb = tuple(
                 check.bind_perturbation(chosen_perturbation, x.to(dtype), reference.to(dtype))
                 for x, reference in zip(plain, references)

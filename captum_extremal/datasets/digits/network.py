@@ -1,0 +1,73 @@
+"""A small fully convolutional network that says which digits a picture holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from captum_extremal.datasets.digits.scenes import CLASSES, SMALLEST_SIDE
+
+__all__ = ["DigitNetwork", "digit_network"]
+
+WEIGHTS_FILE = Path(__file__).with_name("digit_network.pt")
+
+# (out channels, kernel side, stride) of each convolution. One position of the last one sees 57
+# pixels across: the largest digit, and little beyond it.
+_LAYERS = ((16, 5, 2), (32, 3, 2), (48, 3, 1), (64, 3, 2), (64, 3, 1), (64, 3, 1))
+
+
+class DigitNetwork(nn.Module):
+    """Ten digit detectors slid over the picture, their evidence pooled by a soft maximum.
+
+    `features` (convolutions and ReLUs) maps (N, 3, H, W) to (N, 64, H/8, W/8), rounded up;
+    `classifier` (a 1 x 1 convolution) gives each digit's evidence at each place. The logit of a
+    digit is the log-sum-exp of its evidence over all places, so that the odds of "it is there",
+    "it is here", add up, and one place that shows the digit is enough. Training and evaluation
+    mode are the same, and no layer works in place.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for out_channels, kernel, stride in _LAYERS:
+            layers += [
+                nn.Conv2d(channels, out_channels, kernel, stride=stride, padding=kernel // 2),
+                nn.ReLU(),
+            ]
+            channels = out_channels
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Conv2d(channels, CLASSES, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The log-odds that each digit 0 to 9 is in the picture.
+
+        Args:
+            images: (N, 3, H, W), normalised as :attr:`DigitScene.image` is, H and W at least 64
+                pixels.
+
+        Returns:
+            Logits of shape (N, 10); their sigmoid is the probability that the digit is there.
+
+        Raises:
+            ValueError: If `images` has not the shape (N, 3, H, W) with H and W at least 64.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < SMALLEST_SIDE:
+            raise ValueError(
+                f"images must have shape (N, 3, H, W) with H and W at least {SMALLEST_SIDE}, got {tuple(images.shape)}"
+            )
+        evidence: torch.Tensor = self.classifier(self.features(images))
+        return evidence.flatten(2).logsumexp(dim=2)
+
+
+def digit_network() -> DigitNetwork:
+    """The trained :class:`DigitNetwork`, on the CPU and in evaluation mode.
+
+    It was trained on :class:`DigitScenes` of the train split, also blurred, faded and partly
+    hidden ones; `python -m captum_extremal.datasets.digits.train` makes it anew.
+    """
+    network = DigitNetwork()
+    network.load_state_dict(torch.load(WEIGHTS_FILE, map_location="cpu", weights_only=True))
+    return network.eval()

@@ -1,0 +1,27 @@
+"""Execute every notebook of this folder from the first cell to the last; a cell that fails ends the run.
+
+Nothing is written: the notebooks are kept without outputs.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+
+def main() -> int:
+    """Run the notebooks named on the command line, or all of them, and say how long each took."""
+    here = Path(__file__).parent
+    paths = [Path(name) for name in sys.argv[1:]] or sorted(here.glob("*.ipynb"))
+    for path in paths:
+        started = time.perf_counter()
+        notebook = nbformat.read(path, as_version=4)
+        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(here)}}).execute()
+        print(f"{path.name}: {time.perf_counter() - started:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
