@@ -137,8 +137,9 @@ def _solve_shift(logits: Tensor, area: float, bound: BoundMask, shift: Tensor | 
     shift = logits.mean(1) if shift is None else shift.clamp(low, high)
     for step in range(steps):
         p = torch.sigmoid(logits - shift[:, None])
-        value, gradient = bound.area_gradient(p)
-        slope = -(gradient * p * (1 - p)).sum(1)
+        here = bound.linearised(p)
+        value = here.area
+        slope = -(here.area_gradient() * p * (1 - p)).sum(1)
         odds = value * (1 - value)
         excess = torch.logit(value, eps=1e-12) - goal
         low, high = torch.where(excess > 0, shift, low), torch.where(excess < 0, shift, high)
@@ -165,7 +166,6 @@ class _AtExactArea(torch.autograd.Function):
         (p,) = ctx.saved_tensors
         slope = p * (1 - p)
         through_p = grads[0] * slope
-        _, area = ctx.bound.area_gradient(p)
-        share = area * slope
+        share = ctx.bound.linearised(p).area_gradient() * slope
         share = share / share.sum(1, keepdim=True).clamp(min=1e-30)
         return through_p - share * through_p.sum(1, keepdim=True), None, None

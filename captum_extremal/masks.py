@@ -22,7 +22,9 @@ positions (W, H x W or D x H x W).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
@@ -51,6 +53,33 @@ def kernel(distance: Tensor, sigma: float) -> Tensor:
         ``exp(-2 max(0, distance / sigma - 1/2)^2)``, in (0, 1], of the same shape.
     """
     return torch.exp(-2 * (distance / sigma - 0.5).clamp(min=0) ** 2)
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """Masks near some parameters.
+
+    Attributes:
+        coarse: (B, G), as :meth:`BoundMask.coarse`.
+        area: (B,), the masks' means.
+    """
+
+    coarse: Tensor
+    area: Tensor
+    _area_by_coarse: Tensor
+    _pullback: Callable[..., tuple[Tensor, ...]]
+
+    def area_gradient(self) -> Tensor:
+        """The derivative (B, D) of the area by the parameters."""
+        return self._pullback(self._area_by_coarse)[0]
+
+    def gradients(self, by_coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives (B, D) by the parameters: of a reward, and of the area.
+
+        ``by_coarse`` is the reward's derivative (B, G) by the coarse values. Both for little more than the price of one.
+        """
+        first, second = self._pullback(by_coarse, self._area_by_coarse)
+        return first, second
 
 
 class BoundMask(Protocol):
@@ -83,8 +112,8 @@ class BoundMask(Protocol):
     def expand(self, coarse: Tensor) -> Tensor:
         """The masks (B, 1, *S)."""
 
-    def area_gradient(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        """The areas (B,) of parameters (B, D), and their derivative (B, D) by each parameter."""
+    def linearised(self, p: Tensor) -> Linearised:
+        """The mask's coarse values of parameters (B, D), its area, and their derivatives, without autograd."""
 
 
 class MaskFamily(Protocol):
@@ -249,6 +278,7 @@ class BoundSmoothMask:
         self.parameters = math.prod(self.lattice_shape)
         self._expansions = [axis.expansion.to(device, dtype) for axis in axes]
         self._means = [axis.expansion.mean(0).to(device, dtype) for axis in axes]
+        self._area_by_node = reduce(torch.kron, self._means)[None]
         reach = _SUPPORT * self.sigma
         lattice, nodes = [axis.lattice for axis in axes], [axis.nodes for axis in axes]
         self._smax = _NeighbourSmax(
@@ -273,10 +303,7 @@ class BoundSmoothMask:
 
     def area(self, coarse: Tensor) -> Tensor:
         """The exact mean (B,) of the expanded masks, from their node values (B, G)."""
-        values = coarse.view(-1, *self.grid_shape)
-        for mean in reversed(self._means):
-            values = values @ mean
-        return values
+        return coarse @ self._area_by_node[0]
 
     def expand(self, coarse: Tensor) -> Tensor:
         """Masks (B, 1, *S) from node values (B, G), by linear interpolation along each axis in turn."""
@@ -285,13 +312,10 @@ class BoundSmoothMask:
             values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
         return values.unsqueeze(1)
 
-    def area_gradient(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        """The areas (B,) of parameters (B, D), and their derivative (B, D) by each parameter."""
-        with torch.enable_grad():
-            leaf = p.detach().requires_grad_()
-            area = self.area(self.coarse(leaf))
-            (gradient,) = torch.autograd.grad(area.sum(), leaf)
-        return area.detach(), gradient
+    def linearised(self, p: Tensor) -> Linearised:
+        """The node values of parameters (B, D) and all that a solver's step asks of them, without autograd."""
+        coarse, pullback = _smax(p, self._smax)
+        return Linearised(coarse, self.area(coarse), self._area_by_node, pullback)
 
 
 @dataclass(frozen=True)
@@ -350,54 +374,82 @@ class _NeighbourSmax:
     temperature: float
 
 
-class _Smax(torch.autograd.Function):
-    """Equation 7 over the neighbours of each node, with a backward that gathers instead of scattering.
+_Pullback = Callable[..., tuple[Tensor, ...]]
+"""From gradients (B, G) by the values of nodes to gradients (B, D) by parameters, any number at once."""
 
-    With f = k p the derivative of the smooth maximum by p_i is ``k_i e^(f_i/T) (1 + (f_i - m) / T) / sum e^(f/T)``.
-    Gathering it from each point's own neighbours needs no atomic additions, so CUDA gives the same bits twice.
+
+def _smax(p: Tensor, smax: _NeighbourSmax) -> tuple[Tensor, _Pullback]:
+    """Equation 7 over the neighbours of each node, (B, D) to (B, G), and its derivative as a linear map.
+
+    Row by row on a CPU, where a row's table of neighbours just fits into the cache.
     """
+    rows = max(1, _TABLE_ENTRIES[p.device.type == "cpu"] // smax.of_node.index.numel())
+    kind = _hard_max if smax.temperature == 0 else _soft_max
+    values, pullbacks = zip(*(kind(part, smax) for part in torch.split(p, rows)))
+
+    def pullback(*gradients: Tensor) -> tuple[Tensor, ...]:
+        parts = zip(*(torch.split(gradient.expand(len(p), -1), rows) for gradient in gradients))
+        found = [back(*part) for back, part in zip(pullbacks, parts)]
+        return tuple(torch.cat(column) for column in zip(*found))
+
+    return torch.cat(values), pullback
+
+
+_TABLE_ENTRIES = {True: 2**20, False: 2**26}  # at once: on a CPU, elsewhere
+
+
+def _soft_max(p: Tensor, smax: _NeighbourSmax) -> tuple[Tensor, _Pullback]:
+    near, inverse = smax.of_node, 1 / smax.temperature
+    f = _gather(p, near.index).mul_(near.weight)
+    weight = torch.exp(f * inverse)
+    # A place without a source has f = 0: nothing above the line, but a one below it, taken off again.
+    total = weight.sum(-1).sub_(near.missing)
+    value = f.mul_(weight).sum(-1).div_(total)
+
+    def pullback(*gradients: Tensor) -> tuple[Tensor, ...]:
+        # dm/dp_i = k_i e^(f_i/T) (1 + (f_i - m)/T) / sum e^(f/T), gathered by each point from its own neighbours:
+        # nothing is scattered, so CUDA gives the same bits twice. It is split into what is known at the node alone
+        # and what multiplies the node by f.
+        nodes = smax.of_point
+        f = p[:, :, None] * nodes.weight
+        constant = torch.exp(f * inverse).mul_(nodes.weight)
+        slope = f.mul_(constant)
+        found = []
+        for gradient in gradients:
+            scaled = gradient / total
+            by_point = _gather(scaled - scaled * value * inverse, nodes.index).mul_(constant)
+            by_point.addcmul_(_gather(scaled * inverse, nodes.index), slope)
+            found.append(by_point.sum(-1))
+        return tuple(found)
+
+    return value, pullback
+
+
+def _hard_max(p: Tensor, smax: _NeighbourSmax) -> tuple[Tensor, _Pullback]:
+    near = smax.of_node
+    value, winner = (_gather(p, near.index) * near.weight).max(dim=-1)
+    rows = torch.arange(len(near.index), device=p.device)
+    index, weight = near.index[rows, winner].long(), near.weight[rows, winner]
+
+    def pullback(*gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.zeros_like(p).scatter_add(1, index, g * weight) for g in gradients)
+
+    return value, pullback
+
+
+class _Smax(torch.autograd.Function):
+    """:func:`_smax` for autograd."""
 
     @staticmethod
     def forward(ctx: Any, p: Tensor, smax: _NeighbourSmax) -> Tensor:
-        near = smax.of_node
-        f = _gather(p, near.index) * near.weight
-        ctx.smax = smax
-        if smax.temperature == 0:
-            value, winner = f.max(dim=-1)
-            ctx.save_for_backward(winner, torch.empty_like(value))
-            ctx.points = p.shape[1]
-            return value
-        weight = torch.exp(f / smax.temperature)
-        # A place without a source has f = 0: nothing above the line, but a one below it, taken off again.
-        total = weight.sum(-1) - near.missing
-        value = (f * weight).sum(-1) / total
-        ctx.save_for_backward(p, value, total)
+        value, ctx.pullback = _smax(p.detach(), smax)
         return value
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        smax: _NeighbourSmax = ctx.smax
-        (grad,) = grads
-        if smax.temperature == 0:
-            return _hard_max_gradient(grad, ctx.saved_tensors[0], smax.of_node, ctx.points), None
-        p, value, total = ctx.saved_tensors
-        near = smax.of_point
-        f = p[:, :, None] * near.weight
-        # (1 + (f - m)/T) grad / total, split into what is known at the node and what multiplies it by f.
-        scaled = grad / total
-        constant = _gather(scaled - scaled * value / smax.temperature, near.index)
-        slope = _gather(scaled / smax.temperature, near.index)
-        parts = torch.exp(f / smax.temperature) * (constant + slope * f) * near.weight
-        return parts.sum(-1), None
+        return ctx.pullback(*grads)[0], None
 
 
 def _gather(values: Tensor, index: Tensor) -> Tensor:
     """Entries (B, Q, T) of the rows (B, X) at the indices (Q, T)."""
     return values.index_select(1, index.flatten()).view(-1, *index.shape)
-
-
-def _hard_max_gradient(grad: Tensor, winner: Tensor, near: _Neighbours, points: int) -> Tensor:
-    rows = torch.arange(len(near.index), device=grad.device)
-    index, weight = near.index[rows, winner].long(), near.weight[rows, winner]
-    out = torch.zeros(len(grad), points, device=grad.device, dtype=grad.dtype)
-    return out.scatter_add(1, index, grad * weight)

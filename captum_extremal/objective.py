@@ -137,7 +137,7 @@ class Objective:
         leaves = tuple(x.detach().requires_grad_() for x in self._inputs)
         with torch.enable_grad(), self._precision.forward():
             output = run_forward(self._forward_func, leaves, None, self._arguments)
-        score = _select_checked(output, self._target, self.images)
+            score = _select_checked(output, self._target, self.images)
         if not score.requires_grad:
             raise ValueError(
                 "forward_func must be differentiable by its inputs, but its output carries no gradient: look for "

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from captum_extremal._checks import check_choice, check_count, check_number
 from captum_extremal.area import area_loss, fit_area, fit_limit
+from captum_extremal.games import Game
 from captum_extremal.masks import BoundMask
 
 Masks = tuple[Tensor, ...]
@@ -42,6 +43,7 @@ class Search:
 
     Args:
         reward: what to maximise.
+        game: which game's value that is.
         areas: increasing fractions of the input.
         bounds: for each area, the mask family of each input tensor.
         images: N.
@@ -49,6 +51,7 @@ class Search:
     """
 
     reward: Reward
+    game: Game
     areas: tuple[float, ...]
     bounds: Sequence[tuple[BoundMask, ...]]
     images: int
@@ -66,6 +69,12 @@ class Solver(Protocol):
         """For each area the parameters of the best masks found, as they are: the caller meets the areas exactly."""
 
 
+_START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
+_LOGIT_RANGE = 8.0  # parameters stay this close to the threshold, in logits, so that none is lost for good
+_MEAN_SQUARE_MEMORY = 0.9
+_DIRECTIONS = {"shrink": (False,), "grow": (True,), "both": (False, True), "auto": ()}
+
+
 @dataclass(frozen=True)
 class PathSolver:
     """Follow one mask an image along the path of areas (a homotopy).
@@ -76,15 +85,15 @@ class PathSolver:
     are shifted to the exact area of the next step, and the gradient knows of that shift
     (:func:`~captum_extremal.area.fit_area`).
 
-    A game that only removes ("delete") sees no gradient where nearly everything is removed, so its path can also be
-    followed from the small areas up.
+    A game that only removes ("delete") sees little gradient where nearly everything is removed, so its path is also
+    followed from the small areas up, and the better of the two is kept.
 
     Args:
-        steps: forward and backward passes of each image for the whole sweep (as many again for direction "both").
+        steps: forward and backward passes of each image for the whole sweep (as many again in a second direction).
         learning_rate: change of a typical logit in the first step; it falls geometrically to ``final_learning_rate``.
         momentum: of the normalised gradient.
-        direction: "shrink" from everything kept, "grow" from the smallest area, or "both", and keep what is better
-            for each image and area.
+        direction: "shrink" from everything kept, "grow" from the smallest area, "both", keeping what is better for each
+            image and area, or "auto": both for games that only remove, else shrink.
         precision: floating type to autocast the model's forward to, such as ``torch.bfloat16``.
 
     Raises:
@@ -95,7 +104,7 @@ class PathSolver:
     learning_rate: float = 0.8
     final_learning_rate: float = 0.2
     momentum: float = 0.9
-    direction: str = "shrink"
+    direction: str = "auto"
     precision: torch.dtype | None = None
 
     def __post_init__(self) -> None:
@@ -103,12 +112,12 @@ class PathSolver:
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("final_learning_rate", self.final_learning_rate, above=0)
         check_number("momentum", self.momentum, at_least=0, below=1)
-        check_choice("direction", self.direction, ("shrink", "grow", "both"))
+        check_choice("direction", self.direction, _DIRECTIONS)
         _check_precision(self.precision)
 
     def total_steps(self, search: Search) -> int:
         """The steps of the path, at least one for each area, in each direction."""
-        return len(self._directions()) * len(self.schedule(search))
+        return len(self._directions(search)) * len(self.schedule(search))
 
     def schedule(self, search: Search) -> list[tuple[float, int | None]]:
         """The shrinking path through the areas of a search: see :func:`area_schedule`."""
@@ -118,20 +127,15 @@ class PathSolver:
     def solve(self, search: Search) -> list[Parameters]:
         """Walk the path in each direction and keep the better parameters of each image and area."""
         walks: list[list[_Record]] = []
-        for grow in self._directions():
+        for grow in self._directions(search):
             first_step = len(walks) * len(self.schedule(search))
             walks.append(_Walk(self, search, grow, first_step).run())
         return [_better(records) for records in zip(*walks)]
 
-    def _directions(self) -> list[bool]:
-        return {"shrink": [False], "grow": [True], "both": [False, True]}[self.direction]
-
-
-_START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
-_LOGIT_RANGE = 8.0  # parameters stay this close to the threshold, in logits, so that none is lost for good
-_MEAN_SQUARE_MEMORY = 0.9
-_COLD_STEPS = 40  # of Newton's method, at most
-_WARM_STEPS = 2  # from the solution of the step before
+    def _directions(self, search: Search) -> tuple[bool, ...]:
+        """For each walk whether it grows."""
+        auto = "shrink" if search.game.kept else "both"
+        return _DIRECTIONS[auto if self.direction == "auto" else self.direction]
 
 
 def area_schedule(areas: tuple[float, ...], steps: int, start: float) -> list[tuple[float, int | None]]:
@@ -181,62 +185,90 @@ class _Walk:
         schedule = solver.schedule(search)
         self._schedule = schedule[::-1] if grow else schedule
         self._first_step = first_step
-        self._ascents = [_NormalisedAscent(solver, bound, search.images) for bound in search.bounds[0]]
+        self._ascents = [_Ascent(solver, bound, search.images) for bound in search.bounds[0]]
         self._precision = solver.precision
 
     def run(self) -> list[_Record]:
         records: dict[int, _Record] = {}
-        bounds = self._search.bounds[-1]
+        goals = [area for area, _ in self._schedule]
         for step, (area, index) in enumerate(self._schedule):
+            record = self._step(area, goals[step + 1 : step + 2], step / len(goals))
+            self._search.report(self._first_step + step, record.reward.new_tensor([area]), record.reward[None])
             if index is not None:
-                bounds = self._search.bounds[index]
-            parameters, reward = self._step(area, bounds, step / len(self._schedule))
-            self._search.report(self._first_step + step, reward.new_tensor([area]), reward[None])
-            if index is not None:
-                records[index] = _Record(parameters, reward)
+                records[index] = record
         return [records[index] for index in range(len(self._search.areas))]
 
-    def _step(self, area: float, bounds: tuple[BoundMask, ...], progress: float) -> tuple[Parameters, Tensor]:
-        """Rewards (N,) at the exact area, and the step that follows from their gradient."""
-        parameters = tuple(ascent.at_area(area, b) for ascent, b in zip(self._ascents, bounds))
-        masks = tuple(bound(p) for bound, p in zip(bounds, parameters))
+    def _step(self, area: float, following: list[float], progress: float) -> _Record:
+        """The parameters at this area and their rewards, and the step that follows from the gradient."""
+        bounds = self._bounds_at(area)
+        leaves = [ascent.coarse_at(area, bound) for ascent, bound in zip(self._ascents, bounds)]
+        masks = tuple(bound.expand(leaf) for bound, leaf in zip(bounds, leaves))
         reward = self._search.reward(masks, precision=self._precision)[0]
-        logits = [ascent.logits for ascent in self._ascents]
-        gradients = torch.autograd.grad(reward.sum(), logits)
-        for ascent, gradient in zip(self._ascents, gradients):
-            ascent.step(gradient, progress)
-        return tuple(p.detach() for p in parameters), reward.detach()
+        record = _Record(tuple(ascent.parameters for ascent in self._ascents), reward.detach())
+        gradients = torch.autograd.grad(reward.sum(), leaves)
+        for next_area in following:
+            for ascent, gradient in zip(self._ascents, gradients):
+                ascent.step(gradient, next_area, progress)
+        return record
+
+    def _bounds_at(self, area: float) -> tuple[BoundMask, ...]:
+        """The masks of the smallest of the areas asked for that is not below this one."""
+        for goal, bounds in zip(self._search.areas, self._search.bounds):
+            if goal >= area * (1 - 1e-9):
+                return bounds
+        return self._search.bounds[-1]
 
 
-class _NormalisedAscent:
-    """Momentum on the logits (N, D) of one input's masks, along gradients of a normalised length."""
+class _Ascent:
+    """Momentum along gradients of a normalised length, on the logits (N, D) of one input's masks.
+
+    The threshold of the logits is 0: the shift that keeps to the path is part of each step. To first order, with the
+    area's derivative c p' by the logits, a step dz changes the area by its sum with c p', and so does the shift. What
+    the first order misses, a per cent or so of the area, the next step makes good.
+    """
 
     def __init__(self, solver: PathSolver, bound: BoundMask, images: int) -> None:
         self._solver = solver
-        self.logits = bound.new_parameters(images).requires_grad_()
-        self._velocity = bound.new_parameters(images)
-        self._square = self._velocity.new_zeros(images, 1)
+        self._logits = bound.new_parameters(images)
+        self._velocity = torch.zeros_like(self._logits)
+        self._square = self._logits.new_zeros(images, 1)
         self._steps = 0
-        self._shift = self._velocity.new_zeros(images)
+        self._bound: BoundMask | None = None
+        self.parameters = self._logits
 
-    def at_area(self, area: float, bound: BoundMask) -> Tensor:
-        """The parameters (N, D) whose masks have the area now."""
-        how_many = _WARM_STEPS if self._steps else _COLD_STEPS
-        parameters, self._shift = fit_area(self.logits, area, bound, self._shift, how_many)
-        return parameters
+    def coarse_at(self, area: float, bound: BoundMask) -> Tensor:
+        """The masks' coarse values, as a leaf of the graph; on a new bound the area is met anew."""
+        if bound is not self._bound:
+            self._bound = bound
+            with torch.no_grad():
+                self._logits -= fit_area(self._logits, area, bound)[1][:, None]
+        self.parameters = torch.sigmoid(self._logits)
+        self._here = bound.linearised(self.parameters)
+        return self._here.coarse.requires_grad_()
 
-    def step(self, gradient: Tensor, progress: float) -> None:
-        solver = self._solver
+    @torch.no_grad()
+    def step(self, by_coarse: Tensor, next_area: float, progress: float) -> None:
+        """Ascend along the gradient (B, G) by the coarse values, to the next area of the path."""
+        slope = self.parameters * (1 - self.parameters)
+        reward, area = (gradient * slope for gradient in self._here.gradients(by_coarse))
+        total = area.sum(1, keepdim=True).clamp(min=1e-30)
+        # The part of the gradient along which the area stays (the implicit gradient of fit_area).
+        reward -= area * (reward.sum(1, keepdim=True) / total)
+        change = self._momentum(reward) * self._rate(progress)
+        covered = self._here.area[:, None]
+        excess = (torch.logit(covered) - math.log(next_area / (1 - next_area))) * covered * (1 - covered)
+        shift = ((area * change).sum(1, keepdim=True) + excess) / total
+        self._logits.add_(change - shift).clamp_(-_LOGIT_RANGE, _LOGIT_RANGE)
+
+    def _momentum(self, gradient: Tensor) -> Tensor:
         self._steps += 1
         self._square.lerp_(gradient.square().mean(1, keepdim=True), 1 - _MEAN_SQUARE_MEMORY)
         typical = (self._square / (1 - _MEAN_SQUARE_MEMORY**self._steps)).sqrt()
-        self._velocity.lerp_(gradient / typical.clamp(min=1e-30), 1 - solver.momentum)
-        rate = solver.learning_rate * (solver.final_learning_rate / solver.learning_rate) ** progress
-        with torch.no_grad():
-            # Centred on the threshold, so that the range is the same on both sides of it.
-            self.logits.add_(self._velocity, alpha=rate).sub_(self._shift[:, None])
-            self.logits.clamp_(-_LOGIT_RANGE, _LOGIT_RANGE)
-            self._shift.zero_()
+        return self._velocity.lerp_(gradient / typical.clamp(min=1e-30), 1 - self._solver.momentum)
+
+    def _rate(self, progress: float) -> float:
+        first, last = self._solver.learning_rate, self._solver.final_learning_rate
+        return float(first * (last / first) ** progress)
 
 
 @dataclass(frozen=True)

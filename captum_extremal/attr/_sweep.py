@@ -93,7 +93,7 @@ class Sweep:
             if self.callback is not None:
                 self.callback(step, areas, rewards.T)
 
-        search = Search(reward, self.areas, self.bounds, self.objective.images, report)
+        search = Search(reward, self.game, self.areas, self.bounds, self.objective.images, report)
         steps = self.solver.total_steps(search)
         with progress_bar(self.show_progress, steps, self.description) as bar, torch.enable_grad():
             return steps, self.solver.solve(search)

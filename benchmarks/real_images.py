@@ -1,0 +1,162 @@
+"""Extremal perturbations of real photographs: a*, scores and areas in each game, and whether evidence is monotone.
+
+    python benchmarks/real_images.py --data FOLDER [--out FOLDER] [--figures 10] [--images 44]
+
+FOLDER holds ``models/squeezenet1_0_imagenet_fp16.pth`` and ``images/NNNN_name.jpg``, NNNN being the class. A row a
+photograph and game is appended to ``rows.jsonl``; a run that was stopped goes on where it stopped. The summary is
+printed as Markdown, the way it stands in README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from torchvision import models
+from torchvision.transforms import v2
+
+from captum_extremal import ExtremalMasks, ExtremalPerturbation
+from captum_extremal.visualization import show_curves, show_mask, show_order, show_sweep
+
+GAMES = ("preserve", "delete", "hybrid")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def main() -> int:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    model = squeezenet(options.data)
+    photographs = sorted((options.data / "images").glob("*.jpg"))[: options.images]
+    rows = read_rows(options.out / "rows.jsonl")
+    with open(options.out / "rows.jsonl", "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+        file.flush()
+        for number, photograph in enumerate(photographs):
+            for game in GAMES:
+                if (photograph.name, game) in {(row["photograph"], row["game"]) for row in rows}:
+                    continue
+                found = explain(model, photograph, game)
+                rows.append(as_row(photograph, game, found))
+                file.write(json.dumps(rows[-1]) + "\n")
+                file.flush()
+                if game == "preserve" and number < options.figures:
+                    draw(options.out, photograph, found)
+                print(f"{number + 1}/{len(photographs)} {photograph.stem} {game}", file=sys.stderr)
+    wanted = {photograph.name for photograph in photographs}
+    print(summary([row for row in rows if row["photograph"] in wanted]))
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = os.environ.get("CAPTUM_EXTREMAL_DATA", "../shared")
+    parser.add_argument("--data", type=Path, default=Path(default))
+    parser.add_argument("--out", type=Path, default=Path("real-images"))
+    parser.add_argument("--figures", type=int, default=10, help="photographs to draw")
+    parser.add_argument("--images", type=int, default=None, help="how many photographs, from the first")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    return parser.parse_args()
+
+
+def squeezenet(data: Path) -> torch.nn.Module:
+    model = models.squeezenet1_0(weights=None)
+    state = torch.load(data / "models" / "squeezenet1_0_imagenet_fp16.pth", weights_only=True)
+    model.load_state_dict({name: value.float() for name, value in state.items()})
+    return model.eval()
+
+
+def explain(model: torch.nn.Module, photograph: Path, game: str) -> ExtremalMasks:
+    target = int(photograph.name.split("_")[0])
+    x = v2.functional.normalize(rgb(photograph), MEAN, STD)[None]
+    return ExtremalPerturbation(model).extremal_masks(x, target=target, game=game)
+
+
+def rgb(photograph: Path) -> torch.Tensor:
+    """The photograph (3, 224, 224) in [0, 1], resized to 256 on its shorter side and cropped at its centre."""
+    image = ImageOps.exif_transpose(Image.open(photograph)).convert("RGB")
+    resize = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224), v2.PILToTensor()])
+    return resize(image).float() / 255
+
+
+def as_row(photograph: Path, game: str, found: ExtremalMasks) -> dict[str, Any]:
+    assert isinstance(found.masks, torch.Tensor)
+    assert isinstance(found.binariness, torch.Tensor)
+    area = float(found.optimal_area)
+    below = found.areas < (area if found.reached else torch.inf)
+    return {
+        "photograph": photograph.name,
+        "game": game,
+        "clean": float(found.clean_score),
+        "perturbed": float(found.perturbed_score),
+        "areas": found.areas.tolist(),
+        "measured": found.masks[0].mean((1, 2, 3)).tolist(),
+        "scores": found.scores[0].tolist(),
+        "complements": found.complement_scores[0].tolist(),
+        "binariness": found.binariness[0].tolist(),
+        "optimal_area": area if found.reached else None,
+        "below": int(below.sum()),
+        "monotone": bool((found.values[0][below].diff() >= 0).all()),
+        "seconds": found.settings["seconds"],
+    }
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier run; a last line that was cut off is dropped."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def draw(out: Path, photograph: Path, found: ExtremalMasks) -> None:
+    image = rgb(photograph)[None]
+    figures = {"mask": show_mask, "sweep": show_sweep, "curves": show_curves, "order": show_order}
+    for name, figure in figures.items():
+        figure(found, image).savefig(out / f"{photograph.stem}_{name}.png", dpi=100)
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| game | photographs | a* reached | median a* | worst area error | binariness | monotone below a* "
+        "| ... of those with two areas there | seconds a photograph |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [summary_row(game, [row for row in rows if row["game"] == game]) for game in GAMES]
+    lines += ["", "Mean score of what is kept, as a share of the clean score, and of what is left:", ""]
+    areas = rows[0]["areas"]
+    lines.append("| game | " + " | ".join(f"{area:g}" for area in areas) + " |")
+    lines.append("|---" * (len(areas) + 1) + "|")
+    for game in GAMES:
+        of_game = [row for row in rows if row["game"] == game]
+        for label, key in (("kept", "scores"), ("left", "complements")):
+            shares = torch.tensor([[score / row["clean"] for score in row[key]] for row in of_game]).mean(0)
+            lines.append(f"| {game}, {label} | " + " | ".join(f"{share:.2f}" for share in shares.tolist()) + " |")
+    return "\n".join(lines)
+
+
+def summary_row(game: str, rows: list[dict[str, Any]]) -> str:
+    reached = [row["optimal_area"] for row in rows if row["optimal_area"] is not None]
+    errors = [abs(m - a) for row in rows for m, a in zip(row["measured"], row["areas"])]
+    binariness = torch.tensor([row["binariness"] for row in rows]).mean()
+    telling = [row["monotone"] for row in rows if row["below"] >= 2]
+    monotone = sum(row["monotone"] for row in rows)
+    seconds = torch.tensor([row["seconds"] for row in rows]).median()
+    return (
+        f"| {game} | {len(rows)} | {len(reached)} | {torch.tensor(reached or [torch.nan]).median():.2f} "
+        f"| {max(errors):.1e} | {binariness:.2f} | {monotone}/{len(rows)} = {monotone / len(rows):.1%} "
+        f"| {sum(telling)}/{len(telling)} = {sum(telling) / max(1, len(telling)):.1%} | {seconds:.1f} |"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
