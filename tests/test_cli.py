@@ -1,0 +1,476 @@
+"""The command, from its arguments to the files that it writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from matplotlib import pyplot as plt
+from PIL import Image
+from torch import nn
+
+from captum_extremal import ExtremalMasks, cli
+from captum_extremal.datasets import DigitScenes
+
+NETWORK = "squeezenet1_0"
+QUICK = ["--steps", "2", "--areas", "0.2", "0.5"]
+
+
+@pytest.fixture(scope="module")
+def state():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = torchvision.models.get_model(NETWORK, weights=None)
+    # Untrained, its outputs would differ by less than half precision tells.
+    model.classifier[1].weight.data *= 30
+    return model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def weights(state, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "half.pth"
+    torch.save({key: value.half() for key, value in state.items()}, path)
+    return str(path)
+
+
+def picture(width, height, seed=0):
+    values = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize((width, height))
+
+
+def read_summary(folder):
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+def one_line(text):
+    assert text.count("\n") == 1
+    assert "Traceback" not in text
+    assert len(text) < 600
+    return text
+
+
+@pytest.fixture(scope="module")
+def explained(weights, tmp_path_factory):
+    """One run over photographs good and bad: (exit status, folder, stdout, stderr)."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "other").mkdir()
+    picture(48, 40).convert("RGBA").save(folder / "a.png")
+    picture(48, 40, 1).save(folder / "other" / "A.jpg", exif=_turned())
+    picture(64, 64).save(folder / "whole.jpg")
+    (folder / "broken.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:-200])
+    (folder / "text.jpg").write_text("no image")
+    photos = [folder / "missing.jpg", folder / "a.png", folder / "broken.jpg", folder / "text.jpg"]
+    photos = [*map(str, photos), str(folder / "other" / "A.jpg")]
+    out = folder / "new" / "out"
+    arguments = [*photos, "--model", NETWORK, "--weights", weights, "--target", "top1", "--target", "goldfish", *QUICK]
+    with pytest.MonkeyPatch.context() as patch:
+        stdout, stderr = _Capture(), _Capture()
+        patch.setattr(cli, "_DPI", 60)  # enough to see that there is a figure
+        patch.setattr(sys, "stdout", stdout)
+        patch.setattr(sys, "stderr", stderr)
+        status = cli.main(["explain", *arguments, "--out", str(out), "--device", "cpu"])
+    return status, out, "".join(stdout.parts), "".join(stderr.parts), photos
+
+
+class _Capture:
+    def __init__(self):
+        self.parts = []
+
+    def write(self, text):
+        self.parts.append(text)
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return False
+
+
+def _turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    return exif
+
+
+def test_explain_goes_on_past_unreadable_photos(explained):
+    status, out, stdout, stderr, photos = explained
+    assert status == 1
+    lines = stderr.splitlines()
+    assert len(lines) == 3
+    for line, photo, why in zip(lines, (photos[0], *photos[2:4]), ("no such file", "truncated", "cannot identify")):
+        assert photo in line
+        assert why in line
+    failed = read_summary(out)["failed"]
+    assert [entry["photo"] for entry in failed] == [photos[0], *photos[2:4]]
+    assert "photo 1 of 5" in stdout
+    assert "photo 5 of 5" in stdout
+    assert str(out.resolve()) in stdout
+
+
+def test_explain_summary_has_a_row_a_target(explained):
+    _, out, _, _, photos = explained
+    summary = read_summary(out)
+    assert summary["complete"] is True
+    assert (summary["model"], summary["photos"], summary["game"]) == (NETWORK, 5, "preserve")
+    rows = summary["rows"]
+    assert [row["photo"] for row in rows] == [photos[1], photos[1], photos[4], photos[4]]
+    assert [row["size"] for row in rows] == [[256, 307]] * 2 + [[307, 256]] * 2  # the second photograph is upright
+    assert [row["predicted"] for row in rows] == [True, False, True, False]
+    assert [row["name"] for row in rows[1::2]] == ["goldfish"] * 2
+    assert [row["target"] for row in rows[1::2]] == [1, 1]
+    for row in rows:
+        assert row["cropped"] is False
+        assert row["areas"] == [0.2, 0.5]
+        assert len(row["scores"]) == len(row["complement_scores"]) == 2
+        assert row["optimal_area"] in (None, 0.2, 0.5)
+        assert row["seconds"] > 0
+        assert 0 < row["probability"] < 1
+    assert rows[0]["clean_score"] > rows[1]["clean_score"]
+    assert rows[0]["probability"] > rows[1]["probability"]
+
+
+def test_explain_files_belong_to_the_rows(explained):
+    _, out, _, _, _ = explained
+    rows = read_summary(out)["rows"]
+    assert [row["folder"] for row in rows] == ["a", "a", "A-2", "A-2"]  # two of one stem, apart without case too
+    for row in rows:
+        folder = out / row["folder"]
+        assert set(row["files"]) == {"mask", "sweep", "curves", "order", "masks"}
+        assert (folder / "targets.png").is_file()
+        for kind, name in row["files"].items():
+            assert name.startswith(f"{row['target']:03d}-")
+            if kind != "masks":
+                with Image.open(folder / name) as figure:
+                    assert min(figure.size) > 100
+        found = ExtremalMasks.load(folder / row["files"]["masks"])
+        assert found.masks.shape == (1, 2, 1, *row["size"])
+        assert found.scores[0].tolist() == row["scores"]
+        assert float(found.clean_score) == row["clean_score"]
+    assert not list(out.rglob("*.partial"))
+    assert plt.get_fignums() == []
+
+
+def test_explain_scores_are_those_of_the_model(explained, state):
+    """Preprocessing as torchvision's own, but for the crop."""
+    _, out, _, _, photos = explained
+    model = torchvision.models.get_model(NETWORK, weights=None).eval()
+    model.load_state_dict({key: value.half().float() for key, value in state.items()})
+    preset = torchvision.models.get_model_weights(NETWORK).DEFAULT.transforms()
+    preset.crop_size = [256, 307]  # all of it
+    with Image.open(photos[1]) as photo, torch.no_grad():
+        logits = model(preset(photo.convert("RGB")).unsqueeze(0))[0]
+    row, goldfish = read_summary(out)["rows"][:2]
+    assert row["target"] == int(logits.argmax())
+    assert row["clean_score"] == pytest.approx(float(logits.max()), abs=1e-4)
+    assert goldfish["clean_score"] == pytest.approx(float(logits[1]), abs=1e-4)
+    assert goldfish["probability"] == pytest.approx(float(logits.softmax(0)[1]), rel=1e-3)
+
+
+def test_interrupted_run_keeps_its_rows(weights, tmp_path, monkeypatch, capsys):
+    picture(40, 40).save(tmp_path / "one.png")
+    read, count = cli._read_photo, iter(range(9))
+
+    def interrupted(path):
+        if next(count) == 1:
+            raise KeyboardInterrupt
+        return read(path)
+
+    monkeypatch.setattr(cli, "_read_photo", interrupted)
+    photo = str(tmp_path / "one.png")
+    out = tmp_path / "out"
+    status = cli.main(
+        ["explain", photo, photo, photo, "--model", NETWORK, "--weights", weights, "--out", str(out), *QUICK]
+    )
+    assert status == 130
+    assert "interrupted" in one_line(capsys.readouterr().err)
+    summary = read_summary(out)
+    assert len(summary["rows"]) == 1
+    assert summary["complete"] is False
+
+
+def test_summary_is_replaced_whole(tmp_path, monkeypatch):
+    summary = cli._Summary(tmp_path, {"model": "m"})
+    summary.write()
+
+    def fails(*_):
+        raise KeyboardInterrupt
+
+    summary.rows.append({"photo": "p"})
+    monkeypatch.setattr(cli.os, "replace", fails)
+    with pytest.raises(KeyboardInterrupt):
+        summary.write()
+    assert read_summary(tmp_path)["rows"] == []
+
+
+class _OnlySquares(nn.Module):
+    """Like a vision transformer, it takes 224 x 224 only."""
+
+    def forward(self, x):
+        if x.shape[2:] != (224, 224):
+            raise AssertionError(f"Wrong image height! Expected 224 but got {x.shape[2]}!")
+        return x.mean((2, 3)) * torch.tensor([1.0, 2.0, 3.0])
+
+
+CATEGORIES = ["crane", "great white shark", "hammerhead", "crane", "tiger", "tiger shark", "Indian_elephant"]
+
+
+def make_classifier(model=None):
+    preset = torchvision.models.get_model_weights(NETWORK).DEFAULT.transforms()
+    return cli._Classifier("net", "file", model or nn.Identity(), preset, CATEGORIES, torch.device("cpu"))
+
+
+def test_fixed_size_models_get_the_crop_of_their_weights():
+    classifier = make_classifier(_OnlySquares())
+    rgb, logits, cropped = classifier.fitted(picture(80, 50))
+    assert cropped
+    assert rgb.shape == (1, 3, 224, 224)
+    expected = classifier.preset(picture(80, 50)).mean((1, 2)) * torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_that_takes_nothing_fails_for_the_photo_only():
+    class Refuses(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("never")
+
+    with pytest.raises(cli._PhotoError, match="net cannot take it: never"):
+        make_classifier(Refuses()).fitted(picture(80, 50))
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("top1", None),
+        ("TOP1", None),
+        ("2", 2),
+        ("6", 6),
+        ("Hammerhead", 2),
+        ("tiger", 4),
+        ("TIGER  shark", 5),
+        ("great", 1),
+        ("indian elephant", 6),
+        ("great_white", 1),
+    ],
+)
+def test_targets_by_number_and_name(text, index):
+    assert make_classifier().index_of(text) == index
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("7", "the classes 0 to 6, got 7"),
+        ("-1", "the classes 0 to 6, got -1"),
+        ("shark", r"'shark' may be great white shark \(1\), tiger shark \(5\): give more of the name"),
+        ("crane", r"'crane' may be crane \(0\), crane \(3\)"),
+        ("zebra", "no class named 'zebra'"),
+        ("hammerheat", r"no class named 'hammerheat'; near it: hammerhead \(2\)"),
+        ("  ", "no class named"),
+    ],
+)
+def test_targets_that_are_none(text, message):
+    with pytest.raises(cli._StopError, match=message):
+        make_classifier().index_of(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--model", "squeezenet9"], 2, "no classifier named 'squeezenet9'; near it: squeezenet1_"),
+        (["--model", "fcn_resnet50"], 2, "no classifier named 'fcn_resnet50'"),
+        (["--device", "cuda:99"], 2, "--device: 'cuda:99' is not available"),
+        (["--device", "gpu"], 2, "--device: 'gpu' is not available"),
+        (["--device", "meta"], 2, "--device: 'meta' is not available"),
+        (["--areas", "0.5", "0.2"], 2, "--areas: areas must be strictly increasing"),
+        (["--areas", "0", "0.2"], 2, r"--areas: areas must be fractions in (0, 1]"),
+        (["--target", "no such thing"], 2, "no class named 'no such thing'"),
+        (["--target", "1000"], 2, "has the classes 0 to 999, got 1000"),
+        (["--weights", "nowhere.pth"], 1, "there is no file nowhere.pth"),
+        (["--out", __file__], 1, "cannot make the folder"),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line(arguments, status, message, weights, capsys, tmp_path):
+    photo = tmp_path / "a.png"
+    picture(40, 40).save(photo)
+    usual = ["explain", str(photo), "--model", NETWORK, "--weights", weights, "--out", str(tmp_path / "out")]
+    assert cli.main([*usual, *arguments]) == status
+    assert message in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["explain"],
+        ["demo", "--seed", "-1"],
+        ["demo", "--seed", "x"],
+        ["explain", "a.jpg", "--steps", "0"],
+        ["explain", "a.jpg", "--game", "chess"],
+        ["explain", "a.jpg", "--areas", "many"],
+        ["nothing"],
+    ],
+)
+def test_usage_errors(arguments, capsys):
+    assert cli.main(arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_help(capsys):
+    assert cli.main(["--help"]) == 0
+    assert cli.main(["explain", "--help"]) == 0
+    assert "--perturbation" in capsys.readouterr().out
+
+
+def test_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "captum_extremal.cli", "demo", "--seed", "none"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "must be an integer of at least 0, got 'none'" in done.stderr
+
+
+def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch, capsys):
+    def offline(*_, **__):
+        raise URLError("Temporary failure in name resolution")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    assert cli.main(["explain", "a.jpg", "--model", NETWORK, "--out", str(tmp_path / "out")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    error = lines[-1]
+    assert all(line.startswith("Downloading") for line in lines[:-1])  # torch.hub's
+    assert f"those of {NETWORK} cannot be downloaded" in error
+    assert "name resolution" in error
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_forms_of_a_weights_file(state, tmp_path, wrap, prefix):
+    torch.save(wrap({f"{prefix}{key}": value.half() for key, value in state.items()}), tmp_path / "w.pth")
+    model = cli._from_file(NETWORK, str(tmp_path / "w.pth"))
+    for key, value in model.state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, state[key].half().float(), rtol=0, atol=0)
+
+
+def test_weights_files_that_do_not_fit(state, tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(dict(list(state.items())[1:]), path)
+    with pytest.raises(cli._StopError, match=r"(?s)does not fit squeezenet1_0: .*features.0.weight") as raised:
+        cli._from_file(NETWORK, str(path))
+    assert raised.value.status == 1
+    torch.save(nn.Linear(2, 2), path)
+    with pytest.raises(cli._StopError, match="holds more than a state dict"):
+        cli._from_file(NETWORK, str(path))
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(cli._StopError, match="holds no state dict"):
+        cli._from_file(NETWORK, str(path))
+    for other in (torch.ones(3), {}, {0: torch.ones(3)}, [1]):
+        torch.save(other, path)
+        with pytest.raises(cli._StopError, match="holds no state dict"):
+            cli._from_file(NETWORK, str(path))
+    for content in (b"", b"no weights", b"PK\x03\x04 cut short"):
+        path.write_bytes(content)
+        with pytest.raises(cli._StopError, match=r"w\.pth"):
+            cli._from_file(NETWORK, str(path))
+
+
+def test_photos_of_every_mode_become_rgb(tmp_path):
+    def read(photo, name):
+        photo.save(tmp_path / name)
+        seen = cli._read_photo(str(tmp_path / name))
+        assert seen.mode == "RGB"
+        return np.asarray(seen).astype(int)
+
+    colour = picture(30, 20)
+    expected = np.asarray(colour).astype(int)
+    np.testing.assert_array_equal(read(colour, "rgb.png"), expected)
+    assert abs(read(colour.convert("CMYK"), "cmyk.tiff") - expected).max() <= 2
+    grey = read(colour.convert("L"), "grey.png")
+    assert (grey[..., 0] == grey[..., 2]).all()
+    deep = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read(deep, "deep.png"), grey)
+    read(colour.convert("P"), "palette.png")
+    # What cannot be seen is white, whatever colour lies beneath.
+    hidden = colour.convert("RGBA")
+    hidden.putalpha(0)
+    assert (read(hidden, "alpha.png") == 255).all()
+    assert (read(hidden.convert("LA"), "la.png") == 255).all()
+
+
+def test_exif_orientation_is_respected(tmp_path):
+    half = Image.new("RGB", (40, 20))
+    half.paste("white", (0, 0, 20, 20))  # its left, which a camera held upright calls its top
+    half.save(tmp_path / "turned.png", exif=_turned())
+    seen = np.asarray(cli._read_photo(str(tmp_path / "turned.png")))
+    assert seen.shape == (40, 20, 3)
+    assert (seen[:20] == 255).all()
+    assert (seen[20:] == 0).all()
+
+
+def test_demo(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_DEMO_AREAS", (0.08, 0.2))
+    monkeypatch.setattr(cli, "_DEMO_STEPS", 60)
+    out = tmp_path / "a folder" / "demo"
+    threads = torch.get_num_threads()
+    assert cli.main(["demo", "--out", str(out)]) == 0
+    assert torch.get_num_threads() == threads
+    summary, printed = read_summary(out), capsys.readouterr().out
+    assert str(out.resolve()) in printed
+    assert summary["complete"] is True
+    assert (out / "overview.png").is_file()
+    rows = summary["rows"]
+    assert [row["target"] for row in rows] == summary["digits"]
+    assert len(rows) >= 2
+    scene = DigitScenes(1, seed=0)[0]
+    for row in rows:
+        assert row["clean_score"] > 0 > row["perturbed_score"]
+        assert row["reached"]
+        box = torch.zeros(128, 128)
+        x0, y0, x1, y1 = scene.boxes[scene.labels.index(row["target"])].tolist()
+        box[y0:y1, x0:x1] = 1
+        mask = ExtremalMasks.load(out / row["files"]["masks"]).optimal_mask()[0, 0]
+        assert row["share_in_box"] == pytest.approx(float((mask * box).sum() / mask.sum()), rel=1e-4)
+        assert row["share_in_box"] > 2.5 * float(box.mean())  # far more than chance would put there
+        assert set(row["files"]) == {"mask", "sweep", "curves", "order", "compare", "masks"}
+        assert all((out / name).stat().st_size > 1000 for name in row["files"].values())
+        assert f"{row['clean_score']:.2f}" in printed
+        assert ExtremalMasks.load(out / row["files"]["masks"]).masks.shape == (1, 2, 1, 128, 128)
+    assert plt.get_fignums() == []
+
+
+def test_demo_is_deterministic_and_its_seed_chooses_the_scene(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_DEMO_AREAS", (0.5,))
+    monkeypatch.setattr(cli, "_DEMO_STEPS", 2)
+    monkeypatch.setattr(cli, "_write_figure", lambda figure, path: path.name)
+    monkeypatch.setattr(cli, "_write_results", lambda *_: {})
+    monkeypatch.setattr(cli, "_other_attributions", lambda *_: {})
+    summaries = []
+    for run, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(run)
+        assert cli.main(["demo", "--out", str(tmp_path / str(run)), "--seed", str(seed)]) == 0
+        summaries.append(read_summary(tmp_path / str(run)))
+    assert summaries[0]["rows"] == summaries[1]["rows"]
+    assert summaries[0]["rows"] != summaries[2]["rows"]
+
+
+def test_demo_can_be_interrupted(tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_write_results", interrupted)
+    monkeypatch.setattr(cli, "_DEMO_AREAS", (0.4,))
+    monkeypatch.setattr(cli, "_DEMO_STEPS", 1)
+    assert cli.main(["demo", "--out", str(tmp_path)]) == 130
+    assert "interrupted" in one_line(capsys.readouterr().err)

@@ -1,0 +1,345 @@
+"""The figures show the result's own numbers and masks, and leave pyplot alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from captum_extremal import ExtremalMasks
+from captum_extremal import visualization as vis
+
+HEIGHT, WIDTH = 24, 40
+AREAS = (0.05, 0.1, 0.2, 0.4)
+DELETE = {"kept": 0.0, "removed": -1.0}
+
+
+def make_found(images=2, areas=AREAS, *, scores=None, clean=10.0, perturbed=1.0, threshold=None, game=None, seed=0):
+    """Nested soft blobs, with scores that grow with the area: image 0 reaches its clean score at 20 %."""
+    generator = torch.Generator().manual_seed(seed)
+    rank = torch.rand(images, 1, 1, HEIGHT, WIDTH, generator=generator)
+    rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    distance = ((rows - 8) ** 2 + (columns - 12) ** 2).float()
+    order = (distance + 0.01 * rank).flatten(3).argsort(-1).argsort(-1).view_as(rank) / (HEIGHT * WIDTH)
+    fractions = torch.tensor(areas)
+    masks = ((fractions.view(1, -1, 1, 1, 1) - order) * 40).sigmoid()
+    kept = torch.tensor([[2.0, 8.0, 11.0, 14.0][: len(areas)]] * images) if scores is None else torch.tensor(scores)
+    removed = torch.tensor([[9.0, 6.0, 3.0, 0.5][: len(areas)]] * images)
+    limit = torch.full((images,), clean if threshold is None else threshold)
+    return ExtremalMasks(
+        masks=masks,
+        areas=fractions,
+        scores=kept,
+        complement_scores=removed,
+        clean_score=torch.full((images,), clean),
+        perturbed_score=torch.full((images,), perturbed),
+        values=-removed if game == DELETE else kept,
+        threshold=limit,
+        sigma=torch.full((len(areas),), 3.0),
+        settings={"game": game or {"kept": 1.0, "removed": 0.0}},
+    )
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_shown():
+    before = matplotlib.get_backend()
+    yield
+    assert plt.get_fignums() == []
+    assert matplotlib.get_backend() == before
+
+
+def drawn(figure: Figure) -> Figure:
+    figure.draw_without_rendering()  # lays it out
+    return figure
+
+
+def titles(figure):
+    return [ax.get_title() for ax in figure.axes]
+
+
+def picture(ax, which=0):
+    return np.asarray(ax.images[which].get_array())
+
+
+def test_mask_shows_what_is_kept_and_darkens_the_rest(images):
+    found = make_found()
+    figure = drawn(vis.show_mask(found, images, 1, title="a name"))
+    left, right = figure.axes
+    assert figure.get_suptitle() == "a name"
+    assert titles(figure) == ["image", "a* = 20 %\nscore 11.0, clean 10.0"]
+    np.testing.assert_allclose(picture(left), images[1].permute(1, 2, 0), atol=1e-6)
+    shown, mask = picture(right), found.masks[1, 2, 0].numpy()
+    np.testing.assert_allclose(shown[mask > 0.999], picture(left)[mask > 0.999], atol=2e-3)
+    assert shown[mask < 1e-3].max() < 0.35
+    assert np.ptp(shown[mask < 1e-3], axis=-1).max() < 2e-3  # grey
+    assert len(right.collections) == 2  # the outline: light on dark
+
+
+def test_outline_encloses_the_area():
+    found = make_found()
+    binary = found.binary_masks()[0, :, 0].numpy()
+    for mask, inside in zip(found.masks[0, :, 0].double().numpy(), binary):
+        values, level = vis._outline(mask, inside)
+        np.testing.assert_array_equal(values > level, inside)
+    # A plateau has no level of that area.
+    flat = np.ones((4, 4))
+    inside = np.arange(16).reshape(4, 4) < 5
+    values, level = vis._outline(flat, inside)
+    np.testing.assert_array_equal(values > level, inside)
+
+
+def test_mask_says_when_a_star_was_not_reached(images):
+    figure = vis.show_mask(make_found(threshold=99.0), images)
+    assert figure.axes[1].get_title() == "40 %, a* not reached\nscore 14.0, clean 10.0"
+
+
+def test_mask_of_a_deletion_has_the_score_without_it(images):
+    figure = vis.show_mask(make_found(game=DELETE, threshold=-4.0), images)
+    assert figure.axes[1].get_title() == "a* = 20 %\nwithout it 3.00, clean 10.0"
+
+
+def test_mask_of_everything_has_no_outline(images):
+    found = make_found(areas=(1.0,), scores=[[10.0]] * 2)
+    found = dataclasses.replace(found, masks=torch.ones(2, 1, 1, HEIGHT, WIDTH))
+    right = drawn(vis.show_mask(found, images)).axes[1]
+    assert not right.collections
+    np.testing.assert_allclose(picture(right), images[0].permute(1, 2, 0), atol=1e-6)
+
+
+def test_flat_mask_has_no_outline(images):
+    found = make_found()
+    found = dataclasses.replace(found, masks=0.4 + 0.05 * torch.rand(found.masks.shape))
+    assert not vis.show_mask(found, images).axes[1].collections
+
+
+def test_sweep_bars_are_the_fractions_of_the_clean_score(images):
+    found = make_found()
+    figure = drawn(vis.show_sweep(found, images, 0))
+    pictures = [ax for ax in figure.axes if ax.images]
+    bars = [ax for ax in figure.axes if ax.patches]
+    assert len(pictures) == len(bars) == 1 + len(AREAS)
+    assert [ax.get_title() for ax in pictures] == ["image", "5 %", "10 %", "20 %", "40 %"]
+    heights = [ax.patches[0].get_height() for ax in bars]
+    np.testing.assert_allclose(heights, [1.0, 0.2, 0.8, 1.1, 1.25], rtol=1e-6)  # saturated at 1.25
+    assert [ax.get_xticklabels()[0].get_text() for ax in bars] == ["1.00", "0.20", "0.80", "1.10", "1.40"]
+    boxed = [ax.get_title() for ax in pictures if ax.title.get_bbox_patch() is not None]
+    assert boxed == ["20 %"]
+    assert "a* = 20 %" in figure.get_supxlabel()
+
+
+def test_sweep_of_a_deletion_has_the_scores_without_the_region(images):
+    figure = vis.show_sweep(make_found(game=DELETE, threshold=-4.0), images)
+    heights = [ax.patches[0].get_height() for ax in figure.axes if ax.patches]
+    np.testing.assert_allclose(heights, [1.0, 0.9, 0.6, 0.3, 0.05], rtol=1e-6)
+    assert "without the region" in figure.get_supxlabel()
+
+
+def test_sweep_of_negative_scores_is_the_way_from_perturbed_to_clean(images):
+    found = make_found(scores=[[-9.0, -5.0, -1.0, -0.5]] * 2, clean=-1.0, perturbed=-9.0)
+    figure = vis.show_sweep(found, images)
+    heights = [ax.patches[0].get_height() for ax in figure.axes if ax.patches]
+    np.testing.assert_allclose(heights, [1.0, 0.0, 0.5, 1.0, 1.0625], rtol=1e-6)
+    assert "fully perturbed (0)" in figure.get_supxlabel()
+
+
+def test_sweep_without_a_scale_and_without_a_star(images):
+    found = make_found(scores=[[-9.0] * 4] * 2, clean=-9.0, perturbed=-8.0, threshold=0.0)
+    figure = drawn(vis.show_sweep(found, images))
+    assert [ax.patches[0].get_height() for ax in figure.axes if ax.patches] == [1.0, 0, 0, 0, 0]
+    assert "a* not reached" in figure.get_supxlabel()
+    assert all(ax.title.get_bbox_patch() is None for ax in figure.axes)
+
+
+def test_sweep_of_many_areas_wraps(images):
+    areas = tuple(k / 20 for k in range(1, 20))
+    found = make_found(areas=areas, scores=[[float(k) for k in range(19)]] * 2)
+    found = dataclasses.replace(found, complement_scores=found.scores)
+    figure = drawn(vis.show_sweep(found, images))
+    assert sum(bool(ax.images) for ax in figure.axes) == sum(bool(ax.patches) for ax in figure.axes) == 20
+    assert figure.get_size_inches()[0] < 16
+
+
+def test_curves_are_the_scores(images):
+    found = make_found()
+    figure = drawn(vis.show_curves(found, 1, title="a name"))
+    (ax,) = figure.axes
+    lines = {line.get_label(): line for line in ax.lines}
+    percents = 100 * np.array(AREAS)
+    kept, removed = lines["only the mask's region"], lines["all but the mask's region"]
+    np.testing.assert_allclose(kept.get_xdata(), percents, rtol=1e-6)
+    np.testing.assert_allclose(kept.get_ydata(), [2, 8, 11, 14])
+    np.testing.assert_allclose(removed.get_ydata(), [9, 6, 3, 0.5])
+    assert set(lines["whole image"].get_ydata()) == {10.0}
+    assert set(lines["fully perturbed"].get_ydata()) == {1.0}
+    np.testing.assert_allclose(lines["a* = 20 %"].get_xdata(), 20, rtol=1e-6)
+    assert ax.get_title() == "a name"
+    assert len(figure.legends[0].get_texts()) == 5
+
+
+def test_curves_of_channels_and_without_a_star():
+    found = dataclasses.replace(make_found(threshold=99.0), masks=torch.rand(2, len(AREAS), 7))
+    labels = [line.get_label() for line in vis.show_curves(found).axes[0].lines]
+    assert "a* not reached" in labels
+
+
+def test_order_has_the_area_of_entry_of_each_pixel(images):
+    found = make_found()
+    figure = drawn(vis.show_order(found, images, 0))
+    ax, bar = figure.axes
+    step = ax.images[1].get_array()
+    entry = found.order_of_entry()[0, 0].numpy()
+    outside = ~found.binary_masks()[0].any(0)[0].numpy()
+    np.testing.assert_array_equal(np.ma.getmaskarray(step), outside)
+    np.testing.assert_allclose(np.array(AREAS)[step.compressed()], entry[~outside], rtol=1e-6)
+    assert outside.mean() == pytest.approx(0.6, abs=0.01)
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["0 %", "5 %", "10 %", "20 %", "40 %"]
+    assert len(set(ax.images[1].get_cmap().colors.round(3)[:, 0])) == len(AREAS)
+
+
+def test_order_up_to_the_whole_image_leaves_nothing_out(images):
+    found = make_found(areas=(0.5, 1.0), scores=[[1.0, 10.0]] * 2)
+    step = vis.show_order(found, images).axes[0].images[1].get_array()
+    assert not np.ma.getmaskarray(step).any()
+    assert (np.asarray(step) == 0).mean() == pytest.approx(0.5)
+
+
+def test_targets_have_a_panel_each(images):
+    repeated = images[:1].repeat(2, 1, 1, 1)
+    figure = drawn(vis.show_targets(make_found(), repeated, ["cat", "dog"]))
+    assert titles(figure) == ["image", "cat\na* = 20 %", "dog\na* = 20 %"]
+    assert titles(vis.show_targets(make_found(), repeated))[1].startswith("target 1")
+
+
+def test_compare_draws_each_attribution_and_says_which_are_empty(images):
+    attributions = {
+        "gradient": torch.randn(2, 3, HEIGHT, WIDTH) * 1e-9,  # as small as a saturated network's
+        "one channel": torch.rand(2, 1, HEIGHT, WIDTH),
+        "nothing": torch.zeros(2, 3, HEIGHT, WIDTH),
+    }
+    figure = drawn(vis.compare(make_found(), images, attributions, 0, method="heat_map", outlier_perc=0))
+    assert titles(figure) == ["image", "extremal, a* = 20 %", "gradient", "one channel", "nothing"]
+    summed = attributions["gradient"][0].sum(0).abs()
+    np.testing.assert_allclose(picture(figure.axes[2]), summed / summed.max(), rtol=1e-5)
+    assert [text.get_text() for text in figure.axes[4].texts] == ["all zero"]
+
+
+def test_compare_keeps_signs_apart(images):
+    attributions = {"negative only": -torch.rand(2, 1, HEIGHT, WIDTH)}
+    figure = vis.compare(make_found(), images, attributions, sign="positive")
+    assert [text.get_text() for text in figure.axes[2].texts] == ["no positive values"]
+    figure = drawn(vis.compare(make_found(), images, attributions, sign="all"))
+    assert len(figure.axes[2].images) == 2  # the heat map over the grey image
+
+
+def test_panels_have_the_proportions_of_the_image(images):
+    tall = make_found()
+    tall = dataclasses.replace(tall, masks=tall.masks.transpose(3, 4))
+    for found, pictures in ((make_found(), images), (tall, images.transpose(2, 3))):
+        for figure in (
+            vis.show_mask(found, pictures),
+            vis.show_sweep(found, pictures),
+            vis.compare(found, pictures, {"a": pictures}),
+        ):
+            for ax in drawn(figure).axes:
+                if ax.images:
+                    box = ax.get_window_extent()
+                    rows, columns = ax.images[0].get_array().shape[:2]
+                    assert box.height / box.width == pytest.approx(rows / columns, rel=0.01)
+                    assert box.height * box.width > 60**2  # large enough to see
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ["a rather long class name", "another name as long"]])
+def test_titles_do_not_overlap(images, names):
+    figures = [
+        vis.show_mask(make_found(threshold=99.0), images),
+        vis.show_sweep(make_found(), images, title="a title"),
+        vis.show_targets(make_found(threshold=99.0), images, names),
+        vis.compare(make_found(threshold=99.0), images, dict.fromkeys(names, images)),
+    ]
+    for figure in figures:
+        drawn(figure)
+        boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
+        for k, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[k + 1 :])
+            assert box.x0 >= 0
+            assert box.y1 <= figure.bbox.y1
+
+
+def test_inputs_that_were_a_tuple(images):
+    found = make_found()
+    pair = dataclasses.replace(found, masks=(torch.rand(2, len(AREAS), 1, 9, 9), found.masks))
+    shown = picture(vis.show_mask(pair, images, input_index=1).axes[1])
+    np.testing.assert_array_equal(shown, picture(vis.show_mask(found, images).axes[1]))
+    with pytest.raises(ValueError, match=r"images must be of the masks' size, \(2, 3, 9, 9\)"):
+        vis.show_mask(pair, images)
+    with pytest.raises(ValueError, match="input_index must be below 2, the number of masks, got 2"):
+        vis.show_mask(pair, images, input_index=2)
+
+
+def test_grey_and_half_precision_images(images):
+    grey = images[:, :1].half().requires_grad_()
+    shown = picture(vis.show_mask(make_found(), grey).axes[0])
+    assert shown.shape == (HEIGHT, WIDTH, 3)
+    np.testing.assert_array_equal(shown[..., 0], shown[..., 2])
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (lambda x: x.numpy(), TypeError, "images must be a tensor, got ndarray"),
+        (lambda x: (x * 255).byte(), TypeError, r"images must be a floating tensor in \[0, 1\], got torch.uint8"),
+        (lambda x: x[:1], ValueError, r"images must be of the masks' size, .*got shape \(1, 3, 24, 40\)"),
+        (lambda x: x.transpose(2, 3), ValueError, r"images must be of the masks' size, .*got shape \(2, 3, 40, 24\)"),
+        (lambda x: x.permute(0, 2, 3, 1), ValueError, "images must be of the masks' size"),
+        (lambda x: x * 4 - 2, ValueError, r"images must be in \[0, 1\], for display"),
+        (lambda x: x * float("nan"), ValueError, r"images must be in \[0, 1\]"),
+    ],
+)
+@pytest.mark.parametrize("show", [vis.show_mask, vis.show_sweep, vis.show_order, vis.show_targets])
+def test_bad_images(images, show, bad, error, message):
+    with pytest.raises(error, match=message):
+        show(make_found(), bad(images))
+
+
+def test_bad_arguments(images):
+    found = make_found()
+    with pytest.raises(TypeError, match=r"found must be an ExtremalMasks, .* got Tensor"):
+        vis.show_mask(found.masks, images)
+    with pytest.raises(TypeError, match="found must be an ExtremalMasks"):
+        vis.show_curves(None)
+    with pytest.raises(IndexError, match="index must be below 2, got 2"):
+        vis.show_sweep(found, images, 2)
+    with pytest.raises(TypeError, match="index must be an integer"):
+        vis.show_curves(found, 0.5)
+    with pytest.raises(ValueError, match=r"found must hold masks of images, .* got \(1, 4, 7\)"):
+        vis.show_order(dataclasses.replace(found, masks=torch.rand(2, 4, 7)), images)
+    with pytest.raises(ValueError, match="names must be 2, one for each target, got 1"):
+        vis.show_targets(found, images, ["cat"])
+    with pytest.raises(TypeError, match="names must be a sequence of strings, got 'ab'"):
+        vis.show_targets(found, images, "ab")
+
+
+def test_bad_attributions(images):
+    found = make_found()
+    with pytest.raises(TypeError, match="attributions must be a dict of names and tensors, got Tensor"):
+        vis.compare(found, images, images)
+    with pytest.raises(TypeError, match=r"attributions\['a'\] must be a tensor, got ndarray"):
+        vis.compare(found, images, {"a": images.numpy()})
+    with pytest.raises(ValueError, match=r"attributions\['a'\] must be \(2, C, 24, 40\), got .*interpolate"):
+        vis.compare(found, images, {"a": torch.rand(2, 3, 6, 10)})
+    with pytest.raises(ValueError, match=r"attributions\['a'\] must be finite"):
+        vis.compare(found, images, {"a": images / 0})
+    with pytest.raises(ValueError, match="method must be one of"):
+        vis.compare(found, images, {"a": images}, method="masked_image")
+    with pytest.raises(ValueError, match="sign must be one of"):
+        vis.compare(found, images, {"a": images}, sign="both")
