@@ -139,7 +139,8 @@ def _solve_shift(logits: Tensor, area: float, bound: BoundMask, shift: Tensor | 
         p = torch.sigmoid(logits - shift[:, None])
         here = bound.linearised(p)
         value = here.area
-        slope = -(here.area_gradient() * p * (1 - p)).sum(1)
+        (gradient,) = here.gradients(here.area_by_coarse)
+        slope = -(gradient * p * (1 - p)).sum(1)
         odds = value * (1 - value)
         excess = torch.logit(value, eps=1e-12) - goal
         low, high = torch.where(excess > 0, shift, low), torch.where(excess < 0, shift, high)
@@ -166,6 +167,7 @@ class _AtExactArea(torch.autograd.Function):
         (p,) = ctx.saved_tensors
         slope = p * (1 - p)
         through_p = grads[0] * slope
-        share = ctx.bound.linearised(p).area_gradient() * slope
+        here = ctx.bound.linearised(p)
+        share = here.gradients(here.area_by_coarse)[0] * slope
         share = share / share.sum(1, keepdim=True).clamp(min=1e-30)
         return through_p - share * through_p.sum(1, keepdim=True), None, None

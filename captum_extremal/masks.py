@@ -62,24 +62,20 @@ class Linearised:
     Attributes:
         coarse: (B, G), as :meth:`BoundMask.coarse`.
         area: (B,), the masks' means.
+        area_by_coarse: (1, G), the derivative of the area by the coarse values.
     """
 
     coarse: Tensor
     area: Tensor
-    _area_by_coarse: Tensor
+    area_by_coarse: Tensor
     _pullback: Callable[..., tuple[Tensor, ...]]
 
-    def area_gradient(self) -> Tensor:
-        """The derivative (B, D) of the area by the parameters."""
-        return self._pullback(self._area_by_coarse)[0]
+    def gradients(self, *by_coarse: Tensor) -> tuple[Tensor, ...]:
+        """Derivatives (B, D) by the parameters from derivatives (B, G) by the coarse values.
 
-    def gradients(self, by_coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivatives (B, D) by the parameters: of a reward, and of the area.
-
-        ``by_coarse`` is the reward's derivative (B, G) by the coarse values. Both for little more than the price of one.
+        Several for little more than the price of one.
         """
-        first, second = self._pullback(by_coarse, self._area_by_coarse)
-        return first, second
+        return self._pullback(*by_coarse)
 
 
 class BoundMask(Protocol):

@@ -190,10 +190,14 @@ def _complement(masks: Masks) -> Masks:
 
 
 def _gradients(scores: Tensor, masks: Masks) -> Masks:
-    """The gradients of a sum of scores; a mask that the model ignores gets zeros."""
+    """The gradients of a sum of scores; a mask that the model ignores gets zeros.
+
+    So does a position whose gradient overflows in half precision: better no step there than a NaN in every step after.
+    """
     scaled = torch.autograd.grad(scores.sum() * _GRADIENT_SCALE, masks, allow_unused=True)
     return tuple(
-        torch.zeros_like(mask) if part is None else part / _GRADIENT_SCALE for mask, part in zip(masks, scaled)
+        torch.zeros_like(mask) if part is None else torch.nan_to_num(part / _GRADIENT_SCALE, 0.0, 0.0, 0.0)
+        for mask, part in zip(masks, scaled)
     )
 
 

@@ -69,10 +69,10 @@ class Solver(Protocol):
         """For each area the parameters of the best masks found, as they are: the caller meets the areas exactly."""
 
 
+_LONGEST_SHIFT = 4.0  # of the threshold in one step, in logits: where nothing is near it, the first order says little
 _START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
 _LOGIT_RANGE = 8.0  # parameters stay this close to the threshold, in logits, so that none is lost for good
 _MEAN_SQUARE_MEMORY = 0.9
-_DIRECTIONS = {"shrink": (False,), "grow": (True,), "both": (False, True), "auto": ()}
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,18 @@ class PathSolver:
     are shifted to the exact area of the next step, and the gradient knows of that shift
     (:func:`~captum_extremal.area.fit_area`).
 
-    A game that only removes ("delete") sees little gradient where nearly everything is removed, so its path is also
-    followed from the small areas up, and the better of the two is kept.
+    A game that only removes ("delete") sees little gradient where nearly everything is removed, so its path is walked
+    back as well, from the smallest area up, and the better masks of the two legs are kept.
 
     Args:
-        steps: forward and backward passes of each image for the whole sweep (as many again in a second direction).
+        steps: of one leg of the path: forward and backward passes of each image for the whole sweep.
         learning_rate: change of a typical logit in the first step; it falls geometrically to ``final_learning_rate``.
         momentum: of the normalised gradient.
-        direction: "shrink" from everything kept, "grow" from the smallest area, "both", keeping what is better for each
-            image and area, or "auto": both for games that only remove, else shrink.
+        decay: the part of each logit that is forgotten in a step, so that a parameter far from the threshold can come
+            back when the area has changed.
+        binary_weight: of the demand for binary masks that equation 4 makes through its area loss. It decides where the
+            reward is indifferent: without it, masks larger than what the model needs stay grey.
+        legs: how often the path is walked, down, up, down, ...; None for 1, and 2 for games that only remove.
         precision: floating type to autocast the model's forward to, such as ``torch.bfloat16``.
 
     Raises:
@@ -101,10 +104,12 @@ class PathSolver:
     """
 
     steps: int = 100
-    learning_rate: float = 0.8
+    learning_rate: float = 0.5
     final_learning_rate: float = 0.2
-    momentum: float = 0.9
-    direction: str = "auto"
+    momentum: float = 0.8
+    decay: float = 0.02
+    binary_weight: float = 2.0
+    legs: int | None = None
     precision: torch.dtype | None = None
 
     def __post_init__(self) -> None:
@@ -112,48 +117,46 @@ class PathSolver:
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("final_learning_rate", self.final_learning_rate, above=0)
         check_number("momentum", self.momentum, at_least=0, below=1)
-        check_choice("direction", self.direction, _DIRECTIONS)
+        check_number("decay", self.decay, at_least=0, below=1)
+        check_number("binary_weight", self.binary_weight, at_least=0)
+        if self.legs is not None:
+            check_count("legs", self.legs)
         _check_precision(self.precision)
 
     def total_steps(self, search: Search) -> int:
-        """The steps of the path, at least one for each area, in each direction."""
-        return len(self._directions(search)) * len(self.schedule(search))
+        """The steps of the path: at least one for each area it passes."""
+        return len(self.schedule(search))
 
     def schedule(self, search: Search) -> list[tuple[float, int | None]]:
-        """The shrinking path through the areas of a search: see :func:`area_schedule`."""
+        """The path through the areas of a search: see :func:`area_schedule`."""
         limit = min(fit_limit(bound) for bounds in search.bounds for bound in bounds)
-        return area_schedule(search.areas, self.steps, start=min(_START, limit))
+        legs = self.legs or (1 if search.game.kept else 2)
+        return area_schedule(search.areas, self.steps, legs, start=min(_START, limit))
 
     def solve(self, search: Search) -> list[Parameters]:
-        """Walk the path in each direction and keep the better parameters of each image and area."""
-        walks: list[list[_Record]] = []
-        for grow in self._directions(search):
-            first_step = len(walks) * len(self.schedule(search))
-            walks.append(_Walk(self, search, grow, first_step).run())
-        return [_better(records) for records in zip(*walks)]
-
-    def _directions(self, search: Search) -> tuple[bool, ...]:
-        """For each walk whether it grows."""
-        auto = "shrink" if search.game.kept else "both"
-        return _DIRECTIONS[auto if self.direction == "auto" else self.direction]
+        """Walk the path, and keep for each image and area the best parameters that were seen there."""
+        return _Walk(self, search).run()
 
 
-def area_schedule(areas: tuple[float, ...], steps: int, start: float) -> list[tuple[float, int | None]]:
-    """The areas of a shrinking path, and which of the areas asked for each of them is, if any.
+def area_schedule(areas: tuple[float, ...], steps: int, legs: int, start: float) -> list[tuple[float, int | None]]:
+    """The areas of a path, and which of the areas asked for each of them is, if any.
 
-    Between two neighbouring areas the path is geometric, and each part of it gets steps in proportion to its length,
-    but at least one: the step at its end. Areas above the path's start are met at its start.
+    The first leg goes from the start down to the smallest area, the next ones up to the largest and down again. Between
+    two neighbouring areas the path is geometric, and each part of a leg gets steps in proportion to its length, but at
+    least one: the step at its end. Areas above the path's start are met at its start.
     """
-    ends = [(index, min(area, start)) for index, area in enumerate(areas)][::-1]
-    length = math.log(start / ends[-1][1])
+    down = list(range(len(areas)))[::-1]
     schedule: list[tuple[float, int | None]] = []
     before = start
-    for index, end in ends:
-        share = math.log(before / end) / length if length else 0.0
-        count = max(1, round(share * steps))
-        schedule += [(before * (end / before) ** (step / count), None) for step in range(1, count)]
-        schedule.append((end, index))
-        before = end
+    for leg in range(legs):
+        route = down if leg == 0 else (down[::-1] if leg % 2 else down)[1:]
+        ends = [min(areas[index], start) for index in route]
+        lengths = [abs(math.log(end / one)) for one, end in zip([before, *ends], ends)]
+        for index, end, length in zip(route, ends, lengths):
+            count = max(1, round(steps * length / max(sum(lengths), 1e-12)))
+            schedule += [(before * (end / before) ** (step / count), None) for step in range(1, count)]
+            schedule.append((end, index))
+            before = end
     return schedule
 
 
@@ -165,38 +168,32 @@ class _Record:
     reward: Tensor
 
 
-def _better(records: tuple[_Record, ...]) -> Parameters:
-    """For each image the parameters with the highest reward; the first walk wins ties."""
-    best = records[0]
-    for other in records[1:]:
-        wins = other.reward > best.reward
-        parameters = tuple(
-            torch.where(wins[:, None], theirs, ours) for theirs, ours in zip(other.parameters, best.parameters)
-        )
-        best = _Record(parameters, torch.where(wins, other.reward, best.reward))
-    return best.parameters
+def _better(one: _Record, other: _Record) -> _Record:
+    """For each image the parameters with the higher reward; the first ones if it is the same."""
+    wins = other.reward > one.reward
+    pairs = zip(one.parameters, other.parameters)
+    parameters = tuple(torch.where(wins[:, None], theirs, ours) for ours, theirs in pairs)
+    return _Record(parameters, torch.where(wins, other.reward, one.reward))
 
 
 class _Walk:
     """One walk along the path, for all images at once."""
 
-    def __init__(self, solver: PathSolver, search: Search, grow: bool, first_step: int) -> None:
+    def __init__(self, solver: PathSolver, search: Search) -> None:
         self._search = search
-        schedule = solver.schedule(search)
-        self._schedule = schedule[::-1] if grow else schedule
-        self._first_step = first_step
+        self._schedule = solver.schedule(search)
         self._ascents = [_Ascent(solver, bound, search.images) for bound in search.bounds[0]]
         self._precision = solver.precision
 
-    def run(self) -> list[_Record]:
-        records: dict[int, _Record] = {}
+    def run(self) -> list[Parameters]:
+        best: dict[int, _Record] = {}
         goals = [area for area, _ in self._schedule]
         for step, (area, index) in enumerate(self._schedule):
             record = self._step(area, goals[step + 1 : step + 2], step / len(goals))
-            self._search.report(self._first_step + step, record.reward.new_tensor([area]), record.reward[None])
+            self._search.report(step, record.reward.new_tensor([area]), record.reward[None])
             if index is not None:
-                records[index] = record
-        return [records[index] for index in range(len(self._search.areas))]
+                best[index] = _better(best.get(index, record), record)
+        return [best[index].parameters for index in range(len(self._search.areas))]
 
     def _step(self, area: float, following: list[float], progress: float) -> _Record:
         """The parameters at this area and their rewards, and the step that follows from the gradient."""
@@ -250,15 +247,32 @@ class _Ascent:
     def step(self, by_coarse: Tensor, next_area: float, progress: float) -> None:
         """Ascend along the gradient (B, G) by the coarse values, to the next area of the path."""
         slope = self.parameters * (1 - self.parameters)
-        reward, area = (gradient * slope for gradient in self._here.gradients(by_coarse))
+        by_area = self._here.area_by_coarse
+        by_binary = by_area * self._towards_binary()
+        by_parameters = self._here.gradients(by_coarse, by_binary, by_area)
+        # In units of a typical parameter's share of the area, so that the weight depends on no size.
+        share = by_parameters[2].mean(1, keepdim=True)
+        reward, binary, area = (gradient * slope for gradient in by_parameters)
         total = area.sum(1, keepdim=True).clamp(min=1e-30)
-        # The part of the gradient along which the area stays (the implicit gradient of fit_area).
-        reward -= area * (reward.sum(1, keepdim=True) / total)
-        change = self._momentum(reward) * self._rate(progress)
+        # The part of a gradient along which the area stays (the implicit gradient of fit_area).
+        reward, binary = (g - area * (g.sum(1, keepdim=True) / total) for g in (reward, binary))
+        ascent = self._momentum(reward) + self._solver.binary_weight * (binary / share)
+        change = self._rate(progress) * ascent - self._solver.decay * self._logits
         covered = self._here.area[:, None]
         excess = (torch.logit(covered) - math.log(next_area / (1 - next_area))) * covered * (1 - covered)
         shift = ((area * change).sum(1, keepdim=True) + excess) / total
+        shift = shift.clamp(-_LONGEST_SHIFT, _LONGEST_SHIFT)
         self._logits.add_(change - shift).clamp_(-_LOGIT_RANGE, _LOGIT_RANGE)
+
+    def _towards_binary(self) -> Tensor:
+        """Minus half the derivative of equation 4's area loss by the coarse values (B, G), each weighing one.
+
+        At the exact area, what is left of that loss is its demand for a binary mask of the highest values.
+        """
+        coarse = self._here.coarse.detach()
+        kept = (self._here.area * coarse.shape[1]).long().clamp(1, coarse.shape[1])
+        lowest = coarse.sort(dim=1, descending=True).values.gather(1, kept[:, None] - 1)
+        return (coarse >= lowest).to(coarse) - coarse
 
     def _momentum(self, gradient: Tensor) -> Tensor:
         self._steps += 1
