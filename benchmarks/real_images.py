@@ -1,6 +1,6 @@
 """Extremal perturbations of real photographs: a*, scores and areas in each game, and whether evidence is monotone.
 
-    python benchmarks/real_images.py --data FOLDER [--out FOLDER] [--figures 10] [--images 44]
+    python benchmarks/real_images.py --data FOLDER [--out FOLDER] [--figures 10] [--images 44] [--precision bfloat16]
 
 FOLDER holds ``models/squeezenet1_0_imagenet_fp16.pth`` and ``images/NNNN_name.jpg``, NNNN being the class. A row a
 photograph and game is appended to ``rows.jsonl``; a run that was stopped goes on where it stopped. The summary is
@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from torchvision import models
 from torchvision.transforms import v2
 
-from captum_extremal import ExtremalMasks, ExtremalPerturbation
+from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver
 from captum_extremal.visualization import show_curves, show_mask, show_order, show_sweep
 
 GAMES = ("preserve", "delete", "hybrid")
@@ -38,11 +38,11 @@ def main() -> int:
     with open(options.out / "rows.jsonl", "w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
         file.flush()
-        for number, photograph in enumerate(photographs):
-            for game in GAMES:
+        for game in GAMES:
+            for number, photograph in enumerate(photographs):
                 if (photograph.name, game) in {(row["photograph"], row["game"]) for row in rows}:
                     continue
-                found = explain(model, photograph, game)
+                found = explain(model, photograph, game, PathSolver(precision=options.precision))
                 rows.append(as_row(photograph, game, found))
                 file.write(json.dumps(rows[-1]) + "\n")
                 file.flush()
@@ -61,6 +61,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("real-images"))
     parser.add_argument("--figures", type=int, default=10, help="photographs to draw")
     parser.add_argument("--images", type=int, default=None, help="how many photographs, from the first")
+    parser.add_argument(
+        "--precision", type=lambda name: getattr(torch, name), default=None, help="of the search, such as bfloat16"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     return parser.parse_args()
 
@@ -69,13 +72,14 @@ def squeezenet(data: Path) -> torch.nn.Module:
     model = models.squeezenet1_0(weights=None)
     state = torch.load(data / "models" / "squeezenet1_0_imagenet_fp16.pth", weights_only=True)
     model.load_state_dict({name: value.float() for name, value in state.items()})
-    return model.eval()
+    return model.eval().to(memory_format=torch.channels_last)
 
 
-def explain(model: torch.nn.Module, photograph: Path, game: str) -> ExtremalMasks:
+def explain(model: torch.nn.Module, photograph: Path, game: str, solver: PathSolver) -> ExtremalMasks:
     target = int(photograph.name.split("_")[0])
     x = v2.functional.normalize(rgb(photograph), MEAN, STD)[None]
-    return ExtremalPerturbation(model).extremal_masks(x, target=target, game=game)
+    x = x.to(memory_format=torch.channels_last)
+    return ExtremalPerturbation(model).extremal_masks(x, target=target, game=game, solver=solver)
 
 
 def rgb(photograph: Path) -> torch.Tensor:

@@ -103,7 +103,7 @@ class PathSolver:
         TypeError, ValueError: a setting has the wrong type or is out of range.
     """
 
-    steps: int = 100
+    steps: int = 150
     learning_rate: float = 0.5
     final_learning_rate: float = 0.2
     momentum: float = 0.8
