@@ -124,9 +124,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def draw(out: Path, photograph: Path, found: ExtremalMasks) -> None:
     image = rgb(photograph)[None]
-    figures = {"mask": show_mask, "sweep": show_sweep, "curves": show_curves, "order": show_order}
-    for name, figure in figures.items():
-        figure(found, image).savefig(out / f"{photograph.stem}_{name}.png", dpi=100)
+    figures = {"mask": show_mask(found, image), "sweep": show_sweep(found, image), "order": show_order(found, image)}
+    for name, figure in (figures | {"curves": show_curves(found)}).items():
+        figure.savefig(out / f"{photograph.stem}_{name}.png", dpi=100)
 
 
 def summary(rows: list[dict[str, Any]]) -> str:

@@ -30,11 +30,11 @@ def check_number(
             raise ValueError(f"{name} must be {rule}, got {value!r}")
 
 
-def check_count(name: str, value: object, *, at_least: int = 1) -> None:
+def check_count(name: str, value: object, *, at_least: int | None = 1) -> None:
     """Raise TypeError unless ``value`` is an integer, ValueError unless it is at least ``at_least``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
-    if value < at_least:
+    if at_least is not None and value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {value!r}")
 
 

@@ -15,19 +15,32 @@ from torch import Tensor, nn
 
 def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
     """The modules that a forward function is, is bound to, or refers to from its closure or globals."""
+    if isinstance(forward_func, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return [forward_func.module]  # whose mode counts: the wrapper's own says nothing
     if isinstance(forward_func, nn.Module):
         return [forward_func]
     if isinstance(forward_func, functools.partial):
         parts = (forward_func.func, *forward_func.args, *forward_func.keywords.values())
         return [module for part in parts if callable(part) for module in modules_of(part)]
-    owner = getattr(forward_func, "__self__", None)
-    if isinstance(owner, nn.Module):
-        return [owner]
-    if not inspect.isfunction(forward_func):
-        return []
-    used = inspect.getclosurevars(forward_func)
-    values = [*used.nonlocals.values(), *used.globals.values()]
-    return [value for value in values if isinstance(value, nn.Module)]
+    if inspect.ismethod(forward_func):
+        values = [forward_func.__self__]
+    elif inspect.isfunction(forward_func):
+        used = inspect.getclosurevars(forward_func)
+        values = [*used.nonlocals.values(), *used.globals.values()]
+    else:
+        values = list(getattr(forward_func, "__dict__", {}).values())
+    return [found for value in values if isinstance(value, nn.Module) for found in modules_of(value)]
+
+
+def warn_caller(message: str) -> None:
+    """A UserWarning that points to the line that called into this package, through whatever decorators and wrappers."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
+_LIBRARIES = {"captum", "captum_extremal", "contextlib", "torch"}
 
 
 @contextlib.contextmanager
@@ -44,10 +57,9 @@ def left_as_found(forward_func: Callable[..., Any], device: torch.device) -> Ite
     _check_parameters(modules)
     training = [m for module in modules for m in module.modules() if m.training]
     if training:
-        warnings.warn(
+        warn_caller(
             "the model is in train mode: dropout and batch normalisation make its scores depend on chance and on "
-            "the rest of the batch; call model.eval() first",
-            stacklevel=5,
+            "the rest of the batch; call model.eval() first"
         )
     buffers = [b for module in training for b in module.buffers(recurse=False)]
     saved = [buffer.detach().clone() for buffer in buffers]

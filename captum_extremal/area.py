@@ -54,7 +54,7 @@ def area_loss(masks: Tensor, areas: Tensor | float) -> Tensor:
 def _as_areas(areas: Tensor | float, values: Tensor) -> Tensor:
     if not isinstance(areas, Tensor):
         check_number("areas", areas)
-        areas = torch.tensor(float(areas))
+        areas = torch.tensor(float(areas), dtype=torch.float64)
     if areas.dim() and areas.shape != values.shape[:-1]:
         raise ValueError(
             f"areas must be one number or one a mask, {tuple(values.shape[:-1])}, got shape {tuple(areas.shape)}"

@@ -25,7 +25,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -112,6 +112,7 @@ class BoundMask(Protocol):
         """The mask's coarse values of parameters (B, D), its area, and their derivatives, without autograd."""
 
 
+@runtime_checkable
 class MaskFamily(Protocol):
     """What can stand in ``mask=``: frozen settings that are bound to an input's shape call by call."""
 
@@ -193,7 +194,7 @@ class SmoothMask:
             the map from parameters to masks.
 
         Raises:
-            ValueError: the shape does not have one to three sides of at least 8 px.
+            ValueError: the shape does not have one to three sides of at least 8 px, or the disks leave gaps.
         """
         shape = tuple(shape)
         if not 1 <= len(shape) <= 3 or min(shape) < _MIN_SIDE:
@@ -350,6 +351,11 @@ def _neighbours(
     distance = squared.sqrt()
     within = distance <= reach + 1e-9
     weight = torch.where(within, kernel(distance, sigma), 0.0)
+    if not bool(within.any(1).all()):
+        raise ValueError(
+            f"sigma must be large enough for every position to be within {_SUPPORT} sigma of a lattice point, "
+            f"got {sigma:g} px"
+        )
     used = within.any(0)  # no node has sources in the corners of its window
     return _Neighbours(
         index=index[:, used].to(device, torch.int32),  # gathers twice as fast as int64

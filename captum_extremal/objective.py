@@ -70,7 +70,7 @@ class Objective:
         self._precision = caller or ForwardPrecision(inputs[0].device)
         self.images = len(inputs[0])
         self.clean = self._checked_clean_score()
-        nothing = tuple(x.new_zeros(len(x), 1, *x.shape[2:]) for x in inputs)
+        nothing = tuple(self.clean.new_zeros(len(x), 1, *x.shape[2:]) for x in inputs)
         with torch.no_grad():
             self.perturbed = self._forward(nothing, None, False)[0]
 
@@ -129,6 +129,11 @@ class Objective:
                 inputs,
                 repeat_target(self._target, repeats),
                 repeat_arguments(self._arguments, repeats),
+            )
+        if output.dim() == 0 or len(output) != len(inputs[0]):
+            raise ValueError(
+                "forward_func must return one row for each example of its input, got shape "
+                f"{tuple(output.shape)} for {len(inputs[0])} perturbed examples"
             )
         return _mean_over_positions(output)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -110,9 +112,10 @@ class ExtremalMasks:
         Raises:
             TypeError, IndexError: the index is no integer, or there is no such image.
         """
-        check_count("index", index, at_least=-len(self.clean_score))
-        if index >= len(self.clean_score):
-            raise IndexError(f"index must be below {len(self.clean_score)}, got {index}")
+        images = len(self.clean_score)
+        check_count("index", index, at_least=None)
+        if not -images <= index < images:
+            raise IndexError(f"index must be at least {-images} and below {images}, got {index}")
         one = slice(index, index + 1 or None)
         by_image = ("scores", "complement_scores", "clean_score", "perturbed_score", "values", "threshold")
         parts: dict[str, Any] = {name: getattr(self, name)[one] for name in by_image}
@@ -134,27 +137,32 @@ class ExtremalMasks:
             "settings": self.settings,
         }
         partial = f"{os.fspath(path)}.partial"
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, about=np.array(json.dumps(about)), **cast(Any, arrays))
-        os.replace(partial, path)
+        try:
+            with open(partial, "wb") as file:
+                np.savez_compressed(file, about=np.array(json.dumps(about)), **cast(Any, arrays))
+            os.replace(partial, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(partial)
+            raise
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> ExtremalMasks:
         """Read what :meth:`save` wrote. Nothing in the file can run code.
 
         Raises:
-            ValueError: the file was not written by :meth:`save`.
+            OSError: the file cannot be opened.
+            ValueError: the file was not written by :meth:`save`, or by a later version of it.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                count = about["inputs"]
-                read = [torch.from_numpy(file[f"masks_{k}"]) for k in range(count or 1)]
-                tensors = {name: torch.from_numpy(file[name]).to(device) for name in _TENSORS}
-        except (KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
-            raise ValueError(f"path must be a file written by save, got {path!r}: {error}") from error
-        masks = tuple(mask.to(device) for mask in read)
-        return cls(masks=masks[0] if count is None else masks, settings=about["settings"], **tensors)
+        with open(path, "rb") as file:
+            try:
+                about, arrays = _read(file)
+                tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+                masks = tuple(tensors.pop(f"masks_{k}") for k in range(about["inputs"] or 1))
+                is_tuple, settings = about["inputs"] is not None, about["settings"]
+            except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                raise ValueError(f"path must be a file written by save, got {os.fspath(path)!r}: {error}") from error
+        return cls(masks=masks if is_tuple else masks[0], settings=settings, **tensors)
 
     def _reaching(self) -> Tensor:
         return self.values >= self.threshold[:, None]
@@ -167,6 +175,17 @@ class ExtremalMasks:
 
 _TENSORS = tuple(field.name for field in fields(ExtremalMasks) if field.name not in ("masks", "settings"))
 
+
+def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file says of itself, and the arrays in it."""
+    with cast(Any, np.load(file, allow_pickle=False)) as archive:
+        about = json.loads(str(archive["about"]))
+        if about["format"] != _FORMAT:
+            raise ValueError(f"its format is {about['format']}, this version reads {_FORMAT}")
+        names = [*_TENSORS, *(f"masks_{k}" for k in range(about["inputs"] or 1))]
+        return about, {name: archive[name] for name in names}
+
+
 ScoreThreshold = float | Tensor | list[float] | tuple[float, ...] | Callable[[Tensor, Tensor], Tensor] | None
 
 
@@ -178,22 +197,36 @@ def threshold_of(score_threshold: ScoreThreshold, game: Game, clean: Tensor, per
     """
     if score_threshold is None:
         return game.reward(clean, perturbed)
-    if callable(score_threshold):
-        score_threshold = score_threshold(clean, perturbed)
+    given = score_threshold(clean, perturbed) if callable(score_threshold) else score_threshold
+    value = _threshold_tensor(given, len(clean)).to(clean)
+    return value.expand(clean.shape).clone()
+
+
+def check_threshold(score_threshold: ScoreThreshold, images: int) -> None:
+    """All that can be said of a threshold before there are scores.
+
+    Raises:
+        TypeError, ValueError: as :func:`threshold_of`.
+    """
+    if score_threshold is not None and not callable(score_threshold):
+        _threshold_tensor(score_threshold, images)
+
+
+def _threshold_tensor(value: object, images: int) -> Tensor:
     try:
-        value = torch.as_tensor(score_threshold, dtype=clean.dtype, device=clean.device)
+        threshold = torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            "score_threshold must be None, a number, one number an image, or a callable "
-            f"(clean, perturbed) -> (N,), got {type(score_threshold).__name__}"
+            "score_threshold must be None, a number, one number an image, or a callable (clean, perturbed) -> (N,), "
+            f"got {value!r}"
         ) from error
-    if value.dim() and value.shape != clean.shape:
+    if threshold.dim() and threshold.shape != (images,):
         raise ValueError(
-            f"score_threshold must be one number or one an image, ({len(clean)},), got shape {tuple(value.shape)}"
+            f"score_threshold must be one number or one an image, ({images},), got shape {tuple(threshold.shape)}"
         )
-    if bool(value.isnan().any()):
-        raise ValueError("score_threshold must not be NaN")
-    return value.expand(clean.shape).clone()
+    if bool(threshold.isnan().any()):
+        raise ValueError(f"score_threshold must not be NaN, got {value!r}")
+    return threshold.detach()
 
 
 def _binariness(masks: Tensor) -> Tensor:

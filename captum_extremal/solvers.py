@@ -397,6 +397,6 @@ def as_solver(solver: str | Solver) -> Solver:
     if isinstance(solver, str):
         check_choice("solver", solver, _BY_NAME)
         return _BY_NAME[solver]
-    if not isinstance(solver, Solver):
-        raise TypeError(f"solver must be a name or an object with solve and total_steps, got {type(solver).__name__}")
+    if not isinstance(solver, Solver) or isinstance(solver, type):
+        raise TypeError(f"solver must be a name or an object with solve and total_steps, got {solver!r}")
     return solver

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from captum_extremal._captum import BaselineType, TargetType
 from captum_extremal._checks import check_choice, check_count
+from captum_extremal.masks import MaskFamily, SmoothMask
 from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, FadePyramid, Perturbation
 
 SMALLEST_SIDE = 8
@@ -75,8 +76,8 @@ def _baseline(name: str, x: Tensor, value: object) -> Tensor:
     if isinstance(value, bool) or not isinstance(value, (int, float, Tensor)):
         raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
     if not isinstance(value, Tensor):
-        return torch.full_like(x, float(value))
-    if value.shape[1:] != x.shape[1:] or len(value) not in (1, len(x)):
+        value = torch.full_like(x[:1], float(value))
+    if value.dim() != x.dim() or value.shape[1:] != x.shape[1:] or len(value) not in (1, len(x)):
         raise ValueError(
             f"{name} must have the shape of its input, {tuple(x.shape)}, or one example of it, got {tuple(value.shape)}"
         )
@@ -154,6 +155,29 @@ def check_perturbations_per_eval(value: int | None) -> None:
     """None or an integer of at least 1."""
     if value is not None:
         check_count("perturbations_per_eval", value)
+
+
+def check_callback(callback: object) -> None:
+    """None or something to call.
+
+    Raises:
+        TypeError: it cannot be called.
+    """
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable as (step, areas, scores), got {callback!r}")
+
+
+def as_family(mask: MaskFamily | None) -> MaskFamily:
+    """The family of masks; by default smooth ones.
+
+    Raises:
+        TypeError: the object is no family of masks.
+    """
+    if mask is None:
+        return SmoothMask()
+    if not isinstance(mask, MaskFamily) or isinstance(mask, type):
+        raise TypeError(f"mask must be an object with bind and smallest_area, such as SmoothMask(), got {mask!r}")
+    return mask
 
 
 def as_perturbation(perturbation: str | Perturbation) -> Perturbation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -18,14 +17,14 @@ from captum_extremal._captum import (
     log_usage,
 )
 from captum_extremal._checks import check_choice
-from captum_extremal._state import ForwardPrecision, as_plain, left_as_found
+from captum_extremal._state import ForwardPrecision, as_plain, left_as_found, warn_caller
 from captum_extremal.attr import _inputs as check
 from captum_extremal.attr._sweep import Callback, Sweep
 from captum_extremal.games import Game, as_game
-from captum_extremal.masks import MaskFamily, SmoothMask
+from captum_extremal.masks import MaskFamily
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import Perturbation
-from captum_extremal.results import ExtremalMasks, ScoreThreshold
+from captum_extremal.results import ExtremalMasks, ScoreThreshold, check_threshold
 from captum_extremal.solvers import Solver, as_solver
 
 AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -180,7 +179,9 @@ class ExtremalPerturbation(PerturbationAttribution):
         is_tuple = isinstance(inputs, tuple)
         check.check_target(target, len(tensors[0]))
         check.check_perturbations_per_eval(perturbations_per_eval)
-        family = SmoothMask() if mask is None else mask
+        check.check_callback(callback)
+        check_threshold(score_threshold, len(tensors[0]))
+        family = check.as_family(mask)
         chosen_perturbation = check.as_perturbation(perturbation)
         chosen_game, chosen_solver = as_game(game), as_solver(solver)
         shapes = [tuple(x.shape[2:]) for x in tensors]
@@ -224,9 +225,8 @@ class ExtremalPerturbation(PerturbationAttribution):
 def _warn_unreached(found: ExtremalMasks) -> None:
     missing = int((~found.reached).sum())
     if missing:
-        warnings.warn(
+        warn_caller(
             f"{missing} of {len(found.reached)} images do not reach the score threshold at any area up to "
             f"{float(found.areas[-1]):g}; their attribution is the mask of that area. Add larger areas (1.0 always "
-            "reaches the default threshold) or lower score_threshold",
-            stacklevel=4,
+            "reaches the default threshold) or lower score_threshold"
         )

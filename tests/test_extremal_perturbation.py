@@ -1,0 +1,737 @@
+"""ExtremalPerturbation: the interface whole, what it says of bad input, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models import SqueezeNet1_0_Weights, squeezenet1_0
+
+from captum_extremal import BlurPyramid, ExtremalMasks, ExtremalPerturbation, PathSolver, PenaltySolver, SmoothMask
+
+AREAS = (0.1, 0.3, 1.0)
+QUICK = PathSolver(steps=8)
+GAMES = ["preserve", "delete", "hybrid"]
+WITHIN = {"rtol": 0, "atol": 1e-6}  # masks are float32
+
+
+def find(forward_func: Callable[..., Any], inputs: Any, *given: Any, **settings: Any) -> ExtremalMasks:
+    settings = {"areas": AREAS, "solver": QUICK} | settings
+    return ExtremalPerturbation(forward_func).extremal_masks(inputs, *given, **settings)
+
+
+def attribute(forward_func: Callable[..., Any], inputs: Any, *given: Any, **settings: Any) -> Any:
+    settings = {"areas": AREAS, "solver": QUICK} | settings
+    return ExtremalPerturbation(forward_func).attribute(inputs, *given, **settings)
+
+
+def assert_same(one: ExtremalMasks, other: ExtremalMasks, atol: float = 1e-6) -> None:
+    for name in ("masks", "scores", "complement_scores", "clean_score", "perturbed_score", "values", "threshold"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=0, atol=atol, msg=f"{name} differ")
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("dimensions", "shape"), [(1, (40,)), (2, (16, 16)), (2, (17, 23)), (3, (8, 9, 10))], ids=str)
+def test_attribution_is_like_its_input(
+    make_network: Callable[..., nn.Module], dimensions: int, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    x = torch.randn(2, 3, *shape).to(dtype)
+    found = attribute(make_network(dimensions, dtype=dtype), x, target=1, game="hybrid")
+    assert found.shape == x.shape
+    assert found.dtype == dtype
+    assert found.device == x.device
+    assert found.is_contiguous()
+    assert not found.requires_grad
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 1
+    assert torch.equal(found, found[:, :1].expand_as(found))
+
+
+def test_attribution_is_on_its_inputs_device(make_network: Callable[..., nn.Module], device: torch.device) -> None:
+    network, x = make_network(dtype=torch.float32).to(device), torch.randn(2, 3, 16, 16, device=device)
+    found = find(network, x, target=torch.tensor([1, 2], device=device), game="hybrid")
+    everything = [found.masks, found.areas, found.scores, found.threshold, found.optimal_area, found.saliency()]
+    assert {part.device.type for part in everything} == {device.type}
+    assert attribute(network, x, target=1).device == x.device
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_attribution_is_contiguous_whatever_the_input(network: nn.Module, images: Tensor, memory_format: Any) -> None:
+    expected = attribute(network, images, target=1)
+    for x in (
+        images.to(memory_format=memory_format),
+        images[:1].expand(2, -1, -1, -1),
+        images.flip(-1)[..., ::2].repeat(1, 1, 1, 2),
+    ):
+        assert attribute(network, x, target=1).is_contiguous()
+    torch.testing.assert_close(attribute(network, images.to(memory_format=memory_format), target=1), expected, **WITHIN)
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_result_holds_what_it_says(network: nn.Module, images: Tensor, game: str) -> None:
+    found = find(network, images, target=[1, 3], game=game)
+    assert found.masks.shape == (2, 3, 1, 16, 16)
+    assert found.masks.dtype == torch.float32
+    assert found.areas.tolist() == pytest.approx(AREAS)
+    assert found.masks.flatten(2).double().mean(2).tolist() == [pytest.approx(AREAS, abs=1e-4)] * 2
+
+    with torch.no_grad():
+        picked = [
+            network(x)[torch.arange(2), [1, 3]]
+            for x in (images, BlurPyramid().bind(images, images)(torch.zeros(2, 1, 16, 16).double()))
+        ]
+        kept, removed = (
+            torch.stack(
+                [
+                    network(BlurPyramid().bind(images, images)(m.double()))[torch.arange(2), [1, 3]]
+                    for m in side.unbind(1)
+                ],
+                1,
+            )
+            for side in (found.masks, 1 - found.masks)
+        )
+    torch.testing.assert_close(found.clean_score, picked[0], **WITHIN)
+    torch.testing.assert_close(found.perturbed_score, picked[1], **WITHIN)
+    torch.testing.assert_close(found.scores, kept, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.complement_scores, removed, rtol=0, atol=1e-5)
+    value = {
+        "preserve": found.scores,
+        "delete": -found.complement_scores,
+        "hybrid": found.scores - found.complement_scores,
+    }
+    torch.testing.assert_close(found.values, value[game], **WITHIN)
+
+
+def test_attribution_is_the_mask_of_the_smallest_sufficient_area(network: nn.Module, images: Tensor) -> None:
+    settings = {"target": 1, "score_threshold": lambda clean, perturbed: 0.9 * clean + 0.1 * perturbed}
+    expected = find(network, images, **settings).optimal_mask()
+    torch.testing.assert_close(
+        attribute(network, images, **settings), expected.expand_as(images).double(), rtol=0, atol=0
+    )
+
+
+def test_sum_is_the_pointing_map(network: nn.Module, images: Tensor) -> None:
+    expected = find(network, images, target=1, areas=(0.1, 0.3)).saliency()
+    found = attribute(network, images, target=1, areas=(0.1, 0.3), reduce="sum")
+    torch.testing.assert_close(found, expected.expand_as(images).double(), rtol=0, atol=0)
+
+
+def test_one_area_may_be_a_number(network: nn.Module, images: Tensor) -> None:
+    expected = find(network, images, target=1, areas=(0.3,))
+    for areas in (
+        0.3,
+        [0.3],
+        torch.tensor(0.3, dtype=torch.float64),
+        torch.tensor([0.3], dtype=torch.float64),
+        np.array([0.3]),
+    ):
+        assert_same(find(network, images, target=1, areas=areas), expected)
+
+
+# One image, many images
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("solver", [PathSolver(steps=25), PenaltySolver(steps=25)], ids=["path", "penalty"])
+def test_batch_is_as_many_separate_calls(network: nn.Module, solver: PathSolver, game: str) -> None:
+    x = torch.randn(3, 3, 16, 19, dtype=torch.float64)
+    target, scale = [1, 4, 0], torch.tensor([[1.0], [30.0], [-0.1]], dtype=torch.float64)
+    areas = (0.05, 0.2, 0.6)
+
+    def forward(x: Tensor, scale: Tensor) -> Tensor:
+        return network(x) * scale
+
+    together = find(forward, x, None, target, scale, areas=areas, solver=solver, game=game)
+    for n in range(3):
+        alone = find(forward, x[n : n + 1], None, target[n], scale[n : n + 1], areas=areas, solver=solver, game=game)
+        assert_same(together.image(n), alone, atol=1e-4)
+
+
+def test_penalty_of_several_areas_is_as_many_separate_calls(network: nn.Module, images: Tensor) -> None:
+    together = find(network, images, target=1, areas=(0.1, 0.5), solver=PenaltySolver(steps=20))
+    for index, area in enumerate((0.1, 0.5)):
+        alone = find(network, images, target=1, areas=area, solver=PenaltySolver(steps=20))
+        torch.testing.assert_close(together.masks[:, index : index + 1], alone.masks, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("at_once", [1, 2, 7])
+@pytest.mark.parametrize("solver", [QUICK, PenaltySolver(steps=8)], ids=["path", "penalty"])
+def test_perturbations_per_eval_changes_nothing(
+    network: nn.Module, images: Tensor, solver: PathSolver, at_once: int, game: str
+) -> None:
+    settings = {"target": [1, 2], "solver": solver, "game": game}
+    expected = find(network, images, **settings)
+    assert_same(find(network, images, perturbations_per_eval=at_once, **settings), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "most"),
+    [(None, 6), (1, 2), (2, 4)],
+)
+def test_perturbations_per_eval_bounds_what_goes_through_the_model(
+    network: nn.Module, images: Tensor, counted: type, at_once: int | None, most: int
+) -> None:
+    model = counted(network)
+    find(model, images, target=1, solver=PenaltySolver(steps=3), perturbations_per_eval=at_once)
+    assert max(model.rows) == most
+
+
+def test_forwards_are_the_steps_and_a_few_to_measure(network: nn.Module, images: Tensor, counted: type) -> None:
+    for game in GAMES:
+        model = counted(network)
+        found = find(model, images, target=1, game=game, solver=PathSolver(steps=50))
+        assert found.settings["steps"] <= model.calls <= found.settings["steps"] + 2 + 2 * len(AREAS)
+
+
+# What the model may be
+
+
+def spatial(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Scores (N, 4, 8, 8)."""
+    return lambda x: network[:2](x).unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [1, torch.tensor(1), torch.tensor([1]), torch.tensor([1, 1]), [1, 1], (1,), [(1,), (1,)], -4],
+    ids=repr,
+)
+def test_every_form_of_one_target_is_the_same(network: nn.Module, images: Tensor, target: Any) -> None:
+    assert_same(
+        find(network, images, target=target, game="hybrid"), find(lambda x: network(x)[:, 1], images, game="hybrid")
+    )
+
+
+@pytest.mark.parametrize(
+    "target", [[1, 3], torch.tensor([1, 3]), torch.tensor([1, 3], dtype=torch.int32), [(1,), (3,)]], ids=repr
+)
+def test_every_form_of_many_targets_is_the_same(network: nn.Module, images: Tensor, target: Any) -> None:
+    if isinstance(target, Tensor):
+        target = target.long()
+    together = find(network, images, target=target, game="hybrid")
+    for n, one in enumerate((1, 3)):
+        assert_same(together.image(n), find(network, images[n : n + 1], target=one, game="hybrid"))
+
+
+@pytest.mark.parametrize(
+    ("target", "picked"),
+    [
+        ((2, 3, 4), lambda out: out[:, 2, 3, 4]),
+        ([(2, 3, 4), (1, 0, 7)], lambda out: torch.stack([out[::2, 2, 3, 4], out[1::2, 1, 0, 7]], 1).flatten()),
+        (2, lambda out: out[:, 2].mean((1, 2))),
+    ],
+    ids=["tuple", "list of tuples", "mean over positions"],
+)
+def test_outputs_may_have_positions(
+    network: nn.Module, images: Tensor, target: Any, picked: Callable[[Tensor], Tensor]
+) -> None:
+    forward = spatial(network)
+    found = find(forward, images, target=target, game="hybrid")
+    assert_same(found, find(lambda x: picked(forward(x)), images, game="hybrid"))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 2, 3)], ids=str)
+def test_one_score_an_example_needs_no_target(network: nn.Module, images: Tensor, shape: tuple[int, ...]) -> None:
+    found = find(lambda x: network(x)[:, 1].view(-1, *[1] * len(shape)).expand(-1, *shape), images)
+    assert_same(found, find(network, images, target=1))
+
+
+@pytest.mark.parametrize(
+    "arguments", [(2.0, "scale"), (torch.tensor([[2.0], [-1.0]]).double(), "scale")], ids=["number", "tensor"]
+)
+def test_additional_arguments_reach_the_model(network: nn.Module, images: Tensor, arguments: tuple[Any, str]) -> None:
+    def forward(x: Tensor, scale: Any, name: str) -> Tensor:
+        assert name == "scale"
+        return network(x) * scale
+
+    found = find(
+        forward, images, target=1, additional_forward_args=arguments, game="hybrid", solver=PenaltySolver(steps=4)
+    )
+    for n in range(2):
+        scale = arguments[0][n] if isinstance(arguments[0], Tensor) else arguments[0]
+        alone = find(
+            lambda x, s=scale: network(x) * s, images[n : n + 1], target=1, game="hybrid", solver=PenaltySolver(steps=4)
+        )
+        assert_same(found.image(n), alone)
+
+
+@pytest.mark.parametrize(
+    "argument", [torch.tensor([[2.0], [-1.0]]).double(), None, 3.0], ids=["tensor", "none", "number"]
+)
+def test_one_additional_argument_needs_no_tuple(network: nn.Module, images: Tensor, argument: Any) -> None:
+    def forward(x: Tensor, scale: Any = None) -> Tensor:
+        return network(x) * (1 if scale is None else scale)
+
+    one = find(forward, images, target=1, additional_forward_args=argument)
+    assert_same(one, find(forward, images, target=1, additional_forward_args=(argument,)))
+
+
+def test_fade_goes_to_the_baselines_in_every_form(network: nn.Module, images: Tensor) -> None:
+    constant = torch.full_like(images, 0.5)
+    expected = find(network, images, constant, target=1, perturbation="fade")
+    torch.testing.assert_close(expected.perturbed_score, network(constant)[:, 1].detach(), **WITHIN)
+    for baselines in (0.5, (0.5,), constant[:1], (constant,), constant.float()):
+        assert_same(find(network, images, baselines, target=1, perturbation="fade"), expected)
+    assert_same(
+        find(network, images, target=1, perturbation="fade"), find(network, images, 0, target=1, perturbation="fade")
+    )
+
+
+def test_blur_does_not_look_at_the_baselines(network: nn.Module, images: Tensor) -> None:
+    assert_same(find(network, images, 7.0, target=1), find(network, images, target=1))
+
+
+def two_inputs(make_network: Callable[..., nn.Module]) -> tuple[Callable[..., Tensor], tuple[Tensor, Tensor]]:
+    of_image, of_signal = make_network(2), make_network(1, 2)
+    inputs = (torch.randn(2, 3, 16, 16, dtype=torch.float64), torch.randn(2, 2, 30, dtype=torch.float64))
+    return (lambda image, signal: of_image(image) + of_signal(signal)), inputs
+
+
+@pytest.mark.parametrize("solver", [QUICK, PenaltySolver(steps=4)], ids=["path", "penalty"])
+def test_every_input_of_a_tuple_has_a_mask_of_each_area(
+    make_network: Callable[..., nn.Module], solver: PathSolver
+) -> None:
+    forward, inputs = two_inputs(make_network)
+    found = find(forward, inputs, target=1, solver=solver, game="hybrid")
+    assert isinstance(found.masks, tuple)
+    assert [mask.shape for mask in found.masks] == [(2, 3, 1, 16, 16), (2, 3, 1, 30)]
+    for mask in found.masks:
+        assert mask.flatten(2).double().mean(2).tolist() == [pytest.approx(AREAS, abs=1e-4)] * 2
+    assert found.sigma.shape == (3, 2)
+    assert [part.shape for part in found.optimal_mask()] == [(2, 1, 16, 16), (2, 1, 30)]
+    attributions = attribute(forward, inputs, target=1, solver=solver, game="hybrid")
+    assert isinstance(attributions, tuple)
+    assert [one.shape for one in attributions] == [x.shape for x in inputs]
+
+
+def test_baselines_of_a_tuple_are_one_an_input(make_network: Callable[..., nn.Module]) -> None:
+    forward, inputs = two_inputs(make_network)
+    baselines = (0.5, torch.ones(1, 2, 30, dtype=torch.float64))
+    found = find(forward, inputs, baselines, target=1, perturbation="fade")
+    hidden = forward(torch.full_like(inputs[0], 0.5), torch.ones_like(inputs[1]))
+    torch.testing.assert_close(found.perturbed_score, hidden[:, 1].detach(), **WITHIN)
+
+
+def test_tuple_of_one_is_a_tuple_of_one(network: nn.Module, images: Tensor) -> None:
+    (alone,) = attribute(network, (images,), target=1)
+    torch.testing.assert_close(alone, attribute(network, images, target=1), rtol=0, atol=0)
+    found = find(network, (images,), target=1)
+    assert isinstance(found.masks, tuple)
+    assert found.sigma.shape == (3, 1)
+
+
+def test_several_classes_of_one_image_are_an_expanded_batch(network: nn.Module, images: Tensor) -> None:
+    found = find(network, images[:1].expand(3, -1, -1, -1), target=[0, 1, 2])
+    for n in range(3):
+        assert_same(found.image(n), find(network, images[:1], target=n))
+
+
+# What is told, and warned of
+
+
+def test_progress_is_shown_on_stderr_and_only_when_asked_for(
+    network: nn.Module, images: Tensor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attribute(network, images, target=1)
+    assert capsys.readouterr() == ("", "")
+    attribute(network, images, target=1, show_progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Extremal Perturbation" in err
+    assert "100%" in err
+
+
+def test_callback_is_told_of_each_step_with_scores_by_image(network: nn.Module, images: Tensor) -> None:
+    told: list[tuple[int, Tensor, Tensor]] = []
+    found = find(
+        network, images, target=1, callback=lambda *report: told.append(report), areas=(0.1, 0.3), game="hybrid"
+    )
+    assert [step for step, _, _ in told] == list(range(found.settings["steps"]))
+    assert all(areas.shape == (1,) and scores.shape == (2, 1) for _, areas, scores in told)
+    at_end = told[-1]
+    assert at_end[1].tolist() == pytest.approx([0.1])
+    torch.testing.assert_close(at_end[2][:, 0], found.values[:, 0], rtol=0.1, atol=0.05)
+
+
+def test_callback_changes_nothing(network: nn.Module, images: Tensor) -> None:
+    assert_same(find(network, images, target=1, callback=lambda *report: None), find(network, images, target=1), atol=0)
+
+
+def test_same_call_gives_the_same_bits(network: nn.Module, images: Tensor) -> None:
+    for game in GAMES:
+        first = find(network, images, target=1, game=game)
+        torch.randn(10)
+        assert_same(find(network, images, target=1, game=game), first, atol=0)
+
+
+@pytest.mark.parametrize("threshold", [1e9, [1e9, -1e9], [1e9, 1e9]])
+def test_one_warning_counts_the_images_that_reach_no_area(network: nn.Module, images: Tensor, threshold: Any) -> None:
+    missing = 1 if isinstance(threshold, list) and -1e9 in threshold else 2
+    with pytest.warns(UserWarning, match=f"{missing} of 2 images do not reach") as told:
+        found = attribute(network, images, target=1, score_threshold=threshold, areas=(0.1, 0.3))
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    assert float(found[0, 0].mean()) == pytest.approx(0.3, abs=1e-4)
+    assert float(found[1, 0].mean()) == pytest.approx(0.3 if missing == 2 else 0.1, abs=1e-4)
+
+
+def test_pointing_map_and_result_do_not_warn_of_areas_that_are_not_reached(network: nn.Module, images: Tensor) -> None:
+    attribute(network, images, target=1, score_threshold=1e9, areas=0.1, reduce="sum")
+    found = find(network, images, target=1, score_threshold=1e9, areas=0.1)
+    assert not found.reached.any()
+    assert found.optimal_area.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("game", GAMES)
+def test_area_one_always_reaches(make_network: Callable[..., nn.Module], game: str, dtype: torch.dtype) -> None:
+    x = torch.randn(4, 3, 16, 16, dtype=dtype)
+    found = find(make_network(dtype=dtype), x, target=1, game=game, areas=(0.02, 1.0))
+    assert found.reached.all()
+    assert torch.equal(found.masks[:, -1], torch.ones(4, 1, 16, 16))
+    assert torch.equal(found.scores[:, -1], found.clean_score)
+    assert torch.equal(found.complement_scores[:, -1], found.perturbed_score)
+    attribute(make_network(dtype=dtype), x, target=1, game=game, areas=(0.02, 1.0))  # and so does not warn
+
+
+@pytest.mark.parametrize(
+    "threshold",
+    [0.5, [0.5, 0.5], (0.5, 0.5), torch.tensor([0.5, 0.5]), lambda clean, perturbed: torch.full_like(clean, 0.5)],
+    ids=["number", "list", "tuple", "tensor", "callable"],
+)
+def test_thresholds_come_in_every_form(network: nn.Module, images: Tensor, threshold: Any) -> None:
+    assert find(network, images, target=1, score_threshold=threshold).threshold.tolist() == [0.5, 0.5]
+
+
+def test_callable_threshold_sees_the_clean_and_the_perturbed_score(network: nn.Module, images: Tensor) -> None:
+    found = find(
+        network, images, target=1, score_threshold=lambda clean, perturbed: 2 * clean - perturbed, game="delete"
+    )
+    torch.testing.assert_close(found.threshold, 2 * found.clean_score - found.perturbed_score, **WITHIN)
+
+
+# Real photographs
+
+
+def test_mask_of_a_photograph_keeps_more_than_boxes_of_its_area(shared_data: Path, photographs: list[Path]) -> None:
+    network = squeezenet1_0(weights=None)
+    weights = shared_data / "models" / "squeezenet1_0_imagenet_fp16.pth"
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    network.float().eval()
+    prepare = SqueezeNet1_0_Weights.IMAGENET1K_V1.transforms()
+    x = prepare(Image.open(photographs[0]).convert("RGB"))[None]
+    target = int(photographs[0].name[:4])
+    found = find(network, x, target=target, areas=(0.1, 0.3), solver=PathSolver(steps=25))
+    assert found.masks.flatten(2).mean(2).tolist() == [pytest.approx([0.1, 0.3], abs=2e-3)]
+
+    boxes = torch.zeros(9, 1, 224, 224)
+    side = round(224 * 0.1**0.5)
+    for box, (row, column) in zip(boxes, np.ndindex(3, 3)):
+        at = [round(place * (224 - side) / 2) for place in (row, column)]
+        box[0, at[0] : at[0] + side, at[1] : at[1] + side] = 1
+    with torch.no_grad():
+        in_boxes = network(BlurPyramid().bind(x, x)(boxes))[:, target]
+    assert float(found.scores[0, 0]) > float(in_boxes.max())
+    assert float(found.scores[0, 1]) > 0.5 * float(found.clean_score)
+    assert float(found.binariness.min()) > 0.6
+
+
+# Bad input
+
+
+def _x() -> Tensor:
+    return torch.randn(2, 3, 16, 16, dtype=torch.float64)
+
+
+class WrongShape:
+    def bind(self, x: Tensor, baseline: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda mask: mask
+
+
+BAD_INPUT: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
+    "areas of 0": ("areas", ValueError, {"areas": (0.0, 0.5)}),
+    "negative areas": ("areas", ValueError, {"areas": -0.1}),
+    "areas above 1": ("areas", ValueError, {"areas": (0.5, 1.01)}),
+    "areas of NaN": ("areas", ValueError, {"areas": (math.nan,)}),
+    "no areas": ("areas", ValueError, {"areas": ()}),
+    "equal areas": ("areas", ValueError, {"areas": (0.2, 0.2)}),
+    "falling areas": ("areas", ValueError, {"areas": (0.5, 0.2)}),
+    "areas below a cell": ("areas", ValueError, {"areas": (0.003, 0.2)}),
+    "areas in words": ("areas", TypeError, {"areas": "0.1"}),
+    "no areas at all": ("areas", TypeError, {"areas": None}),
+    "areas an image": ("areas", ValueError, {"areas": [[0.1], [0.2]]}),
+    "nan": ("inputs", ValueError, {"inputs": _x().index_fill(0, torch.tensor([1]), math.nan)}),
+    "infinity": ("inputs", ValueError, {"inputs": _x() / 0}),
+    "integer images": ("inputs", TypeError, {"inputs": torch.zeros(2, 3, 16, 16, dtype=torch.uint8)}),
+    "complex images": ("inputs", TypeError, {"inputs": _x().to(torch.complex64)}),
+    "one image without a batch": ("inputs", ValueError, {"inputs": _x()[0, 0]}),
+    "four spatial dimensions": ("inputs", ValueError, {"inputs": torch.zeros(1, 1, 8, 8, 8, 8)}),
+    "no images": ("inputs", ValueError, {"inputs": _x()[:0]}),
+    "no channels": ("inputs", ValueError, {"inputs": _x()[:, :0]}),
+    "a side of 7": ("inputs", ValueError, {"inputs": _x()[:, :, :7]}),
+    "array": ("inputs", TypeError, {"inputs": _x().numpy()}),
+    "list": ("inputs", TypeError, {"inputs": [_x()]}),
+    "empty tuple": ("inputs", ValueError, {"inputs": ()}),
+    "bad second input": (r"inputs\[1\]", TypeError, {"inputs": (_x(), "image")}),
+    "short second input": (r"inputs\[1\]", ValueError, {"inputs": (_x(), _x()[:1])}),
+    "unknown game": ("game", ValueError, {"game": "keep"}),
+    "no game": ("game", ValueError, {"game": None}),
+    "unknown perturbation": ("perturbation", ValueError, {"perturbation": "noise"}),
+    "no perturbation": ("perturbation", TypeError, {"perturbation": object()}),
+    "perturbation's class": ("perturbation", TypeError, {"perturbation": BlurPyramid}),
+    "perturbation of a wrong shape": ("perturbation", ValueError, {"perturbation": WrongShape()}),
+    "unknown solver": ("solver", ValueError, {"solver": "adam"}),
+    "no solver": ("solver", TypeError, {"solver": object()}),
+    "solver's class": ("solver", TypeError, {"solver": PathSolver}),
+    "mask in words": ("mask", TypeError, {"mask": "smooth"}),
+    "mask's class": ("mask", TypeError, {"mask": SmoothMask}),
+    "unknown reduce": ("reduce", ValueError, {"reduce": "mean"}),
+    "no perturbations per eval": ("perturbations_per_eval", ValueError, {"perturbations_per_eval": 0}),
+    "half a perturbation per eval": ("perturbations_per_eval", TypeError, {"perturbations_per_eval": 1.5}),
+    "target in words": ("target", TypeError, {"target": "cat"}),
+    "target of a half": ("target", TypeError, {"target": 0.5}),
+    "float targets": ("target", TypeError, {"target": torch.tensor([1.0, 2.0])}),
+    "boolean target": ("target", TypeError, {"target": True}),
+    "too many targets": ("target", ValueError, {"target": [1, 2, 3]}),
+    "too few targets": ("target", ValueError, {"target": [1]}),
+    "too many targets in a tensor": ("target", ValueError, {"target": torch.tensor([1, 2, 3])}),
+    "targets in a column": ("target", ValueError, {"target": torch.tensor([[1], [2]])}),
+    "mixed targets": ("target", TypeError, {"target": [1, (2,)]}),
+    "targets in words": ("target", TypeError, {"target": ["a", "b"]}),
+    "baselines in words": ("baselines", TypeError, {"baselines": "zero"}),
+    "baselines of another shape": ("baselines", ValueError, {"baselines": torch.zeros(2, 3, 8, 8)}),
+    "baselines of another batch": ("baselines", ValueError, {"baselines": torch.zeros(3, 3, 16, 16)}),
+    "baselines of a scalar tensor": ("baselines", ValueError, {"baselines": torch.tensor(0.0)}),
+    "two baselines": ("baselines", ValueError, {"baselines": (0, 0)}),
+    "baselines of NaN": ("baselines", ValueError, {"baselines": _x() * math.nan}),
+    "a baseline of NaN": ("baselines", ValueError, {"baselines": math.nan, "perturbation": "fade"}),
+    "too many thresholds": ("score_threshold", ValueError, {"score_threshold": [1.0, 2.0, 3.0]}),
+    "too many thresholds in a tensor": ("score_threshold", ValueError, {"score_threshold": torch.ones(3)}),
+    "threshold in words": ("score_threshold", TypeError, {"score_threshold": "high"}),
+    "threshold of NaN": ("score_threshold", ValueError, {"score_threshold": math.nan}),
+    "callback that cannot be called": ("callback", TypeError, {"callback": 3}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_named_before_any_forward(network: nn.Module, counted: type, case: str) -> None:
+    name, error, changes = BAD_INPUT[case]
+    model = counted(network)
+    settings = {"inputs": _x(), "target": 0, "areas": (0.2, 0.5), "solver": QUICK} | changes
+    with pytest.raises(error, match=rf"^{name}(?!\w)"):
+        ExtremalPerturbation(model).attribute(**settings)
+    assert model.calls == 0
+
+
+WRAPPER_HINT = r"ExtremalPerturbation\(lambda x: model\(x\)"
+BAD_OUTPUT: dict[str, tuple[Callable[[Tensor], Any], Any, type[Exception], str]] = {
+    "a dict": (lambda scores: {"out": scores}, 1, TypeError, f"forward_func.*dict.*{WRAPPER_HINT}"),
+    "a tuple": (lambda scores: (scores,), 1, TypeError, f"forward_func.*tuple.*{WRAPPER_HINT}"),
+    "a number": (lambda scores: float(scores.detach().sum()), 1, TypeError, "forward_func.*float"),
+    "one score for all": (lambda scores: scores.sum(), None, ValueError, "forward_func.*one row for each example"),
+    "one row for all": (lambda scores: scores.sum(0, keepdim=True), 1, ValueError, r"forward_func.*\(1, 5\) for 2"),
+    "nan": (lambda scores: scores * math.nan, 1, ValueError, "forward_func.*finite"),
+    "no gradient": (lambda scores: scores.detach(), 1, ValueError, "forward_func.*differentiable"),
+    "integers": (lambda scores: scores.argmax(1), None, TypeError, "forward_func.*floating"),
+    "many scores and no target": (lambda scores: scores, None, ValueError, r"target.*\(2, 5\)"),
+    "target out of range": (lambda scores: scores, 5, ValueError, r"target.*\(2, 5\)"),
+    "one target out of range": (lambda scores: scores, [0, 5], ValueError, r"target.*\(2, 5\)"),
+    "target too deep": (lambda scores: scores, (0, 0), ValueError, r"target.*\(2, 5\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_OUTPUT)
+def test_bad_output_is_named_at_the_one_clean_forward(network: nn.Module, counted: type, case: str) -> None:
+    of_scores, target, error, message = BAD_OUTPUT[case]
+    model = counted(lambda x: of_scores(network(x)))
+    with pytest.raises(error, match=message):
+        attribute(model, _x(), target=target)
+    assert model.rows == [2]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"game": "hybrid"}, {"solver": PenaltySolver(steps=2)}], ids=["hybrid", "penalty"]
+)
+def test_sum_over_a_batch_of_one_is_not_taken_for_a_score_an_example(
+    network: nn.Module, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="forward_func"):
+        attribute(lambda x: network(x)[:, 1].sum().view(1), _x()[:1], **settings)
+
+
+# Nothing is left behind
+
+
+class Trainable(nn.Module):
+    """A network with everything that a call could leave traces in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.3)
+        self.last = nn.Linear(4, 5)
+        self.first.weight.requires_grad_(False)
+        self.last.weight.grad = torch.ones_like(self.last.weight)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.last(self.drop(self.norm(self.first(x)).relu()).mean((2, 3)))
+
+    def scores(self, x: Tensor) -> Tensor:
+        return self(x)
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def traces(model: nn.Module, inputs: Tensor) -> dict[str, Any]:
+    """All that must be found again as it was."""
+    return {
+        "flags": {name: p.requires_grad for name, p in model.named_parameters()},
+        "gradients": {name: None if p.grad is None else p.grad.tolist() for name, p in model.named_parameters()},
+        "values": {name: value.tolist() for name, value in model.state_dict().items()},
+        "modes": {name: module.training for name, module in model.named_modules()},
+        "hooks": {name: [len(getattr(module, kind)) for kind in HOOKS] for name, module in model.named_modules()},
+        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
+        "inputs": inputs.tolist(),
+        "inputs' flags": (inputs.requires_grad, inputs.grad, inputs._version),
+        "torch's chance": torch.get_rng_state().tolist(),
+        "python's chance": random.getstate(),
+        "numpy's chance": np.random.get_state()[1].tolist(),  # noqa: NPY002
+        "autocast": (
+            torch.is_autocast_enabled("cpu"),
+            torch.get_autocast_dtype("cpu"),
+            torch.is_autocast_cache_enabled(),
+        ),
+        "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "defaults": (torch.get_default_dtype(), torch.get_num_threads()),
+    }
+
+
+class Stopped(Exception):  # noqa: N818
+    pass
+
+
+def stop_at(call: int, model: Trainable, error: type[BaseException]) -> None:
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if module.calls == call:
+            raise error
+
+    model.register_forward_hook(hook)
+
+
+ENDINGS: dict[str, Any] = {"well": None, "stopped in a forward": Stopped, "stopped by the callback": KeyboardInterrupt}
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    "settings", [{}, {"game": "hybrid", "solver": PenaltySolver(steps=4)}], ids=["path", "penalty"]
+)
+def test_nothing_is_left_behind_however_it_ends(settings: dict[str, Any], ending: str, training: bool) -> None:
+    model = Trainable().train(training)
+    x = torch.randn(2, 3, 16, 16, requires_grad=True)
+    error = ENDINGS[ending]
+    told: list[int] = []
+
+    def callback(step: int, areas: Tensor, scores: Tensor) -> None:
+        told.append(step)
+        if ending == "stopped by the callback" and step == 2:
+            raise KeyboardInterrupt
+
+    if error is Stopped:
+        stop_at(5, model, Stopped)
+    torch.manual_seed(3)
+    before = traces(model, x)
+    with torch.autocast("cpu", torch.bfloat16), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        inside = traces(model, x)
+        run = functools.partial(attribute, model, x, target=1, callback=callback, **settings)
+        if error is None:
+            run()
+        else:
+            with pytest.raises(error):
+                run()
+        assert traces(model, x) == inside
+    assert traces(model, x) == before
+    assert told
+    assert [str(w.message).split(":")[0] for w in warned] == ["the model is in train mode"] * training
+
+
+@pytest.mark.parametrize("grad", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+def test_grad_mode_is_left_as_it_was_after_an_error(network: nn.Module, images: Tensor, grad: Any) -> None:
+    with grad():
+        before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        with pytest.raises(ValueError, match="areas"):
+            attribute(network, images, target=1, areas=2.0)
+        with pytest.raises(ValueError, match="target"):
+            attribute(network, images, target=9)
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+
+
+class Caller:
+    """A callable that is no module and holds one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+WRAPPERS: dict[str, Callable[[Trainable], Callable[..., Tensor]]] = {
+    "module": lambda model: model,
+    "bound method": lambda model: model.scores,
+    "closure": lambda model: lambda x: model(x),
+    "partial": lambda model: functools.partial(lambda model, x: model(x), model),
+    "partial of the module": lambda model: functools.partial(model),
+    "sequential": lambda model: nn.Sequential(nn.Identity(), model),
+    "callable object": Caller,
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_batch_norm_of_a_wrapped_model_is_found_and_restored(wrapper: str) -> None:
+    model = Trainable().train()
+    before = copy.deepcopy(model.norm.state_dict())
+    with pytest.warns(UserWarning, match="train mode"):
+        attribute(WRAPPERS[wrapper](model), torch.randn(2, 3, 16, 16), target=1)
+    assert all(torch.equal(value, before[name]) for name, value in model.norm.state_dict().items())
+
+
+def test_train_mode_is_repeatable_and_its_warning_points_to_the_caller() -> None:
+    model, x = Trainable().train(), torch.randn(2, 3, 16, 16)
+    found = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        with pytest.warns(UserWarning, match="train mode") as told:
+            found.append(ExtremalPerturbation(model).attribute(x, target=1, areas=AREAS, solver=QUICK))
+        assert len(told) == 1
+        assert told[0].filename == __file__
+    assert torch.equal(*found)
+
+
+def test_settings_and_arguments_are_left_alone(network: nn.Module, images: Tensor) -> None:
+    scale = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
+    given = {"areas": [0.1, 0.3], "target": [1, 2], "score_threshold": [0.0, 0.0], "additional_forward_args": (scale,)}
+    before = copy.deepcopy(given)
+    attribute(lambda x, scale: network(x) * scale, images, **given)
+    assert str(given) == str(before)
+    assert scale.grad is None

@@ -1,0 +1,351 @@
+"""SmoothMask against the paper: equations 6 and 7 as slow loops, Lemma 1, and what the fast mask promises."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from captum_extremal import SmoothMask
+from captum_extremal.masks import BoundSmoothMask, kernel
+
+SHAPES = [(8,), (37,), (224,), (8, 8), (17, 24), (40, 31), (64, 50), (8, 8, 8), (9, 8, 13), (12, 17, 16)]
+LIPSCHITZ = 2 * math.exp(-1 / 2)  # of k, a sigma
+SUPPORT = 2.4
+STEPS_AT_224 = {1: 7, 2: 7, 3: 14}
+
+
+def shape_id(shape: object) -> str:
+    return "x".join(map(str, shape)) if isinstance(shape, tuple) else str(shape)
+
+
+def literal_lattice(shape: tuple[int, ...], step: float) -> np.ndarray:
+    """The positions (D, dimensions) of the lattice points: round(side / step), at least 2, centred."""
+    axes = []
+    for side in shape:
+        points = max(2, round(side / step))
+        axes.append([(side - 1) / 2 + (i - (points - 1) / 2) * step for i in range(points)])
+    return np.array(list(itertools.product(*axes)))
+
+
+def literal_mask(
+    positions: np.ndarray, lattice: np.ndarray, p: np.ndarray, sigma: float, temperature: float
+) -> np.ndarray:
+    """Equation 7 (equation 6 for temperature 0), one position after another."""
+    values = []
+    for position in positions:
+        distance = np.sqrt(((lattice - position) ** 2).sum(1))
+        near = distance <= SUPPORT * sigma + 1e-9
+        k = np.exp(-2 * np.maximum(0, distance[near] / sigma - 1 / 2) ** 2)
+        f = k * p[near]
+        if temperature == 0:
+            values.append(f.max())
+        else:
+            values.append((f * np.exp(f / temperature)).sum() / np.exp(f / temperature).sum())
+    return np.array(values)
+
+
+def node_positions(bound: BoundSmoothMask) -> np.ndarray:
+    """Where the nodes of the coarse grid lie, in pixels, found out from how ``expand`` interpolates between them."""
+    axes = []
+    for axis, (side, nodes) in enumerate(zip(bound.shape, bound.grid_shape)):
+        view = [1] * len(bound.shape)
+        view[axis] = nodes
+        number = torch.arange(nodes, dtype=torch.float64).view(view).expand(bound.grid_shape)
+        along = bound.expand(number.reshape(1, -1))[0, 0].movedim(axis, 0).reshape(side, -1)[:, 0]
+        per_pixel = (along[-1] - along[0]) / (side - 1)
+        straight = along[0] + per_pixel * torch.arange(side, dtype=torch.float64)
+        torch.testing.assert_close(along, straight, rtol=0, atol=1e-9)
+        axes.append(((torch.arange(nodes) - along[0]) / per_pixel).numpy())
+    return np.array(list(itertools.product(*axes)))
+
+
+def pixels(shape: tuple[int, ...]) -> np.ndarray:
+    return np.array(list(np.ndindex(*shape)), dtype=float)
+
+
+def random_parameters(bound: BoundSmoothMask, rows: int = 1, seed: int = 0) -> Tensor:
+    """Parameters of which a third are 0 and a third are 1."""
+    generator = torch.Generator().manual_seed(seed)
+    p = torch.rand(rows, bound.parameters, generator=generator, dtype=torch.float64)
+    return (3 * p - 1).clamp(0, 1)
+
+
+def smooth_parameters(bound: BoundSmoothMask) -> Tensor:
+    """One value after another changes over a few sigma."""
+    turn = bound.step / (3 * bound.sigma)
+    waves = [torch.cos(0.3 + turn * torch.arange(points, dtype=torch.float64)) for points in bound.lattice_shape]
+    field = waves[0]
+    for wave in waves[1:]:
+        field = field.unsqueeze(-1) * wave
+    return (0.5 + 0.5 * field).reshape(1, -1)
+
+
+def bind(shape: tuple[int, ...], area: float = 1.0, **settings: float) -> BoundSmoothMask:
+    return SmoothMask(**settings).bind(shape, "cpu", torch.float64, area)
+
+
+@pytest.mark.parametrize("temperature", [1 / 20, 0], ids=["smax", "max"])
+@pytest.mark.parametrize("shape", SHAPES, ids=shape_id)
+def test_nodes_hold_equation_7_exactly(shape: tuple[int, ...], temperature: float) -> None:
+    bound = bind(shape, temperature=temperature)
+    p = random_parameters(bound)
+    lattice = literal_lattice(shape, bound.step)
+    some = np.random.default_rng(0).permutation(math.prod(bound.grid_shape))[:3000]
+    literal = literal_mask(node_positions(bound)[some], lattice, p[0].numpy(), bound.sigma, temperature)
+    np.testing.assert_allclose(bound.coarse(p)[0].numpy()[some], literal, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        ((21, 26), {"sigma": 2.0}),
+        ((21, 26), {"step": 2.5, "sigma": 4.0}),
+        ((21, 26), {"temperature": 0.3}),
+        ((10, 12, 9), {"step": 2.0, "sigma": 3.0}),
+    ],
+    ids=str,
+)
+def test_nodes_hold_equation_7_for_any_settings(shape: tuple[int, ...], settings: dict[str, float]) -> None:
+    bound = bind(shape, **settings)
+    p = random_parameters(bound)
+    lattice = literal_lattice(bound.shape, bound.step)
+    temperature = settings.get("temperature", 1 / 20)
+    literal = literal_mask(node_positions(bound), lattice, p[0].numpy(), bound.sigma, temperature)
+    np.testing.assert_allclose(bound.coarse(p)[0].numpy(), literal, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "shape", [(8,), (224,), (500,), (17, 24), (96, 80), (128, 96), (9, 8, 13), (12, 17, 16)], ids=shape_id
+)
+def test_pixels_between_nodes_are_near_equation_7(shape: tuple[int, ...]) -> None:
+    bound = bind(shape) if len(shape) < 3 else bind(shape, step=2.0, sigma=3.0)
+    p = smooth_parameters(bound)
+    where = np.random.default_rng(0).permutation(pixels(shape))[:4000]
+    literal = literal_mask(where, literal_lattice(shape, bound.step), p[0].numpy(), bound.sigma, 1 / 20)
+    fast = bound(p)[0, 0].numpy()[tuple(where.astype(int).T)]
+    assert np.abs(fast - literal).max() <= 0.05
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=shape_id)
+def test_lattice_is_the_designs(shape: tuple[int, ...]) -> None:
+    bound = bind(shape)
+    assert bound.step == max(1.0, STEPS_AT_224[len(shape)] * min(shape) / 224)
+    assert bound.sigma == pytest.approx(21 * min(shape) / 224)
+    assert bound.lattice_shape == tuple(max(2, round(side / bound.step)) for side in shape)
+    assert bound.parameters == math.prod(bound.lattice_shape)
+
+
+def test_lattice_has_two_points_along_each_axis_at_least() -> None:
+    assert bind((9, 60), step=30.0, sigma=40.0).lattice_shape == (2, 2)
+
+
+def test_mask_on_every_device_is_that_of_the_cpu(device: torch.device) -> None:
+    p = random_parameters(bind((24, 20)), rows=2)
+    there = SmoothMask().bind((24, 20), device, torch.float64)
+    mask = there(p.to(device))
+    assert mask.device.type == device.type
+    torch.testing.assert_close(mask.cpu(), bind((24, 20))(p), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1 / 20, 0], ids=["smax", "max"])
+@pytest.mark.parametrize("shape", [(12,), (9, 11), (20, 9), (8, 8, 8)], ids=shape_id)
+def test_gradient_is_the_derivative(shape: tuple[int, ...], temperature: float) -> None:
+    bound = bind(shape, step=2.0, sigma=2.6, temperature=temperature)
+    p = (0.1 + 0.8 * torch.rand(1, bound.parameters, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(bound, (p,), nondet_tol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=shape_id)
+def test_mirrored_parameters_give_the_mirrored_mask(shape: tuple[int, ...]) -> None:
+    bound = bind(shape)
+    p = random_parameters(bound)
+    mask = bound(p)
+    for axis in range(len(shape)):
+        mirrored = p.unflatten(1, bound.lattice_shape).flip(axis + 1).flatten(1)
+        torch.testing.assert_close(bound(mirrored), mask.flip(axis + 2), rtol=0, atol=1e-12)
+
+
+@given(
+    shape=st.one_of(
+        st.tuples(st.integers(8, 60)),
+        st.tuples(st.integers(8, 20), st.integers(8, 20)),
+        st.tuples(*[st.integers(8, 9)] * 3),
+    ),
+    sigma=st.floats(1.0, 6.0),
+    seed=st.integers(0, 1000),
+)
+def test_lemma_1_holds_for_the_hard_maximum(shape: tuple[int, ...], sigma: float, seed: int) -> None:
+    bound = bind(shape, sigma=sigma, temperature=0)
+    p = random_parameters(bound, seed=seed)
+    lattice, nodes = literal_lattice(shape, bound.step), node_positions(bound)
+    at_lattice = [int(((nodes - point) ** 2).sum(1).argmin()) for point in lattice]
+    np.testing.assert_allclose(nodes[at_lattice], lattice, atol=1e-9)  # the lattice is part of the grid
+    m = bound.coarse(p)[0].numpy()
+    assert (m[at_lattice] >= p[0].numpy() - 1e-12).all()
+    assert (m <= 1).all()
+
+    some = np.random.default_rng(seed).permutation(pixels(shape))[:60]
+    literal = literal_mask(some, lattice, p[0].numpy(), sigma, 0)
+    distance = np.sqrt(((some[:, None] - some[None]) ** 2).sum(-1))
+    # k itself falls from below 1e-3 to 0 at the end of its support.
+    assert (np.abs(literal[:, None] - literal[None]) <= LIPSCHITZ / sigma * distance + 1e-3).all()
+
+
+@pytest.mark.parametrize("area", [1.0, 0.02])
+@pytest.mark.parametrize("shape", [(300,), (40, 56), (96, 100), (12, 17, 16)], ids=shape_id)
+def test_slopes_are_at_most_twice_the_kernels(shape: tuple[int, ...], area: float) -> None:
+    bound = bind(shape, area)
+    single = torch.zeros(1, bound.parameters, dtype=torch.float64)
+    single[0, bound.parameters // 2] = 1
+    half = torch.zeros(1, *bound.lattice_shape, dtype=torch.float64)
+    half[:, : bound.lattice_shape[0] // 2] = 1
+    mask = bound(torch.cat([single, half.flatten(1), random_parameters(bound, rows=4)]))
+    for axis in range(2, mask.dim()):
+        assert float(mask.diff(dim=axis).abs().max()) <= 2 * LIPSCHITZ / bound.sigma
+
+
+@given(
+    shape=st.lists(st.integers(8, 40), min_size=1, max_size=3).map(tuple).filter(lambda s: math.prod(s) < 6000),
+    share=st.floats(0, 1),
+)
+def test_masks_of_every_area_allowed_are_finite(shape: tuple[int, ...], share: float) -> None:
+    smallest = SmoothMask().smallest_area(shape)
+    bound = bind(shape, smallest ** (1 - share))
+    for p in (torch.zeros(1, bound.parameters), torch.ones(1, bound.parameters)):
+        mask = bound(p.double())
+        assert bool(mask.isfinite().all())
+        assert float(mask.min()) >= 0
+        assert float(mask.max()) <= 1 + 1e-12
+
+
+def test_positions_out_of_every_disks_reach_are_refused_or_finite() -> None:
+    try:
+        sparse = bind((32, 32), step=8.0, sigma=1.0)
+    except ValueError as error:
+        assert "sigma" in str(error)  # noqa: PT017
+        return
+    assert bool(sparse(torch.ones(1, sparse.parameters, dtype=torch.float64)).isfinite().all())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=shape_id)
+def test_area_is_the_mean_of_the_expanded_mask(shape: tuple[int, ...]) -> None:
+    bound = bind(shape)
+    coarse = bound.coarse(random_parameters(bound, rows=3))
+    torch.testing.assert_close(bound.area(coarse), bound.expand(coarse).flatten(1).mean(1), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1 / 20, 0], ids=["smax", "max"])
+@pytest.mark.parametrize("shape", [(40,), (40, 31)], ids=shape_id)
+def test_linearised_masks_have_the_derivatives_of_autograd(shape: tuple[int, ...], temperature: float) -> None:
+    bound = bind(shape, temperature=temperature)
+    p = random_parameters(bound, rows=3).clamp(0.05, 0.95)
+    by_coarse = torch.randn(3, math.prod(bound.grid_shape), dtype=torch.float64)
+    here = bound.linearised(p)
+
+    leaf = p.clone().requires_grad_()
+    area = bound(leaf).flatten(1).mean(1)
+    (of_area,) = torch.autograd.grad(area.sum(), leaf)
+    (of_reward,) = torch.autograd.grad((bound.coarse(leaf) * by_coarse).sum(), leaf)
+    by_reward, by_area = here.gradients(by_coarse, here.area_by_coarse)
+    pairs = [(here.coarse, bound.coarse(p)), (here.area, area.detach()), (by_reward, of_reward), (by_area, of_area)]
+    for found, expected in pairs:
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+        assert not found.requires_grad
+
+
+def test_rows_are_masks_of_their_own() -> None:
+    bound = bind((64, 50))
+    p = random_parameters(bound, rows=7)
+    torch.testing.assert_close(bound(p), torch.cat([bound(row[None]) for row in p]), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(400,), (96, 130), (16, 12, 17)], ids=shape_id)
+def test_one_disk_covers_a_small_area(shape: tuple[int, ...]) -> None:
+    def of_one_disk(area: float) -> float:
+        bound = bind(shape, area, temperature=0)
+        dot = torch.zeros(*bound.lattice_shape, dtype=torch.float64)
+        dot[tuple(points // 2 for points in bound.lattice_shape)] = 1
+        return float(bound(dot.view(1, -1)).mean())
+
+    small = of_one_disk(1.0) / 2
+    assert of_one_disk(small) == pytest.approx(small, rel=0.15)
+
+
+def test_sigma_follows_small_areas_only() -> None:
+    family, shape = SmoothMask(), (224, 224)
+    radii = [family.sigma_for(shape, area) for area in (0.01, 0.02, 0.03, 0.1, 0.5, 1.0)]
+    assert radii == sorted(radii)
+    assert radii[0] < radii[1] < radii[2] < 21
+    assert radii[3:] == [21, 21, 21]
+    assert bind(shape, 0.01).sigma == radii[0]
+    assert SmoothMask(sigma=9.0).sigma_for(shape, 0.001) == 9
+
+
+def test_smallest_area_is_one_lattice_cell() -> None:
+    assert SmoothMask().smallest_area((224, 224)) == 1 / 32**2
+    assert SmoothMask(step=10.0).smallest_area((40, 60)) == 1 / 24
+
+
+def test_disk_is_flat_in_the_middle_and_gone_at_the_end_of_its_support() -> None:
+    k = kernel(torch.tensor([0.0, 5.0, 10.0, 24.0], dtype=torch.float64), 10.0)
+    assert k[:2].tolist() == [1, 1]
+    assert float(k[2]) == pytest.approx(math.exp(-1 / 2))
+    assert float(k[3]) < 1e-3
+
+
+def test_no_tensor_holds_every_tap_at_full_resolution() -> None:
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor):
+                self.numel = max(self.numel, out.untyped_storage().nbytes() // out.element_size())
+            return out
+
+    bound = SmoothMask().bind((224, 224))
+    p = torch.rand(1, bound.parameters, requires_grad=True)
+    taps = math.pi * (SUPPORT * bound.sigma / bound.step) ** 2
+    with Largest() as largest:
+        bound(p).sum().backward()
+    assert 224 * 224 <= largest.numel < 224 * 224 * taps / 4
+
+
+@pytest.mark.parametrize("name", ["step", "sigma", "temperature"])
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [("7", TypeError), (True, TypeError), (-1.0, ValueError), (math.nan, ValueError), (math.inf, ValueError)],
+)
+def test_bad_settings_are_named(name: str, value: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match=name):
+        SmoothMask(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["step", "sigma"])
+def test_lengths_of_zero_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be above 0"):
+        SmoothMask(**{name: 0.0})
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (8, 7), (8, 8, 8, 8)], ids=shape_id)
+def test_shapes_without_masks_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="shape must have one to three sides of at least 8"):
+        SmoothMask().bind(shape)
+
+
+def test_settings_are_frozen_values() -> None:
+    family = SmoothMask(step=2.0)
+    assert copy.deepcopy(family) == family == SmoothMask(step=2.0) != SmoothMask()
+    assert hash(family) == hash(SmoothMask(step=2.0))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        family.step = 3.0

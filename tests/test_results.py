@@ -1,0 +1,386 @@
+"""ExtremalMasks: what is read off the masks and scores that were found, and that files of it are safe."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import pickle
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_extremal import ExtremalMasks, ExtremalPerturbation, Game, PathSolver
+from captum_extremal.games import DELETE, HYBRID, PRESERVE
+from captum_extremal.results import threshold_of
+
+AREAS = [0.1, 0.25, 0.5]
+
+
+def result_of(
+    masks: Tensor | tuple[Tensor, ...] | None = None,
+    values: list[list[float]] | None = None,
+    threshold: list[float] | None = None,
+    areas: list[float] | None = None,
+) -> ExtremalMasks:
+    """A result by hand: what is not given is plain."""
+    areas = AREAS if areas is None else areas
+    if masks is None:
+        masks = torch.rand(len(values) if values else 2, len(areas), 1, 10, 12)
+    first = masks[0] if isinstance(masks, tuple) else masks
+    shape = first.shape[:2]
+    given = torch.zeros(shape) if values is None else torch.tensor(values)
+    return ExtremalMasks(
+        masks=masks,
+        areas=torch.tensor(areas),
+        scores=given,
+        complement_scores=torch.randn(shape),
+        clean_score=torch.randn(shape[0]),
+        perturbed_score=torch.randn(shape[0]),
+        values=given,
+        threshold=torch.zeros(shape[0]) if threshold is None else torch.tensor(threshold),
+        sigma=torch.full((len(areas),), 2.0),
+        settings={"game": {"kept": 1.0, "removed": 0.0}, "steps": 7},
+    )
+
+
+@pytest.fixture
+def found(network: nn.Module, images: Tensor) -> ExtremalMasks:
+    return ExtremalPerturbation(network).extremal_masks(images, target=1, areas=AREAS, solver=PathSolver(steps=6))
+
+
+@pytest.mark.parametrize(
+    ("values", "threshold", "area"),
+    [
+        ([3.0, 4.0, 5.0], 3.5, 0.25),
+        ([3.0, 4.0, 5.0], 4.0, 0.25),
+        ([3.0, 4.0, 5.0], 2.0, 0.1),
+        ([3.0, 4.0, 5.0], 5.1, math.nan),
+        ([5.0, 1.0, 5.0], 4.5, 0.1),
+        ([1.0, 1.0, 5.0], 4.5, 0.5),
+        ([-3.0, -2.0, -1.0], -2.5, 0.25),
+        ([math.nan, math.nan, 5.0], 4.5, 0.5),
+    ],
+)
+def test_optimal_area_is_the_smallest_that_reaches_the_threshold(
+    values: list[float], threshold: float, area: float
+) -> None:
+    found = result_of(values=[[9.0, 9.0, 9.0], values], threshold=[0.0, threshold])
+    assert found.optimal_area.tolist() == pytest.approx([0.1, area], nan_ok=True)
+    assert found.reached.tolist() == [True, not math.isnan(area)]
+    index = 2 if math.isnan(area) else AREAS.index(area)
+    assert found.optimal_index.tolist() == [0, index]
+    assert torch.equal(found.optimal_mask(), torch.stack([found.masks[0, 0], found.masks[1, index]]))
+
+
+def test_optimal_masks_of_a_tuple_are_a_tuple_at_the_same_areas() -> None:
+    parts = (torch.rand(2, 3, 1, 9), torch.rand(2, 3, 1, 8, 10))
+    found = result_of(parts, values=[[1.0, 5.0, 5.0], [0.0, 0.0, 0.0]], threshold=[2.0, 2.0])
+    expected = tuple(torch.stack([part[0, 1], part[1, 2]]) for part in parts)
+    assert all(torch.equal(one, other) for one, other in zip(found.optimal_mask(), expected))
+
+
+CLEAN, PERTURBED = torch.tensor([4.0, -2.0, 1.0]), torch.tensor([1.0, -3.0, 5.0])
+
+
+@pytest.mark.parametrize(
+    ("threshold", "game", "expected"),
+    [
+        (None, PRESERVE, [4.0, -2.0, 1.0]),
+        (None, DELETE, [-1.0, 3.0, -5.0]),
+        (None, HYBRID, [3.0, 1.0, -4.0]),
+        (None, Game(2.0, 1.0), [9.0, -7.0, 7.0]),
+        (0.5, HYBRID, [0.5, 0.5, 0.5]),
+        (3, PRESERVE, [3.0, 3.0, 3.0]),
+        ([1.0, 2.0, 3.0], DELETE, [1.0, 2.0, 3.0]),
+        ((1.0, 2.0, 3.0), DELETE, [1.0, 2.0, 3.0]),
+        (torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), PRESERVE, [1.0, 2.0, 3.0]),
+        (torch.tensor(2.0), PRESERVE, [2.0, 2.0, 2.0]),
+        (lambda clean, perturbed: 0.9 * clean, PRESERVE, [3.6, -1.8, 0.9]),
+        (lambda clean, perturbed: (clean + perturbed) / 2, DELETE, [2.5, -2.5, 3.0]),
+        (lambda clean, perturbed: 0.25, PRESERVE, [0.25, 0.25, 0.25]),
+    ],
+)
+def test_thresholds_come_in_every_form(threshold: Any, game: Game, expected: list[float]) -> None:
+    found = threshold_of(threshold, game, CLEAN, PERTURBED)
+    assert found.dtype == CLEAN.dtype
+    torch.testing.assert_close(found, torch.tensor(expected))
+    found += 1  # nobody else's memory
+    assert CLEAN.tolist() == [4.0, -2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "error"),
+    [
+        ("0.9", TypeError),
+        (object(), TypeError),
+        ([1.0, 2.0], ValueError),
+        (torch.ones(3, 1), ValueError),
+        (torch.tensor([1.0, math.nan, 2.0]), ValueError),
+        (math.nan, ValueError),
+        (lambda clean, perturbed: clean[:2], ValueError),
+        (lambda clean, perturbed: "high", TypeError),
+    ],
+)
+def test_bad_thresholds_are_named(threshold: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="score_threshold"):
+        threshold_of(threshold, PRESERVE, CLEAN, PERTURBED)
+
+
+def test_default_threshold_of_every_game_is_its_value_at_area_one(network: nn.Module, images: Tensor) -> None:
+    for game in ("preserve", "delete", "hybrid"):
+        found = ExtremalPerturbation(network).extremal_masks(
+            images, target=1, areas=(0.2, 1.0), game=game, solver=PathSolver(steps=4)
+        )
+        assert torch.equal(found.threshold, found.values[:, -1])
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [torch.rand(2, 3, 1, 10, 12), torch.ones(2, 3, 1, 9), torch.rand(2, 3, 7)],
+    ids=["image", "ties", "channels"],
+)
+def test_binary_masks_have_exactly_the_area_in_whole_positions(masks: Tensor) -> None:
+    binary = result_of(masks).binary_masks()
+    assert binary.dtype == torch.bool
+    assert binary.shape == masks.shape
+    positions = masks[0, 0].numel()
+    assert binary.flatten(2).sum(2).tolist() == [[round(area * positions) for area in AREAS]] * 2
+
+
+def test_binary_masks_hold_the_highest_values() -> None:
+    masks = torch.rand(2, 3, 1, 10, 12)
+    for mask, binary in zip(masks.flatten(0, 1), result_of(masks).binary_masks().flatten(0, 1)):
+        assert float(mask[binary].min()) >= float(mask[~binary].max())
+
+
+def test_order_of_entry_is_the_first_area_that_holds_a_position() -> None:
+    ramp = torch.linspace(1, 0, 20).view(1, 1, 1, 20).repeat(1, 3, 1, 1)
+    order = result_of(ramp).order_of_entry()
+    assert order.shape == (1, 1, 20)
+    assert order[0, 0].tolist() == pytest.approx([0.1] * 2 + [0.25] * 3 + [0.5] * 5 + [1.0] * 10)
+
+
+def test_order_of_entry_takes_the_smallest_area_where_masks_are_not_nested() -> None:
+    masks = torch.zeros(1, 3, 1, 20)
+    masks[0, 0, 0, :2] = masks[0, 1, 0, 5:10] = masks[0, 2, 0, 8:18] = 1
+    order = result_of(masks).order_of_entry()[0, 0]
+    assert order.tolist() == pytest.approx([0.1] * 2 + [1.0] * 3 + [0.25] * 5 + [0.5] * 8 + [1.0] * 2)
+
+
+def test_saliency_is_the_sum_of_the_masks_before_blurring() -> None:
+    masks = torch.rand(2, 3, 1, 10, 12)
+    torch.testing.assert_close(result_of(masks).saliency(blur=0), masks.sum(1))
+
+
+def test_saliency_is_blurred_by_9_percent_of_the_shorter_side() -> None:
+    masks = torch.zeros(1, 3, 1, 100, 140, dtype=torch.float64)
+    masks[0, 1, 0, 50, 70] = 1
+    saliency = result_of(masks).saliency()[0, 0]
+    assert saliency.shape == (100, 140)
+    assert int(saliency.argmax()) == 50 * 140 + 70
+    offsets = torch.arange(140, dtype=torch.float64) - 70
+    profile = saliency[50] / saliency[50, 70]
+    torch.testing.assert_close(profile, torch.exp(-(offsets**2) / (2 * 9.0**2)), rtol=0, atol=1e-3)
+    wider = result_of(masks).saliency(blur=0.18)[0, 0]
+    assert float(wider[50, 70]) == pytest.approx(float(saliency[50, 70]) / 4, rel=0.02)
+
+
+@pytest.mark.parametrize("shape", [(30,), (20, 31), (8, 9, 10)], ids=str)
+def test_saliency_of_a_constant_is_constant_up_to_the_border(shape: tuple[int, ...]) -> None:
+    saliency = result_of(torch.full((2, 3, 1, *shape), 0.5)).saliency()
+    torch.testing.assert_close(saliency, torch.full((2, 1, *shape), 1.5), rtol=0, atol=1e-5)
+
+
+def test_saliency_of_channels_is_not_blurred() -> None:
+    masks = torch.rand(2, 3, 7)
+    torch.testing.assert_close(result_of(masks).saliency(), masks.sum(1))
+
+
+@pytest.mark.parametrize(("blur", "error"), [("9%", TypeError), (-0.1, ValueError), (math.nan, ValueError)])
+def test_bad_blur_is_named(blur: float, error: type[Exception]) -> None:
+    with pytest.raises(error, match="blur"):
+        result_of().saliency(blur)
+
+
+def test_binariness_is_one_for_binary_masks_and_the_area_for_flat_ones() -> None:
+    masks = torch.zeros(1, 3, 1, 20)
+    masks[0, 0, 0, :2] = 1
+    masks[0, 1] = 0.25
+    masks[0, 2, 0, :10] = 0.5
+    assert result_of(masks).binariness.tolist() == [pytest.approx([1.0, 0.25, 0.5])]
+
+
+@pytest.mark.parametrize("index", [0, 1, -1, -2])
+def test_one_image_is_a_result_of_its_own(found: ExtremalMasks, index: int) -> None:
+    one = found.image(index)
+    row = index % 2
+    for name in ("masks", "scores", "complement_scores", "clean_score", "perturbed_score", "values", "threshold"):
+        assert torch.equal(getattr(one, name), getattr(found, name)[row : row + 1]), name
+    assert torch.equal(one.areas, found.areas)
+    assert torch.equal(one.sigma, found.sigma)
+    assert one.settings == found.settings
+    torch.testing.assert_close(one.optimal_area, found.optimal_area[row : row + 1], equal_nan=True)
+
+
+def test_one_image_of_a_tuple_is_a_tuple() -> None:
+    parts = (torch.rand(2, 3, 1, 9), torch.rand(2, 3, 1, 8, 10))
+    one = result_of(parts).image(1)
+    assert all(torch.equal(mine, part[1:]) for mine, part in zip(one.masks, parts))
+
+
+@pytest.mark.parametrize(("index", "error"), [(2, IndexError), (-3, IndexError), (0.0, TypeError), (None, TypeError)])
+def test_image_that_is_not_there_is_named(found: ExtremalMasks, index: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match="index"):
+        found.image(index)
+
+
+TENSORS = [
+    "areas", "scores", "complement_scores", "clean_score", "perturbed_score", "values", "threshold", "sigma",
+]  # fmt: skip
+
+
+def assert_same(one: ExtremalMasks, other: ExtremalMasks) -> None:
+    assert isinstance(one.masks, tuple) == isinstance(other.masks, tuple)
+    masks = [result.masks if isinstance(result.masks, tuple) else (result.masks,) for result in (one, other)]
+    pairs = [*zip(*masks), *((getattr(one, name), getattr(other, name)) for name in TENSORS)]
+    assert len(masks[0]) == len(masks[1])
+    for mine, theirs in pairs:
+        assert mine.dtype == theirs.dtype
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+    assert one.settings == other.settings
+
+
+def test_saved_result_is_loaded_as_it_was(found: ExtremalMasks, tmp_path: Path) -> None:
+    path = tmp_path / "masks.npz"
+    found.save(path)
+    assert_same(ExtremalMasks.load(path), found)
+    assert_same(ExtremalMasks.load(str(path)), found)
+    assert [file.name for file in tmp_path.iterdir()] == ["masks.npz"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_saved_tuples_are_loaded_as_tuples(tmp_path: Path, count: int) -> None:
+    parts = tuple(torch.rand(2, 3, 1, 8 + k) for k in range(count))
+    result = result_of(parts, values=[[math.nan, 1.0, math.inf]] * 2)
+    result.save(tmp_path / "masks")
+    assert_same(ExtremalMasks.load(tmp_path / "masks"), result)
+
+
+def test_saved_result_is_loaded_on_any_device(device: torch.device, tmp_path: Path) -> None:
+    result = result_of((torch.rand(2, 3, 1, 8), torch.rand(2, 3, 1, 9)))
+    result.save(tmp_path / "masks.npz")
+    loaded = ExtremalMasks.load(tmp_path / "masks.npz", device)
+    assert {part.device.type for part in (*loaded.masks, loaded.areas, loaded.scores)} == {device.type}
+
+
+def test_saving_again_replaces_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "masks.npz"
+    result_of().save(path)
+    other = result_of()
+    other.save(path)
+    assert_same(ExtremalMasks.load(path), other)
+
+
+def test_failed_save_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "masks.npz"
+    old = result_of()
+    old.save(path)
+    with pytest.raises(TypeError):
+        replace(old, settings={"not": object()}).save(path)
+    assert_same(ExtremalMasks.load(path), old)
+    assert [file.name for file in tmp_path.iterdir()] == ["masks.npz"]
+
+
+class Malicious:
+    """Unpickling it leaves a trace."""
+
+    trace = "unpickled"
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, ...]]:
+        return open, (self.trace, "w")
+
+
+def npz_bytes(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def changed(saved: bytes, **arrays: np.ndarray | None) -> bytes:
+    """A saved file with some arrays replaced, or left out."""
+    with np.load(io.BytesIO(saved)) as file:
+        kept = {name: file[name] for name in file.files} | arrays
+    return npz_bytes(**{name: array for name, array in kept.items() if array is not None})
+
+
+def with_about(saved: bytes, **entries: object) -> bytes:
+    with np.load(io.BytesIO(saved)) as file:
+        about = json.loads(str(file["about"])) | entries
+    return changed(saved, about=np.array(json.dumps({k: v for k, v in about.items() if v is not ...})))
+
+
+def with_damaged_contents(saved: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(saved)) as archive:
+        info = archive.getinfo("masks_0.npy")
+        start = info.header_offset + 30 + len(info.filename) + 20
+    return saved[:start] + bytes(40) + saved[start + 40 :]
+
+
+FOREIGN: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda saved: b"",
+    "text": lambda saved: b"not an archive",
+    "pickle": lambda saved: pickle.dumps(Malicious()),
+    "npy": lambda saved: (lambda file: (np.save(file, np.ones(3)), file.getvalue())[1])(io.BytesIO()),
+    "truncated": lambda saved: saved[: len(saved) // 2],
+    "damaged contents": with_damaged_contents,
+    "another npz": lambda saved: npz_bytes(x=np.ones(3)),
+    "pickled about": lambda saved: changed(saved, about=np.array(Malicious(), dtype=object)),
+    "pickled masks": lambda saved: changed(saved, masks_0=np.array([Malicious()], dtype=object)),
+    "about is no json": lambda saved: changed(saved, about=np.array("{")),
+    "about is a list": lambda saved: changed(saved, about=np.array("[1]")),
+    "about is a number": lambda saved: changed(saved, about=np.array("3")),
+    "no settings": lambda saved: with_about(saved, settings=...),
+    "inputs is no number": lambda saved: with_about(saved, inputs="two"),
+    "more inputs than masks": lambda saved: with_about(saved, inputs=2),
+    "a later format": lambda saved: with_about(saved, format=99),
+    "no masks": lambda saved: changed(saved, masks_0=None),
+    "no scores": lambda saved: changed(saved, scores=None),
+    "masks of strings": lambda saved: changed(saved, masks_0=np.array(["a"])),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_foreign_files_are_refused_and_run_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "masks.npz"
+    result_of().save(path)
+    path.write_bytes(FOREIGN[kind](path.read_bytes()))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="path must be a file written by save"):
+        ExtremalMasks.load(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["masks.npz"]
+
+
+def test_file_that_is_not_there_is_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        ExtremalMasks.load(tmp_path / "masks.npz")
+
+
+def test_settings_say_how_the_masks_were_made(network: nn.Module, images: Tensor) -> None:
+    found = ExtremalPerturbation(network).extremal_masks(
+        images, target=1, areas=AREAS, game="hybrid", solver=PathSolver(steps=6)
+    )
+    assert found.settings["game"] == {"kept": 1.0, "removed": -1.0}
+    assert "steps=6" in found.settings["solver"]
+    assert "BlurPyramid" in found.settings["perturbation"]
+    assert "SmoothMask" in found.settings["mask"]
+    assert found.settings["steps"] >= 6
+    assert set(found.settings["versions"]) >= {"python", "torch", "captum", "captum_extremal"}
+    assert json.loads(json.dumps(found.settings)) == found.settings

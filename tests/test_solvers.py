@@ -1,0 +1,407 @@
+"""Both solvers on models whose best mask is known, and the paper's descent step for step."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, PenaltySolver, SmoothMask
+from captum_extremal.area import mask_of_area
+from captum_extremal.games import PRESERVE
+from captum_extremal.masks import BoundMask
+from captum_extremal.solvers import Search, as_solver
+
+SIDE = 24
+GAMES = ["preserve", "delete", "hybrid"]
+# A weight that starts as strong as the models' pull and ends far above it.
+SOLVERS = {
+    "path": PathSolver(steps=40),
+    "penalty": PenaltySolver(steps=120, learning_rate=0.05, weight=30.0, growth=1.02, flip=False),
+}
+
+
+def blob(row: float, column: float, radius: float = 4.0, side: int = SIDE) -> Tensor:
+    """A bright spot (side, side) with a soft edge."""
+    at = torch.arange(side, dtype=torch.float64)
+    return torch.exp(-((at[:, None] - row) ** 2 + (at[None, :] - column) ** 2) / (2 * radius**2))
+
+
+class Linear(nn.Module):
+    """Scores (N, 1): the sum of the input's positions times a weight for each."""
+
+    def __init__(self, weight: Tensor, scale: float = 20.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(scale * weight / weight.sum())
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.mean(1) * self.weight).flatten(1).sum(1, keepdim=True)
+
+
+def explain(model: nn.Module, images: int = 1, **settings: Any) -> ExtremalMasks:
+    """White images fade to black: the score is the model's weight under the mask."""
+    x = torch.ones(images, 2, SIDE, SIDE, dtype=torch.float64)
+    return ExtremalPerturbation(model).extremal_masks(x, target=0, perturbation="fade", **settings)
+
+
+def best_possible(weight: Tensor, area: float) -> float:
+    """The weight under the best mask of all, smooth or not."""
+    ranked = weight.flatten().sort(descending=True).values
+    kept = area * ranked.numel()
+    whole = int(kept)
+    return float(ranked[:whole].sum() + (kept - whole) * ranked[min(whole, len(ranked) - 1)])
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_mask_lies_on_the_only_thing_that_counts(solver: str, game: str) -> None:
+    weight = blob(8, 15)
+    model = Linear(weight)
+    found = explain(model, solver=SOLVERS[solver], areas=(0.1, 0.25), game=game)
+    for index, area in enumerate((0.1, 0.25)):
+        threshold = weight.flatten().sort(descending=True).values[round(area * SIDE**2)]
+        brightest = weight > threshold
+        kept = found.binary_masks()[0, index, 0]
+        assert float((kept & brightest).sum() / (kept | brightest).sum()) > 0.75
+        assert float(found.scores[0, index]) > 0.85 * best_possible(model.weight.detach(), area)
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_small_area_picks_the_heavier_of_two_things_and_a_large_one_both(solver: str, game: str) -> None:
+    light, heavy = blob(6, 6, 2.5), blob(17, 17, 2.5)
+    found = explain(Linear(light + 1.6 * heavy), solver=SOLVERS[solver], areas=(0.05, 0.3), game=game)
+    small, large = found.masks[0, :, 0].double()
+    assert float((small * heavy).sum()) > 5 * float((small * light).sum())
+    assert float((large * light).sum() / light.sum()) > 0.6
+    assert float((large * heavy).sum() / heavy.sum()) > 0.6
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_score_is_near_the_best_disk_found_by_trying_every_place(solver: str) -> None:
+    area = 0.12
+    model = Linear(blob(5, 17, 2.5) + 0.8 * blob(18, 6, 4.0) + 0.05)
+    bound = SmoothMask().bind((SIDE, SIDE), "cpu", torch.float64, area)
+    lattice = _lattice(bound)
+    disks = torch.exp(-((torch.cdist(lattice[::3], lattice) / 3) ** 2))
+    tried = mask_of_area(disks.clamp(1e-3, 1 - 1e-3), area, bound)
+    best = float(model(tried).detach().max())
+    assert float(explain(model, solver=SOLVERS[solver], areas=area).scores) > 0.97 * best
+
+
+def _lattice(bound: BoundMask) -> Tensor:
+    axes = [torch.arange(points, dtype=torch.float64) * bound.step for points in bound.lattice_shape]
+    return torch.cartesian_prod(*axes)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_images_of_a_batch_are_solved_on_their_own(solver: str) -> None:
+    places = [(6, 6), (12, 17), (18, 8)]
+    weights = torch.stack([blob(*place, 3.0) for place in places])
+
+    def forward(x: Tensor, weights: Tensor) -> Tensor:
+        return (x.mean(1) * weights).flatten(1).sum(1, keepdim=True)
+
+    x = torch.ones(3, 2, SIDE, SIDE, dtype=torch.float64)
+    found = ExtremalPerturbation(forward).extremal_masks(
+        x, target=0, additional_forward_args=weights, perturbation="fade", solver=SOLVERS[solver], areas=(0.08, 0.3)
+    )
+    at = torch.arange(SIDE, dtype=torch.float64)
+    for mask, (row, column) in zip(found.masks[:, 0, 0].double(), places):
+        assert float((mask.sum(1) * at).sum() / mask.sum()) == pytest.approx(row, abs=1.5)
+        assert float((mask.sum(0) * at).sum() / mask.sum()) == pytest.approx(column, abs=1.5)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_path_does_not_know_the_models_scale(scale: float) -> None:
+    weight = blob(8, 15)
+    found = explain(Linear(weight, scale), solver=PathSolver(steps=20), areas=(0.1, 0.3))
+    same = explain(Linear(weight), solver=PathSolver(steps=20), areas=(0.1, 0.3))
+    torch.testing.assert_close(found.masks, same.masks, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "solver",
+    [*SOLVERS.values(), PathSolver(steps=1), PenaltySolver(steps=1)],
+    ids=["path", "penalty", "path in one step", "penalty in one step"],
+)
+def test_every_mask_has_exactly_its_area(
+    make_network: Callable[..., nn.Module], solver: PathSolver, dtype: torch.dtype, game: str
+) -> None:
+    areas = (0.01, 0.05, 0.1, 0.4, 0.8, 0.95, 0.99, 1.0)
+    x = torch.randn(2, 3, 20, 17, dtype=dtype)
+    found = ExtremalPerturbation(make_network(dtype=dtype)).extremal_masks(
+        x, target=1, areas=areas, solver=solver, game=game
+    )
+    measured = found.masks.double().flatten(2).mean(2)
+    torch.testing.assert_close(measured, torch.tensor([areas] * 2, dtype=torch.float64), rtol=0, atol=1e-4)
+    assert float(found.masks.min()) >= -1e-6
+    assert float(found.masks.max()) <= 1 + 1e-6
+
+
+def linear_search(
+    weights: Tensor,
+    areas: tuple[float, ...],
+    reports: list[tuple[int, Tensor, Tensor]],
+    flips: list[bool] | None = None,
+) -> Search:
+    """A search whose reward (R, N) is linear in the masks, with a weight (*S) for each of N images."""
+    shape, images = tuple(weights.shape[1:]), len(weights)
+
+    def reward(masks: tuple[Tensor, ...], *, precision: torch.dtype | None = None, flip: bool = False) -> Tensor:
+        if flips is not None:
+            flips.append(flip)
+        (mask,) = masks
+        return (mask[:, 0].unflatten(0, (-1, images)) * weights).flatten(2).sum(2)
+
+    bounds = [(SmoothMask().bind(shape, "cpu", torch.float64, area),) for area in areas]
+    return Search(
+        reward=reward,
+        game=PRESERVE,
+        areas=areas,
+        bounds=bounds,
+        images=images,
+        report=lambda *told: reports.append(told),
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"growth": 1.1, "learning_rate": 0.03},
+        {"growth": 1.0, "doublings": (1 / 3, 2 / 3), "dampening": 0.0},
+        {"momentum": 0.0, "dampening": 0.0, "weight": 50.0},
+    ],
+    ids=str,
+)
+def test_penalty_solver_is_the_papers_descent_step_for_step(settings: dict[str, Any], steps: int) -> None:
+    areas, weights = (0.1, 0.5), torch.stack([blob(4, 9, 3.0, 14), blob(9, 3, 2.0, 14)])
+    solver = PenaltySolver(steps=steps, flip=False, **settings)
+    reports: list[tuple[int, Tensor, Tensor]] = []
+    search = linear_search(weights, areas, reports)
+    found = solver.solve(search)
+
+    for a, area in enumerate(areas):
+        (bound,) = search.bounds[a]
+        for n, weight in enumerate(weights):
+            p = torch.ones(1, bound.parameters, dtype=torch.float64)
+            velocity = None
+            for step in range(steps):
+                p.requires_grad_()
+                m = bound(p)
+                reward = (m[0, 0] * weight).sum()
+                assert float(reports[step][2][a, n]) == pytest.approx(float(reward.detach()), abs=1e-9)
+                kept = area * m.numel()
+                r = (torch.arange(m.numel(), 0, -1, dtype=torch.float64) - 1).neg().add(kept).clamp(0, 1)
+                doubled = sum(step >= at * steps for at in solver.doublings)
+                weighed = solver.weight * solver.growth**step * 2**doubled
+                loss = weighed * ((m.flatten().sort().values - r) ** 2).mean() - reward
+                (gradient,) = torch.autograd.grad(loss, p)
+                velocity = (
+                    gradient if velocity is None else solver.momentum * velocity + (1 - solver.dampening) * gradient
+                )
+                p = (p.detach() - solver.learning_rate * velocity).clamp(0, 1)
+            torch.testing.assert_close(found[a][0][n : n + 1], p, rtol=0, atol=1e-9)
+
+
+def test_presets_are_the_papers_and_the_released_codes() -> None:
+    paper, released = PenaltySolver.paper(), PenaltySolver.released()
+    assert (paper.steps, paper.momentum, paper.weight, paper.growth) == (1600, 0.9, 300, 1)
+    assert paper.doublings == (1 / 3, 2 / 3)
+    assert not paper.flip
+    assert (released.steps, released.learning_rate, released.momentum, released.dampening) == (800, 0.01, 0.9, 0.9)
+    assert (released.weight, released.growth, released.doublings, released.flip) == (300, 1.0035, (), True)
+
+
+@pytest.mark.parametrize(
+    ("solver", "expected"),
+    [
+        (PenaltySolver(steps=4), [True, False, True, False]),
+        (PenaltySolver(steps=4, flip=False), [False] * 4),
+        (PathSolver(steps=4), [False] * 4),
+    ],
+    ids=["flip", "no flip", "path"],
+)
+def test_only_the_released_preset_flips_and_on_even_steps(solver: PenaltySolver, expected: list[bool]) -> None:
+    flips: list[bool] = []
+    solver.solve(linear_search(blob(4, 9, 3.0, 14)[None], (0.5,), [], flips))
+    assert flips == expected
+
+
+@pytest.mark.parametrize("areas", [(0.2,), (0.05, 0.1, 0.2, 0.4, 0.6, 0.8), (0.3, 0.97, 1.0), (1.0,)], ids=str)
+@pytest.mark.parametrize("legs", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 9, 30])
+def test_path_meets_every_area_in_the_steps_it_announced(steps: int, legs: int, areas: tuple[float, ...]) -> None:
+    reports: list[tuple[int, Tensor, Tensor]] = []
+    search = linear_search(torch.stack([blob(4, 9, 3.0, 14)] * 3), areas, reports)
+    solver = PathSolver(steps=steps, legs=legs)
+    found = solver.solve(search)
+    assert len(reports) == solver.total_steps(search)
+    assert [step for step, _, _ in reports] == list(range(len(reports)))
+    assert len(areas) <= len(reports) <= legs * (steps + len(areas))
+    assert areas == (1.0,) or len(reports) >= steps - len(areas)
+    path = [area for _, at, _ in reports for area in at.tolist()]
+    limit = max(path)  # the family's largest masks are no literal ones
+    met = [sum(abs(min(area, limit) - passed) < 1e-9 for passed in path) for area in areas]
+    assert min(met) >= 1
+    turns = [path[0], *(b for a, b, c in zip(path, path[1:], path[2:]) if (b - a) * (c - b) < 0), path[-1]]
+    assert len(turns) <= legs + 1
+    assert legs > 1 or path == sorted(path, reverse=True)
+    assert [p[0].shape for p in found] == [(3, search.bounds[0][0].parameters)] * len(areas)
+    assert all(rewards.shape == (1, 3) for _, _, rewards in reports)
+
+
+def test_penalty_reports_every_area_at_every_step() -> None:
+    reports: list[tuple[int, Tensor, Tensor]] = []
+    search = linear_search(torch.stack([blob(4, 9, 3.0, 14)] * 3), (0.2, 0.5), reports)
+    solver = PenaltySolver(steps=5)
+    solver.solve(search)
+    assert [step for step, _, _ in reports] == list(range(5)) == list(range(solver.total_steps(search)))
+    for _, areas, rewards in reports:
+        assert areas.tolist() == [0.2, 0.5]
+        assert rewards.shape == (2, 3)
+        assert not rewards.requires_grad
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_callback_is_told_of_every_step(network: nn.Module, images: Tensor, solver: str) -> None:
+    told: list[tuple[int, Tensor, Tensor]] = []
+    quick = dataclasses.replace(SOLVERS[solver], steps=6)
+    found = ExtremalPerturbation(network).extremal_masks(
+        images, target=1, areas=(0.1, 0.3, 0.6), solver=quick, callback=lambda *report: told.append(report)
+    )
+    assert [step for step, _, _ in told] == list(range(found.settings["steps"]))
+    for step, areas, scores in told:
+        assert type(step) is int
+        assert areas.dim() == 1
+        assert scores.shape == (2, len(areas))
+        assert bool(((areas > 0) & (areas <= 1)).all())
+
+
+@pytest.mark.parametrize("legs", [1, 2, 3])
+def test_path_keeps_the_best_of_its_legs_for_each_image_and_area(legs: int) -> None:
+    areas = (0.08, 0.2, 0.5)
+    weights = torch.rand(6, 14, 14, dtype=torch.float64) ** 8
+    reports: list[tuple[int, Tensor, Tensor]] = []
+    search = linear_search(weights, areas, reports)
+    found = PathSolver(steps=12, legs=legs).solve(search)
+    for a, area in enumerate(areas):
+        seen = torch.cat([rewards for _, at, rewards in reports if abs(float(at) - area) < 1e-9])
+        kept = search.reward((search.bounds[a][0](found[a][0]),))[0]
+        torch.testing.assert_close(kept, seen.amax(0), rtol=0, atol=1e-9)
+        assert area != 0.2 or len(seen) == legs
+
+
+@pytest.mark.parametrize(("game", "legs"), [("preserve", 1), ("hybrid", 1), ("delete", 2)])
+def test_path_is_walked_back_for_games_that_only_remove(
+    network: nn.Module, images: Tensor, game: str, legs: int
+) -> None:
+    default, chosen = (
+        ExtremalPerturbation(network).extremal_masks(
+            images, target=1, areas=(0.1, 0.4), game=game, solver=PathSolver(steps=8, legs=choice)
+        )
+        for choice in (None, legs)
+    )
+    assert torch.equal(default.masks, chosen.masks)
+    assert default.settings["steps"] == chosen.settings["steps"]
+
+
+def test_deletion_is_solved_where_a_saturated_score_has_no_gradient_at_first() -> None:
+    """A model that is content with half of its evidence: flat until nearly nothing is left."""
+    weight = blob(8, 15, 3.0)
+
+    def forward(x: Tensor) -> Tensor:
+        return torch.sigmoid(8 * ((x.mean(1) * weight).flatten(1).sum(1, keepdim=True) / weight.sum() - 0.5))
+
+    found = explain(forward, solver=PathSolver(steps=40), game="delete", areas=(0.05, 0.2))
+    assert float((found.masks[0, 1, 0] * weight).sum() / weight.sum()) > 0.6
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_lower_precision_of_the_forward_changes_little(network: nn.Module, solver: str) -> None:
+    x = torch.randn(1, 3, 16, 16)
+    results = [
+        ExtremalPerturbation(network.float()).extremal_masks(
+            x, target=1, areas=0.3, solver=dataclasses.replace(SOLVERS[solver], steps=10, precision=precision)
+        )
+        for precision in (None, torch.bfloat16)
+    ]
+    assert results[1].scores.dtype == results[1].masks.dtype == torch.float32
+    assert float(results[1].masks.mean()) == pytest.approx(0.3, abs=1e-4)
+    assert not torch.equal(results[0].masks, results[1].masks)
+    assert float((results[0].scores - results[1].scores).abs().max()) < 0.1 * float(results[0].clean_score.abs().max())
+
+
+@pytest.mark.parametrize("solver", [PathSolver(steps=7), PenaltySolver.paper()], ids=["path", "penalty"])
+def test_settings_are_frozen_values(solver: PathSolver) -> None:
+    assert copy.deepcopy(solver) == solver
+    assert hash(copy.deepcopy(solver)) == hash(solver)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        solver.steps = 3
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "error"),
+    [
+        ("steps", (0, -1), ValueError),
+        ("steps", (2.0, True, "10"), TypeError),
+        ("learning_rate", (0.0, -1.0, math.nan, math.inf), ValueError),
+        ("learning_rate", ("0.1", None), TypeError),
+        ("momentum", (-0.1, 1.0), ValueError),
+        ("precision", ("bf16", torch.int8, 16), TypeError),
+    ],
+)
+@pytest.mark.parametrize("solver", [PathSolver, PenaltySolver])
+def test_bad_settings_are_named(solver: type, name: str, values: tuple[object, ...], error: type[Exception]) -> None:
+    for value in values:
+        with pytest.raises(error, match=name):
+            solver(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("solver", "name", "value"),
+    [
+        (PathSolver, "legs", 0),
+        (PathSolver, "decay", 1.0),
+        (PathSolver, "binary_weight", -1.0),
+        (PenaltySolver, "weight", -1.0),
+        (PenaltySolver, "growth", 0.0),
+        (PenaltySolver, "dampening", 1.1),
+        (PenaltySolver, "doublings", (0.5, 1.5)),
+    ],
+)
+def test_bad_settings_of_one_solver_are_named(solver: type, name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        solver(**{name: value})
+
+
+def test_solvers_by_name_are_the_defaults() -> None:
+    assert as_solver("path") == PathSolver()
+    assert as_solver("penalty") == PenaltySolver()
+    own = PathSolver(steps=3)
+    assert as_solver(own) is own
+
+
+def test_users_own_solver_takes_a_solvers_place(network: nn.Module, images: Tensor) -> None:
+    class Everything:
+        def total_steps(self, search: Search) -> int:
+            return 1
+
+        def solve(self, search: Search) -> list[tuple[Tensor, ...]]:
+            search.report(0, torch.tensor([1.0]), torch.zeros(1, search.images))
+            return [tuple(bound.new_parameters(search.images) + 1 for bound in bounds) for bounds in search.bounds]
+
+    found = ExtremalPerturbation(network).extremal_masks(images, target=1, areas=(0.4, 1.0), solver=Everything())
+    assert found.masks.flatten(2).mean(2).tolist() == [pytest.approx([0.4, 1.0], abs=1e-5)] * 2
+    assert torch.equal(found.masks[:, 1], torch.ones(2, 1, 16, 16))
