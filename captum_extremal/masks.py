@@ -119,8 +119,10 @@ class MaskFamily(Protocol):
     def smallest_area(self, shape: tuple[int, ...]) -> float:
         """The area below which there are no masks."""
 
-    def bind(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, area: float) -> BoundMask:
-        """The family on inputs of this shape, for masks of about one area."""
+    def bind_areas(
+        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
+    ) -> list[BoundMask]:
+        """The family on inputs of this shape, for masks of each area; one object where areas can share it."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,14 @@ class SmoothMask:
             raise ValueError(f"shape must have one to three sides of at least {_MIN_SIDE} px, got {shape}")
         return BoundSmoothMask(self, shape, torch.device(device), dtype, area)
 
+    def bind_areas(
+        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
+    ) -> list[BoundMask]:
+        """:meth:`bind` for each area, once for all the areas whose disks have the same radius."""
+        radii = [self.sigma_for(shape, area) for area in areas]
+        bound = {sigma: self.bind(shape, device, dtype, area) for sigma, area in dict(zip(radii, areas)).items()}
+        return [bound[sigma] for sigma in radii]
+
 
 def _dot_area(sigma: float, shape: tuple[int, ...]) -> float:
     """The mean over the input of a single disk, away from the border."""
@@ -227,8 +237,8 @@ class _Axis:
         centre = (side - 1) / 2
         points = _lattice_points(side, step)
         lattice = _centred(points, step) + centre
-        # Nodes lie on the lattice and between its points, and no denser than pixels where step >= 1.
-        splits = max(1, min(math.ceil(nodes_per_sigma * step / sigma), math.ceil(step)))
+        # Nodes lie on the lattice and between its points, and hardly denser than pixels.
+        splits = max(1, min(math.ceil(nodes_per_sigma * step / sigma), round(step)))
         spacing = step / splits
         # As many nodes as reach the outermost pixels, with the parity that puts nodes on the lattice.
         count = math.ceil((side - 1) / spacing - 1e-9) + 1

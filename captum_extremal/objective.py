@@ -73,6 +73,10 @@ class Objective:
         nothing = tuple(self.clean.new_zeros(len(x), 1, *x.shape[2:]) for x in inputs)
         with torch.no_grad():
             self.perturbed = self._forward(nothing, None, False)[0]
+        if bool(self.perturbed.isnan().any()):
+            raise ValueError(
+                f"forward_func's output for the fully perturbed inputs must not be NaN, got {self.perturbed.tolist()}"
+            )
 
     def measure(self, masks: Masks) -> tuple[Tensor, Tensor]:
         """Scores (R, N) of what the masks keep and of what is left without it, carrying no gradient."""
@@ -143,7 +147,9 @@ class Objective:
         with torch.enable_grad(), self._precision.forward():
             output = run_forward(self._forward_func, leaves, None, self._arguments)
             score = _select_checked(output, self._target, self.images)
-        if not score.requires_grad:
+            # The parameters alone can make a score require gradients: ask for the inputs' own.
+            depends = score.requires_grad and torch.autograd.grad(score.sum(), leaves, allow_unused=True)
+        if not depends or all(gradient is None for gradient in depends):
             raise ValueError(
                 "forward_func must be differentiable by its inputs, but its output carries no gradient: look for "
                 "detach(), no_grad(), argmax or numpy inside it"

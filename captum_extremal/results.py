@@ -115,7 +115,8 @@ class ExtremalMasks:
         images = len(self.clean_score)
         check_count("index", index, at_least=None)
         if not -images <= index < images:
-            raise IndexError(f"index must be at least {-images} and below {images}, got {index}")
+            rule = f"below {images}" if index >= 0 else f"at least {-images}"
+            raise IndexError(f"index must be {rule}, got {index}")
         one = slice(index, index + 1 or None)
         by_image = ("scores", "complement_scores", "clean_score", "perturbed_score", "values", "threshold")
         parts: dict[str, Any] = {name: getattr(self, name)[one] for name in by_image}

@@ -86,7 +86,7 @@ class PathSolver:
     (:func:`~captum_extremal.area.fit_area`).
 
     A game that only removes ("delete") sees little gradient where nearly everything is removed, so its path is walked
-    back as well, from the smallest area up, and the better masks of the two legs are kept.
+    back as well, from the smallest area up to the largest, and the better masks of the two legs are kept.
 
     Args:
         steps: of one leg of the path: forward and backward passes of each image for the whole sweep.

@@ -129,7 +129,7 @@ def check_areas(areas: object, smallest: float) -> tuple[float, ...]:
         TypeError: no number or sequence of numbers.
         ValueError: empty, outside (0, 1], not increasing, or below ``smallest``.
     """
-    if isinstance(areas, (str, bytes)):
+    if isinstance(areas, (bool, str, bytes)):
         raise TypeError(f"areas must be numbers, got {areas!r}")
     try:
         values = torch.as_tensor(areas, dtype=torch.float64).tolist()
@@ -176,7 +176,7 @@ def as_family(mask: MaskFamily | None) -> MaskFamily:
     if mask is None:
         return SmoothMask()
     if not isinstance(mask, MaskFamily) or isinstance(mask, type):
-        raise TypeError(f"mask must be an object with bind and smallest_area, such as SmoothMask(), got {mask!r}")
+        raise TypeError(f"mask must be an object with bind_areas and smallest_area, such as SmoothMask(), got {mask!r}")
     return mask
 
 

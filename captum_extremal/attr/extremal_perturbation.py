@@ -192,7 +192,7 @@ class ExtremalPerturbation(PerturbationAttribution):
             plain = tuple(as_plain(x.detach()) for x in tensors)
             references = check.check_baselines(plain, as_plain(baselines), is_tuple)
             dtype = torch.float64 if plain[0].dtype == torch.float64 else torch.float32
-            bounds = [tuple(family.bind(shape, device, dtype, area) for shape in shapes) for area in fractions]
+            bounds = list(zip(*(family.bind_areas(shape, device, dtype, fractions) for shape in shapes)))
             perturb = tuple(
                 check.bind_perturbation(chosen_perturbation, x.to(dtype), reference.to(dtype))
                 for x, reference in zip(plain, references)
