@@ -82,8 +82,8 @@ class PathSolver:
     The mask starts with nearly everything kept and is tightened geometrically; as it passes an area that was asked for,
     it is recorded. At each step the logits of its parameters take a step of momentum along the gradient, whose length
     is normalised by its running mean square, so that the learning rate knows nothing of the model's scale; then they
-    are shifted to the exact area of the next step, and the gradient knows of that shift
-    (:func:`~captum_extremal.area.fit_area`).
+    are shifted to the area of the next step, and the gradient knows of that shift, as in
+    :func:`~captum_extremal.area.fit_area`.
 
     A game that only removes ("delete") sees little gradient where nearly everything is removed, so its path is walked
     back as well, from the smallest area up to the largest, and the better masks of the two legs are kept.
@@ -246,23 +246,28 @@ class _Ascent:
     @torch.no_grad()
     def step(self, by_coarse: Tensor, next_area: float, progress: float) -> None:
         """Ascend along the gradient (B, G) by the coarse values, to the next area of the path."""
-        slope = self.parameters * (1 - self.parameters)
-        by_area = self._here.area_by_coarse
-        by_binary = by_area * self._towards_binary()
-        by_parameters = self._here.gradients(by_coarse, by_binary, by_area)
-        # In units of a typical parameter's share of the area, so that the weight depends on no size.
-        share = by_parameters[2].mean(1, keepdim=True)
-        reward, binary, area = (gradient * slope for gradient in by_parameters)
-        total = area.sum(1, keepdim=True).clamp(min=1e-30)
-        # The part of a gradient along which the area stays (the implicit gradient of fit_area).
-        reward, binary = (g - area * (g.sum(1, keepdim=True) / total) for g in (reward, binary))
-        ascent = self._momentum(reward) + self._solver.binary_weight * (binary / share)
+        reward, binary, area = self._gradients(by_coarse)
+        ascent = self._momentum(reward) + self._solver.binary_weight * binary
         change = self._rate(progress) * ascent - self._solver.decay * self._logits
+        # Newton's step on the log-odds of the area, which fall almost linearly with the shift.
         covered = self._here.area[:, None]
         excess = (torch.logit(covered) - math.log(next_area / (1 - next_area))) * covered * (1 - covered)
-        shift = ((area * change).sum(1, keepdim=True) + excess) / total
+        shift = ((area * change).sum(1, keepdim=True) + excess) / _positive_sum(area)
         shift = shift.clamp(-_LONGEST_SHIFT, _LONGEST_SHIFT)
         self._logits.add_(change - shift).clamp_(-_LOGIT_RANGE, _LOGIT_RANGE)
+
+    def _gradients(self, by_coarse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """By the logits (N, D): of the reward and of being binary, both with the area held, and of the area."""
+        by_area = self._here.area_by_coarse
+        found = self._here.gradients(by_coarse, by_area * self._towards_binary(), by_area)
+        # In units of a typical parameter's share of the area, so that the binary weight depends on no size.
+        share = found[2].mean(1, keepdim=True)
+        slope = self.parameters * (1 - self.parameters)
+        reward, binary, area = found[0] * slope, found[1] * slope / share, found[2] * slope
+        total = _positive_sum(area)
+        # The part along which the area stays: the implicit gradient of fit_area.
+        reward, binary = (g - area * (g.sum(1, keepdim=True) / total) for g in (reward, binary))
+        return reward, binary, area
 
     def _towards_binary(self) -> Tensor:
         """Minus half the derivative of equation 4's area loss by the coarse values (B, G), each weighing one.
@@ -283,6 +288,11 @@ class _Ascent:
     def _rate(self, progress: float) -> float:
         first, last = self._solver.learning_rate, self._solver.final_learning_rate
         return float(first * (last / first) ** progress)
+
+
+def _positive_sum(gradient: Tensor) -> Tensor:
+    """Sums (N, 1) to divide by."""
+    return gradient.sum(1, keepdim=True).clamp(min=1e-30)
 
 
 @dataclass(frozen=True)
