@@ -17,6 +17,9 @@ def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
     """The modules that a forward function is, is bound to, or refers to from its closure or globals."""
     if isinstance(forward_func, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return [forward_func.module]  # whose mode counts: the wrapper's own says nothing
+    compiled = getattr(forward_func, "_orig_mod", None)
+    if isinstance(compiled, nn.Module):
+        return [compiled]
     if isinstance(forward_func, nn.Module):
         return [forward_func]
     if isinstance(forward_func, functools.partial):

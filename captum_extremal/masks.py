@@ -169,8 +169,9 @@ class SmoothMask:
         if self.sigma is not None:
             return float(self.sigma)
         sigma = _SIGMA * min(shape) / REFERENCE_SIDE
-        dot = _dot_area(sigma, shape)
-        return float(sigma * min(1.0, (area / dot) ** (1 / len(shape))))
+        shrunk = sigma * min(1.0, (area / _dot_area(sigma, shape)) ** (1 / len(shape)))
+        # No smaller than reaches across a cell of the lattice, or there would be gaps between the disks.
+        return float(max(shrunk, math.sqrt(len(shape)) * self.step_for(shape) / _SUPPORT))
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:
         """One lattice cell as a fraction of the input: no mask is smaller."""

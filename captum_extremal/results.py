@@ -179,7 +179,10 @@ _TENSORS = tuple(field.name for field in fields(ExtremalMasks) if field.name not
 
 def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a file says of itself, and the arrays in it."""
-    with cast(Any, np.load(file, allow_pickle=False)) as archive:
+    archive = cast(Any, np.load(file, allow_pickle=False))
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError("it holds one array only")
+    with archive:
         about = json.loads(str(archive["about"]))
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']}, this version reads {_FORMAT}")
