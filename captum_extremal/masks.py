@@ -28,6 +28,7 @@ from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from captum_extremal._checks import check_number
@@ -40,6 +41,7 @@ _SIGMA = 21.0  # px at 224
 _SUPPORT = 2.4  # in sigmas: the kernel is below 1e-3 there
 _NODES_PER_SIGMA = {1: 6, 2: 6, 3: 4}
 _MIN_SIDE = 8
+_MEAN_POOL: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def kernel(distance: Tensor, sigma: float) -> Tensor:
@@ -110,6 +112,9 @@ class BoundMask(Protocol):
 
     def linearised(self, p: Tensor) -> Linearised:
         """The mask's coarse values of parameters (B, D), its area, and their derivatives, without autograd."""
+
+    def spread(self, gradient: Tensor) -> Tensor:
+        """A gradient (B, D) of which each parameter's neighbours have got their share."""
 
 
 @runtime_checkable
@@ -324,6 +329,18 @@ class BoundSmoothMask:
         """The node values of parameters (B, D) and all that a solver's step asks of them, without autograd."""
         coarse, pullback = _smax(p, self._smax)
         return Linearised(coarse, self.area(coarse), self._area_by_node, pullback)
+
+    def spread(self, gradient: Tensor) -> Tensor:
+        """A gradient (B, D) plus its mean over the neighbouring lattice points, two away in each direction.
+
+        The sensitivity filter of topology optimisation: it takes the checkerboard out of the gradient, and lets a mask
+        grow where it is before it springs up somewhere else.
+        """
+        pool = _MEAN_POOL[len(self.shape)]
+        near = gradient.view(-1, 1, *self.lattice_shape)
+        for _ in range(2):
+            near = pool(near, 3, stride=1, padding=1, count_include_pad=False)
+        return gradient + near.view_as(gradient)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ _LONGEST_SHIFT = 4.0  # of the threshold in one step, in logits: where nothing i
 _START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
 _LOGIT_RANGE = 8.0  # parameters stay this close to the threshold, in logits, so that none is lost for good
 _MEAN_SQUARE_MEMORY = 0.9
+_PARAMETER_EPS = 1e-4  # parameters of exactly 0 or 1 would have no finite logit
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class PathSolver:
     is normalised by its running mean square, so that the learning rate knows nothing of the model's scale; then they
     are shifted to the area of the next step, and the gradient knows of that shift, as in
     :func:`~captum_extremal.area.fit_area`.
+
+    At the end every area tries the masks of its neighbours, widened or tightened to it.
 
     A game that only removes ("delete") sees little gradient where nearly everything is removed, so its path is walked
     back as well, from the smallest area up to the largest, and the better masks of the two legs are kept.
@@ -135,7 +138,10 @@ class PathSolver:
 
     def solve(self, search: Search) -> list[Parameters]:
         """Walk the path, and keep for each image and area the best parameters that were seen there."""
-        return _Walk(self, search).run()
+        records = _Walk(self, search).run()
+        with torch.no_grad():
+            _exchange(search, records, self.precision)
+        return [record.parameters for record in records]
 
 
 def area_schedule(areas: tuple[float, ...], steps: int, legs: int, start: float) -> list[tuple[float, int | None]]:
@@ -176,6 +182,24 @@ def _better(one: _Record, other: _Record) -> _Record:
     return _Record(parameters, torch.where(wins, other.reward, one.reward))
 
 
+def _exchange(search: Search, records: list[_Record], precision: torch.dtype | None) -> None:
+    """Let each area try the masks of its neighbours, widened from the smaller one, then tightened from the larger one.
+
+    A walk that passed an area on a bad stretch has often found better just before or after it. A try costs a forward
+    pass of each image, and whole chains of areas can follow one good mask.
+    """
+    upwards = range(1, len(records))
+    for index, neighbour in [*((j, j - 1) for j in upwards), *((j - 1, j) for j in reversed(upwards))]:
+        area, bounds = search.areas[index], search.bounds[index]
+        parameters = tuple(
+            fit_area(torch.logit(p, eps=_PARAMETER_EPS), min(area, fit_limit(bound)), bound)[0]
+            for p, bound in zip(records[neighbour].parameters, bounds)
+        )
+        masks = tuple(bound(p) for p, bound in zip(parameters, bounds))
+        reward = search.reward(masks, precision=precision)[0]
+        records[index] = _better(records[index], _Record(parameters, reward))
+
+
 class _Walk:
     """One walk along the path, for all images at once."""
 
@@ -185,7 +209,7 @@ class _Walk:
         self._ascents = [_Ascent(solver, bound, search.images) for bound in search.bounds[0]]
         self._precision = solver.precision
 
-    def run(self) -> list[Parameters]:
+    def run(self) -> list[_Record]:
         best: dict[int, _Record] = {}
         goals = [area for area, _ in self._schedule]
         for step, (area, index) in enumerate(self._schedule):
@@ -193,7 +217,7 @@ class _Walk:
             self._search.report(step, record.reward.new_tensor([area]), record.reward[None])
             if index is not None:
                 best[index] = _better(best.get(index, record), record)
-        return [best[index].parameters for index in range(len(self._search.areas))]
+        return [best[index] for index in range(len(self._search.areas))]
 
     def _step(self, area: float, following: list[float], progress: float) -> _Record:
         """The parameters at this area and their rewards, and the step that follows from the gradient."""
@@ -230,13 +254,14 @@ class _Ascent:
         self._velocity = torch.zeros_like(self._logits)
         self._square = self._logits.new_zeros(images, 1)
         self._steps = 0
-        self._bound: BoundMask | None = None
+        self._bound = bound
+        self._met = False
         self.parameters = self._logits
 
     def coarse_at(self, area: float, bound: BoundMask) -> Tensor:
         """The masks' coarse values, as a leaf of the graph; on a new bound the area is met anew."""
-        if bound is not self._bound:
-            self._bound = bound
+        if bound is not self._bound or not self._met:
+            self._bound, self._met = bound, True
             with torch.no_grad():
                 self._logits -= fit_area(self._logits, area, bound)[1][:, None]
         self.parameters = torch.sigmoid(self._logits)
@@ -266,6 +291,7 @@ class _Ascent:
         reward, binary, area = found[0] * slope, found[1] * slope / share, found[2] * slope
         total = _positive_sum(area)
         # The part along which the area stays: the implicit gradient of fit_area.
+        reward = self._bound.spread(reward)
         reward, binary = (g - area * (g.sum(1, keepdim=True) / total) for g in (reward, binary))
         return reward, binary, area
 
