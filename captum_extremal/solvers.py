@@ -291,9 +291,8 @@ class _Ascent:
         reward, binary, area = found[0] * slope, found[1] * slope / share, found[2] * slope
         total = _positive_sum(area)
         # The part along which the area stays: the implicit gradient of fit_area.
-        reward = self._bound.spread(reward)
         reward, binary = (g - area * (g.sum(1, keepdim=True) / total) for g in (reward, binary))
-        return reward, binary, area
+        return self._bound.spread(reward), binary, area
 
     def _towards_binary(self) -> Tensor:
         """Minus half the derivative of equation 4's area loss by the coarse values (B, G), each weighing one.

@@ -349,3 +349,20 @@ def test_settings_are_frozen_values() -> None:
     assert hash(family) == hash(SmoothMask(step=2.0))
     with pytest.raises(dataclasses.FrozenInstanceError):
         family.step = 3.0
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 31), (16, 12, 17)], ids=shape_id)
+def test_spread_adds_the_mean_of_the_neighbourhood(shape: tuple[int, ...]) -> None:
+    bound = bind(shape)
+    flat = torch.ones(2, bound.parameters, dtype=torch.float64)
+    torch.testing.assert_close(bound.spread(flat), 2 * flat)
+    spike = torch.zeros(bound.lattice_shape, dtype=torch.float64)
+    centre = tuple(side // 2 for side in bound.lattice_shape)
+    spike[centre] = 1
+    spread = bound.spread(spike.view(1, -1)).view(bound.lattice_shape)
+    # Twice a mean of three a side: 3/9 at the spike itself, on each axis.
+    assert float(spread[centre]) == pytest.approx(1 + (1 / 3) ** len(shape))
+    near = torch.stack(torch.meshgrid(*(torch.arange(s) for s in bound.lattice_shape), indexing="ij"))
+    away = (near - torch.tensor(centre).view(-1, *[1] * len(shape))).abs().amax(0)
+    assert bool((spread[away > 2] == 0).all())
+    assert bool((spread[away <= 2] > 0).all())
