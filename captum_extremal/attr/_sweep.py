@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import captum
@@ -114,5 +114,12 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "captum": str(captum.__version__),
-        "captum_extremal": version("captum-extremal"),
+        "captum_extremal": _own_version(),
     }
+
+
+def _own_version() -> str:
+    try:
+        return version("captum-extremal")
+    except PackageNotFoundError:  # run from a checkout
+        return "not installed"
