@@ -107,14 +107,18 @@ _LOGIT_EPS = 1e-4  # parameters of exactly 0 or 1 would have no finite logit
 _MARGIN = 0.02  # so far below the family's largest area the shift is well conditioned
 
 
+def at_area(p: Tensor, area: float, bound: BoundMask) -> Tensor:
+    """Parameters (B, D) whose masks have the area, or the largest that is fitted: those of p (B, D), shifted."""
+    return fit_area(torch.logit(p, eps=_LOGIT_EPS), min(area, fit_limit(bound)), bound)[0]
+
+
 def mask_of_area(p: Tensor, area: float, bound: BoundMask) -> Tensor:
     """The masks (B, 1, *S) that are nearest to those of the parameters p (B, D) and have exactly the area.
 
     The family's largest mask keeps a little less than everything, because its smooth maximum stays below 1. Areas
     near 1 are met by lifting a mask towards all ones, which area 1 reaches exactly.
     """
-    fitted, _ = fit_area(torch.logit(p, eps=_LOGIT_EPS), min(area, fit_limit(bound)), bound)
-    coarse = bound.coarse(fitted)
+    coarse = bound.coarse(at_area(p, area, bound))
     mask = bound.expand(coarse)
     if area <= fit_limit(bound):
         return mask

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_choice, check_count, check_number
-from captum_extremal.area import area_loss, fit_area, fit_limit
+from captum_extremal.area import area_loss, at_area, fit_area, fit_limit
 from captum_extremal.games import Game
 from captum_extremal.masks import BoundMask
 
@@ -73,7 +73,6 @@ _LONGEST_SHIFT = 4.0  # of the threshold in one step, in logits: where nothing i
 _START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
 _LOGIT_RANGE = 8.0  # parameters stay this close to the threshold, in logits, so that none is lost for good
 _MEAN_SQUARE_MEMORY = 0.9
-_PARAMETER_EPS = 1e-4  # parameters of exactly 0 or 1 would have no finite logit
 
 
 @dataclass(frozen=True)
@@ -191,10 +190,7 @@ def _exchange(search: Search, records: list[_Record], precision: torch.dtype | N
     upwards = range(1, len(records))
     for index, neighbour in [*((j, j - 1) for j in upwards), *((j - 1, j) for j in reversed(upwards))]:
         area, bounds = search.areas[index], search.bounds[index]
-        parameters = tuple(
-            fit_area(torch.logit(p, eps=_PARAMETER_EPS), min(area, fit_limit(bound)), bound)[0]
-            for p, bound in zip(records[neighbour].parameters, bounds)
-        )
+        parameters = tuple(at_area(p, area, bound) for p, bound in zip(records[neighbour].parameters, bounds))
         masks = tuple(bound(p) for p, bound in zip(parameters, bounds))
         reward = search.reward(masks, precision=precision)[0]
         records[index] = _better(records[index], _Record(parameters, reward))
