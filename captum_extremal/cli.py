@@ -313,6 +313,9 @@ def _explain(options: argparse.Namespace) -> int:
         _say(f"{_PROGRAM}: interrupted; what was found so far is in {folder.resolve()}")
         return _INTERRUPTED
     run.summary.write(complete=True)
+    if not run.summary.rows:
+        _say(f"{_PROGRAM}: no photo could be explained; see {folder.resolve() / _SUMMARY}")
+        return _FAILED
     print(f"Written to {folder.resolve()}, a folder for each photo:")
     files = {f"CLASS-{kind}.png": text for kind, text in _FIGURES.items()}
     _print_files(files | {"CLASS.npz": _MASKS_FILE, f"../{_SUMMARY}": "all numbers"})

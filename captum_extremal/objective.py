@@ -145,7 +145,7 @@ class Objective:
         """The one forward of the unperturbed inputs, after which nothing is checked any more."""
         leaves = tuple(x.detach().requires_grad_() for x in self._inputs)
         with torch.enable_grad(), self._precision.forward():
-            output = run_forward(self._forward_func, leaves, None, self._arguments)
+            output = self._first_output(leaves)
             score = _select_checked(output, self._target, self.images)
             # The parameters alone can make a score require gradients: ask for the inputs' own.
             depends = score.requires_grad and torch.autograd.grad(score.sum(), leaves, allow_unused=True)
@@ -160,6 +160,18 @@ class Objective:
                 f"forward_func's output for the unperturbed inputs must be finite, got scores {score.tolist()}"
             )
         return score.to(torch.promote_types(score.dtype, torch.float32))
+
+    def _first_output(self, inputs: tuple[Tensor, ...]) -> Any:
+        try:
+            return run_forward(self._forward_func, inputs, None, self._arguments)
+        except RuntimeError as error:
+            shape = tuple(inputs[0].shape)
+            if len(shape) != 3:
+                raise
+            raise ValueError(
+                f"inputs of shape {shape} are {shape[0]} signals of {shape[1]} channels, which forward_func refuses; "
+                f"one image needs a batch dimension, x[None]: {error}"
+            ) from error
 
 
 def _mean_over_positions(scores: Tensor) -> Tensor:
@@ -185,7 +197,7 @@ def _select_checked(output: Any, target: TargetType, images: int) -> Tensor:
         if output.dim() > 1 and output.shape[1] != 1:
             raise ValueError(
                 "target None needs one score for each example, got an output of shape "
-                f"{tuple(output.shape)}: give a target"
+                f"{tuple(output.shape)}: give target=... (by keyword: the second argument is baselines)"
             )
         return output
     try:

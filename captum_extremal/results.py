@@ -23,7 +23,7 @@ _SALIENCY_BLUR = 0.09  # of the shorter side (section 4.2)
 _FORMAT = 1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExtremalMasks:
     """Extremal masks of N images at A areas, with their scores.
 
@@ -51,6 +51,12 @@ class ExtremalMasks:
     threshold: Tensor
     sigma: Tensor
     settings: dict[str, Any]
+
+    def __repr__(self) -> str:
+        masks = self.masks if isinstance(self.masks, tuple) else (self.masks,)
+        shapes = ", ".join(str(tuple(mask.shape)) for mask in masks)
+        areas, optimal = ([round(value, 4) for value in t.tolist()] for t in (self.areas, self.optimal_area))
+        return f"ExtremalMasks(masks={shapes}, areas={areas}, optimal_area={optimal})"
 
     @property
     def reached(self) -> Tensor:

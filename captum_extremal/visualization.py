@@ -146,7 +146,7 @@ def show_sweep(
         _draw_masked(pictures[k + 1], view, k, outline=k == best)
         _box_title(pictures[k + 1], _percent(area), boxed=k == best)
         _draw_bar(bars[k + 1], fractions[k], _BLUE if k != best else _MARK, first=False)
-    figure.supxlabel(f"bars: {meaning}{_boxed_text(view.found)}", fontsize=_SMALL, color=_INK)
+    figure.supxlabel(f"bars, up to {SATURATION:g}: {meaning}{_boxed_text(view.found)}", fontsize=_SMALL, color=_INK)
     return figure
 
 

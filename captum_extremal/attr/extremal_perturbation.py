@@ -110,7 +110,8 @@ class ExtremalPerturbation(PerturbationAttribution):
                 of the scores of the inputs and of the fully perturbed inputs.
             reduce: "extremal" for m_a*, in [0, 1], or "sum" for the pointing map of section 4.2.
             perturbations_per_eval: how many perturbed copies of each input go through the model at once; None for all
-                (one on the path, two for "hybrid", one an area for "penalty"). It changes nothing but the memory.
+                (one on the path, two for "hybrid", one an area for "penalty"). It changes the memory, and the result by
+                rounding alone, which a search in float32 can amplify.
             callback: called after each step with its number, the areas (R,) and the game's values there (N, R).
             show_progress: draw a progress bar.
 
