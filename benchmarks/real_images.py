@@ -132,7 +132,7 @@ def draw(out: Path, photograph: Path, found: ExtremalMasks) -> None:
 def summary(rows: list[dict[str, Any]]) -> str:
     lines = [
         "| game | photographs | a* reached | median a* | worst area error | binariness | monotone below a* "
-        "| ... of those with two areas there | seconds a photograph |",
+        "| ... of those with two areas there | median seconds a photograph |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [summary_row(game, [row for row in rows if row["game"] == game]) for game in GAMES]
