@@ -107,9 +107,12 @@ _LOGIT_EPS = 1e-4  # parameters of exactly 0 or 1 would have no finite logit
 _MARGIN = 0.02  # so far below the family's largest area the shift is well conditioned
 
 
-def at_area(p: Tensor, area: float, bound: BoundMask) -> Tensor:
-    """Parameters (B, D) whose masks have the area, or the largest that is fitted: those of p (B, D), shifted."""
-    return fit_area(torch.logit(p, eps=_LOGIT_EPS), min(area, fit_limit(bound)), bound)[0]
+def at_area(p: Tensor, area: float, bound: BoundMask, sharpness: float = 1.0) -> Tensor:
+    """Parameters (B, D) whose masks have the area, or the largest that is fitted: those of p (B, D), shifted.
+
+    A sharpness above 1 multiplies the logits first, which moves the parameters towards 0 and 1.
+    """
+    return fit_area(sharpness * torch.logit(p, eps=_LOGIT_EPS), min(area, fit_limit(bound)), bound)[0]
 
 
 def mask_of_area(p: Tensor, area: float, bound: BoundMask) -> Tensor:

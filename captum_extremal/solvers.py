@@ -73,6 +73,7 @@ _LONGEST_SHIFT = 4.0  # of the threshold in one step, in logits: where nothing i
 _START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
 _LOGIT_RANGE = 8.0  # parameters stay this close to the threshold, in logits, so that none is lost for good
 _MEAN_SQUARE_MEMORY = 0.9
+_SHARPNESS = (2.0, 4.0)  # of the variants tried at the end
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class PathSolver:
     are shifted to the area of the next step, and the gradient knows of that shift, as in
     :func:`~captum_extremal.area.fit_area`.
 
-    At the end every area tries the masks of its neighbours, widened or tightened to it.
+    At the end every area tries sharper versions of its mask, and its neighbours' masks widened or tightened to it.
 
     A game that only removes ("delete") sees little gradient where nearly everything is removed, so its path is walked
     back as well, from the smallest area up to the largest, and the better masks of the two legs are kept.
@@ -139,7 +140,7 @@ class PathSolver:
         """Walk the path, and keep for each image and area the best parameters that were seen there."""
         records = _Walk(self, search).run()
         with torch.no_grad():
-            _exchange(search, records, self.precision)
+            _try_variants(search, records, self.precision)
         return [record.parameters for record in records]
 
 
@@ -181,16 +182,20 @@ def _better(one: _Record, other: _Record) -> _Record:
     return _Record(parameters, torch.where(wins, other.reward, one.reward))
 
 
-def _exchange(search: Search, records: list[_Record], precision: torch.dtype | None) -> None:
-    """Let each area try the masks of its neighbours, widened from the smaller one, then tightened from the larger one.
+def _try_variants(search: Search, records: list[_Record], precision: torch.dtype | None) -> None:
+    """Let each area try sharper versions of its mask, and its neighbours' masks, at a forward pass of each image a try.
 
-    A walk that passed an area on a bad stretch has often found better just before or after it. A try costs a forward
-    pass of each image, and whole chains of areas can follow one good mask.
+    A walk that passed an area on a bad stretch has often found better just before or after it: the smaller area's mask
+    is widened, then the larger one's tightened, so that whole chains of areas can follow one good mask.
     """
-    upwards = range(1, len(records))
-    for index, neighbour in [*((j, j - 1) for j in upwards), *((j - 1, j) for j in reversed(upwards))]:
+    areas = range(len(records))
+    tries = [(index, index, sharpness) for index in areas for sharpness in _SHARPNESS]
+    tries += [(index, index - 1, 1.0) for index in areas[1:]]
+    tries += [(index, index + 1, 1.0) for index in reversed(areas[:-1])]
+    for index, source, sharpness in tries:
         area, bounds = search.areas[index], search.bounds[index]
-        parameters = tuple(at_area(p, area, bound) for p, bound in zip(records[neighbour].parameters, bounds))
+        given = records[source].parameters
+        parameters = tuple(at_area(p, area, bound, sharpness) for p, bound in zip(given, bounds))
         masks = tuple(bound(p) for p, bound in zip(parameters, bounds))
         reward = search.reward(masks, precision=precision)[0]
         records[index] = _better(records[index], _Record(parameters, reward))

@@ -229,7 +229,7 @@ def test_presets_are_the_papers_and_the_released_codes() -> None:
     [
         (PenaltySolver(steps=4), [True, False, True, False]),
         (PenaltySolver(steps=4, flip=False), [False] * 4),
-        (PathSolver(steps=4), [False] * 4),
+        (PathSolver(steps=4), [False] * 6),  # two variants at the end
     ],
     ids=["flip", "no flip", "path"],
 )

@@ -3,6 +3,7 @@
 Nothing is written: the notebooks are kept without outputs.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from nbclient import NotebookClient
 def main() -> int:
     """Run the notebooks named on the command line, or all of them, and say how long each took."""
     here = Path(__file__).parent
+    # The notebooks' tensors are small: on a busy machine, threads would mostly wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     paths = [Path(name) for name in sys.argv[1:]] or sorted(here.glob("*.ipynb"))
     for path in paths:
         started = time.perf_counter()
