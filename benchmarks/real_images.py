@@ -2,37 +2,32 @@
 
     python benchmarks/real_images.py --data FOLDER [--out FOLDER] [--figures 10] [--images 44] [--precision bfloat16]
 
-FOLDER holds ``models/squeezenet1_0_imagenet_fp16.pth`` and ``images/NNNN_name.jpg``, NNNN being the class. A row a
-photograph and game is appended to ``rows.jsonl``; a run that was stopped goes on where it stopped. The summary is
-printed as Markdown, the way it stands in README.md beside this file.
+A row a photograph and game is appended to ``rows.jsonl``; a run that was stopped goes on where it stopped. The summary
+is printed as Markdown, the way it stands in README.md beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
-from torchvision import models
-from torchvision.transforms import v2
+from photographs import add_data_option, normalised, rgb, squeezenet, target_of
 
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver
 from captum_extremal.visualization import show_curves, show_mask, show_order, show_sweep
 
 GAMES = ("preserve", "delete", "hybrid")
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def main() -> int:
     options = parse()
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    model = squeezenet(options.data)
+    model = squeezenet(options.data).to(memory_format=torch.channels_last)
     photographs = sorted((options.data / "images").glob("*.jpg"))[: options.images]
     rows = read_rows(options.out / "rows.jsonl")
     with open(options.out / "rows.jsonl", "w") as file:
@@ -56,8 +51,7 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = os.environ.get("CAPTUM_EXTREMAL_DATA", "../shared")
-    parser.add_argument("--data", type=Path, default=Path(default))
+    add_data_option(parser)
     parser.add_argument("--out", type=Path, default=Path("real-images"))
     parser.add_argument("--figures", type=int, default=10, help="photographs to draw")
     parser.add_argument("--images", type=int, default=None, help="how many photographs, from the first")
@@ -68,25 +62,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def squeezenet(data: Path) -> torch.nn.Module:
-    model = models.squeezenet1_0(weights=None)
-    state = torch.load(data / "models" / "squeezenet1_0_imagenet_fp16.pth", weights_only=True)
-    model.load_state_dict({name: value.float() for name, value in state.items()})
-    return model.eval().to(memory_format=torch.channels_last)
-
-
 def explain(model: torch.nn.Module, photograph: Path, game: str, solver: PathSolver) -> ExtremalMasks:
-    target = int(photograph.name.split("_")[0])
-    x = v2.functional.normalize(rgb(photograph), MEAN, STD)[None]
-    x = x.to(memory_format=torch.channels_last)
-    return ExtremalPerturbation(model).extremal_masks(x, target=target, game=game, solver=solver)
-
-
-def rgb(photograph: Path) -> torch.Tensor:
-    """The photograph (3, 224, 224) in [0, 1], resized to 256 on its shorter side and cropped at its centre."""
-    image = ImageOps.exif_transpose(Image.open(photograph)).convert("RGB")
-    resize = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224), v2.PILToTensor()])
-    return resize(image).float() / 255
+    x = normalised(photograph).to(memory_format=torch.channels_last)
+    return ExtremalPerturbation(model).extremal_masks(x, target=target_of(photograph), game=game, solver=solver)
 
 
 def as_row(photograph: Path, game: str, found: ExtremalMasks) -> dict[str, Any]:
