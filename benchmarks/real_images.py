@@ -9,13 +9,12 @@ is printed as Markdown, the way it stands in README.md beside this file.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from photographs import add_data_option, normalised, rgb, squeezenet, target_of
+from rows import Row, completed
 
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver
 from captum_extremal.visualization import show_curves, show_mask, show_order, show_sweep
@@ -29,23 +28,18 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     model = squeezenet(options.data).to(memory_format=torch.channels_last)
     photographs = sorted((options.data / "images").glob("*.jpg"))[: options.images]
-    rows = read_rows(options.out / "rows.jsonl")
-    with open(options.out / "rows.jsonl", "w") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-        file.flush()
-        for game in GAMES:
-            for number, photograph in enumerate(photographs):
-                if (photograph.name, game) in {(row["photograph"], row["game"]) for row in rows}:
-                    continue
-                found = explain(model, photograph, game, PathSolver(precision=options.precision))
-                rows.append(as_row(photograph, game, found))
-                file.write(json.dumps(rows[-1]) + "\n")
-                file.flush()
-                if game == "preserve" and number < options.figures:
-                    draw(options.out, photograph, found)
-                print(f"{number + 1}/{len(photographs)} {photograph.stem} {game}", file=sys.stderr)
-    wanted = {photograph.name for photograph in photographs}
-    print(summary([row for row in rows if row["photograph"] in wanted]))
+    drawn = photographs[: options.figures]
+
+    def row(name: str, game: str) -> Row:
+        print(f"{game} {name}", file=sys.stderr)
+        photograph = options.data / "images" / name
+        found = explain(model, photograph, game, PathSolver(precision=options.precision))
+        if game == "preserve" and photograph in drawn:
+            draw(options.out, photograph, found)
+        return as_row(photograph, game, found)
+
+    keys = [(photograph.name, game) for game in GAMES for photograph in photographs]
+    print(summary(completed(options.out / "rows.jsonl", keys, row)))
     return 0
 
 
@@ -67,7 +61,7 @@ def explain(model: torch.nn.Module, photograph: Path, game: str, solver: PathSol
     return ExtremalPerturbation(model).extremal_masks(x, target=target_of(photograph), game=game, solver=solver)
 
 
-def as_row(photograph: Path, game: str, found: ExtremalMasks) -> dict[str, Any]:
+def as_row(photograph: Path, game: str, found: ExtremalMasks) -> Row:
     assert isinstance(found.masks, torch.Tensor)
     assert isinstance(found.binariness, torch.Tensor)
     area = float(found.optimal_area)
@@ -89,17 +83,6 @@ def as_row(photograph: Path, game: str, found: ExtremalMasks) -> dict[str, Any]:
     }
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of an earlier run; a last line that was cut off is dropped."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
-
-
 def draw(out: Path, photograph: Path, found: ExtremalMasks) -> None:
     image = rgb(photograph)[None]
     figures = {"mask": show_mask(found, image), "sweep": show_sweep(found, image), "order": show_order(found, image)}
@@ -107,7 +90,7 @@ def draw(out: Path, photograph: Path, found: ExtremalMasks) -> None:
         figure.savefig(out / f"{photograph.stem}_{name}.png", dpi=100)
 
 
-def summary(rows: list[dict[str, Any]]) -> str:
+def summary(rows: list[Row]) -> str:
     lines = [
         "| game | photographs | a* reached | median a* | worst area error | binariness | monotone below a* "
         "| ... of those with two areas there | median seconds a photograph |",
@@ -126,7 +109,7 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def summary_row(game: str, rows: list[dict[str, Any]]) -> str:
+def summary_row(game: str, rows: list[Row]) -> str:
     reached = [row["optimal_area"] for row in rows if row["optimal_area"] is not None]
     errors = [abs(m - a) for row in rows for m, a in zip(row["measured"], row["areas"])]
     binariness = torch.tensor([row["binariness"] for row in rows]).mean()

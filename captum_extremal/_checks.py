@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from numbers import Integral, Real
 
@@ -36,6 +37,21 @@ def check_count(name: str, value: object, *, at_least: int | None = 1) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
     if at_least is not None and value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {value!r}")
+
+
+def check_callable(name: str, value: object, *arguments: str) -> None:
+    """Raise TypeError unless ``value`` can be called with these positional arguments, as far as its signature tells."""
+    rule = f"{name} must be callable as ({', '.join(arguments)})"
+    if not callable(value):
+        raise TypeError(f"{rule}, got {value!r}")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # some that are written in C have none
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise TypeError(f"{rule}, got {value!r} with the signature {signature}: {error}") from error
 
 
 def check_choice(name: str, value: object, choices: object) -> None:

@@ -5,7 +5,7 @@ torchvision's classifiers. Both write figures, the masks and a summary to a fold
 
 Exit status: 0; 1 where something could not be read, fetched or written; 2 for a wrong argument; 130 after Ctrl-C.
 
-Shapes: T targets of one photograph, H rows and W columns of pixels.
+Shapes: T targets of one photograph, K classes, H rows and W columns of pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import struct
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from http.client import HTTPException
@@ -49,6 +49,9 @@ _AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # ExtremalPerturbation's, known here w
 _STEPS = 150  # PathSolver's
 _TOP = "top1"
 _MOST_CANDIDATES = 12
+_LONG = 3  # longer side : shorter side; what is longer is made smaller, to as many pixels as this has
+_TOO_LONG = 48  # makes the shorter side a quarter of the weights' own, the least that every classifier takes
+_BLUR = 20.0  # BlurPyramid's, px at 224
 _FIGURES = {
     "mask": "the image, and only what the mask of the smallest sufficient area a* keeps of it",
     "sweep": "the masks of all areas; bars: the score as a fraction of the whole image's",
@@ -106,10 +109,13 @@ def _one_line(error: object, limit: int = 400) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from captum_extremal.attr._sweep import own_version
+
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
         description="Extremal perturbations: which smallest part of an image is enough for a network's output.",
     )
+    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {own_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_explain(commands)
@@ -133,6 +139,9 @@ def _add_explain(commands: Any) -> None:
         help="explain photographs with one of torchvision's classifiers",
         description="Explain photographs with one of torchvision's classifiers. Write the photographs first, "
         "then the options.",
+        epilog="The shorter side of a photograph is resized to what the weights' transforms say, and it is cropped "
+        f"only if the model refuses it whole. A photograph longer than {_LONG}:1 is made smaller, to the pixels that "
+        f"one of {_LONG}:1 would have, and one longer than {_TOO_LONG}:1 is refused.",
     )
     add = explain.add_argument
     add("photos", nargs="+", metavar="PHOTO", help="image files of any kind that Pillow reads")
@@ -141,8 +150,9 @@ def _add_explain(commands: Any) -> None:
         "--weights",
         metavar="DEFAULT|FILE",
         default="DEFAULT",
-        help="torchvision's, downloaded once, or a file with a state dict (%(default)s)",
+        help="torchvision's, downloaded once, or a file with a state dict, of any number of classes (%(default)s)",
     )
+    add("--classes", metavar="FILE", help="a text file with the name of each class, one a line (those of the weights)")
     add(
         "--target",
         metavar="INDEX|NAME|top1",
@@ -165,6 +175,15 @@ def _add_explain(commands: Any) -> None:
         help="keep the score with little, lose it by removing little, or both (%(default)s)",
     )
     add("--perturbation", choices=("blur", "fade"), default="blur", help="what hides pixels (%(default)s)")
+    add(
+        "--score-threshold",
+        type=_fraction,
+        default=1.0,
+        metavar="FRACTION",
+        help="what is enough for a*: how much of the way from the score of the image with all of it hidden, 0, to the "
+        "score of the whole image, 1 (with --game delete, of the way back); 0.9 asks for a little less, so that a* is "
+        "smaller (%(default)g)",
+    )
     add("--steps", type=_positive, default=_STEPS, help="passes of a photograph through the model (%(default)s)")
     add("--device", default="auto", help='"cpu", "cuda", "cuda:1", ... (auto: the first GPU, else the CPU)')
     add("--out", metavar="DIR", default="captum-extremal-explain", help="folder to write to (%(default)s)")
@@ -186,6 +205,16 @@ def _integer(text: str, least: int) -> int:
         value = least - 1
     if value < least:
         raise argparse.ArgumentTypeError(f"must be an integer of at least {least}, got {text!r}")
+    return value
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a fraction above 0 and at most 1, such as 0.9, got {text!r}")
     return value
 
 
@@ -289,20 +318,32 @@ def _print_files(files: dict[str, str]) -> None:
 
 def _explain(options: argparse.Namespace) -> int:
     areas = _checked_areas(options.areas)
-    classifier = _loaded_classifier(options.model, options.weights, _checked_device(options.device))
+    device = _checked_device(options.device)
+    classifier = _loaded_classifier(options.model, options.weights, options.classes, device)
     targets = [classifier.index_of(text) for text in options.target or [_TOP]]
     folder = _made_folder(options.out)
     asked = {
         "model": classifier.name,
         "weights": classifier.weights,
+        "classes": len(classifier.categories),
         "device": str(classifier.device),
         "areas": list(areas),
         "game": options.game,
         "perturbation": options.perturbation,
+        "score_threshold": options.score_threshold,
         "steps": options.steps,
         "photos": len(options.photos),
     }
-    run = _Run(classifier, targets, areas, options.game, options.perturbation, options.steps, _Summary(folder, asked))
+    run = _Run(
+        classifier=classifier,
+        targets=targets,
+        areas=areas,
+        game=options.game,
+        perturbation=options.perturbation,
+        score_threshold=options.score_threshold,
+        steps=options.steps,
+        summary=_Summary(folder, asked),
+    )
     run.summary.write()
     try:
         for number, photo in enumerate(options.photos, 1):
@@ -310,16 +351,30 @@ def _explain(options: argparse.Namespace) -> int:
             run.explain(photo)
     except KeyboardInterrupt:
         run.summary.write()
-        _say(f"{_PROGRAM}: interrupted; what was found so far is in {folder.resolve()}")
+        found = f"what was found so far is in {folder.resolve()}" if run.summary.rows else "nothing was found so far"
+        _say(f"{_PROGRAM}: interrupted; {found}")
         return _INTERRUPTED
     run.summary.write(complete=True)
     if not run.summary.rows:
-        _say(f"{_PROGRAM}: no photo could be explained; see {folder.resolve() / _SUMMARY}")
+        path = folder.resolve() / _SUMMARY
+        which = f"{path} of an earlier run is kept" if run.summary.older else f"see {path}"
+        _say(f"{_PROGRAM}: no photo could be explained; {which}")
         return _FAILED
     print(f"Written to {folder.resolve()}, a folder for each photo:")
     files = {f"CLASS-{kind}.png": text for kind, text in _FIGURES.items()}
     _print_files(files | {"CLASS.npz": _MASKS_FILE, f"../{_SUMMARY}": "all numbers"})
+    _print_hint(run.summary.rows, options.score_threshold)
     return _FAILED if run.summary.failed else 0
+
+
+def _print_hint(rows: list[dict[str, Any]], fraction: float) -> None:
+    missing = sum(not row["reached"] for row in rows)
+    if missing:
+        print(
+            f"a* is none for {missing} of {len(rows)}: no area is enough, and the figures show the largest. Add larger "
+            "--areas (1, the whole image, is always enough), or ask for less with a --score-threshold below "
+            f"{fraction:g}."
+        )
 
 
 @dataclass
@@ -331,6 +386,7 @@ class _Run:
     areas: tuple[float, ...]
     game: str
     perturbation: str
+    score_threshold: float
     steps: int
     summary: _Summary
     folders: set[str] = field(default_factory=lambda: {_SUMMARY})
@@ -350,13 +406,22 @@ class _Run:
 
     def _rows(self, photo: str) -> list[dict[str, Any]]:
         started = time.perf_counter()
-        picture, logits, cropped = self.classifier.fitted(_read_photo(photo))
+        image = _read_photo(photo)
+        picture, logits, cropped = self.classifier.fitted(image)
         predicted = int(logits.argmax())
         targets = list(dict.fromkeys(predicted if target is None else target for target in self.targets))
-        found = self._found(picture, targets)
+        reduced = not cropped and _length(image) > _LONG
+        found = self._found(picture, targets, self._lengths() if reduced else {})
         seconds = (time.perf_counter() - started) / len(targets)
         probabilities = logits.softmax(0)
-        about = {"photo": photo, "size": list(picture.shape[2:]), "cropped": cropped, "seconds": seconds}
+        about = {
+            "photo": photo,
+            "photo_size": [image.height, image.width],
+            "size": list(picture.shape[2:]),
+            "cropped": cropped,
+            "reduced": reduced,
+            "seconds": seconds,
+        }
         folder = self._folder(photo)
         names = [self.classifier.categories[target] for target in targets]
         files = self._write(found, picture, folder, targets, names)
@@ -369,7 +434,22 @@ class _Run:
             for k, target in enumerate(targets)
         ]
 
-    def _found(self, picture: Tensor, targets: list[int]) -> ExtremalMasks:
+    def _lengths(self) -> dict[str, Any]:
+        """Masks and blur of the lengths in pixels that they have at the weights' own shorter side.
+
+        A photograph that was made smaller would otherwise have finer ones, and more of them: its search would last.
+        """
+        from captum_extremal.masks import REFERENCE_SIDE, SmoothMask
+        from captum_extremal.perturbations import BlurPyramid
+
+        side = self.classifier.shorter_side
+        usual, square = SmoothMask(), (side, side)
+        lengths: dict[str, Any] = {"mask": SmoothMask(usual.step_for(square), usual.sigma_for(square))}
+        if self.perturbation == "blur":
+            lengths["perturbation"] = BlurPyramid(sigma_max=_BLUR * side / REFERENCE_SIDE)
+        return lengths
+
+    def _found(self, picture: Tensor, targets: list[int], lengths: dict[str, Any]) -> ExtremalMasks:
         """The masks of all targets of one photograph, as one batch."""
         from captum_extremal.attr.extremal_perturbation import ExtremalPerturbation
         from captum_extremal.solvers import PathSolver
@@ -380,9 +460,10 @@ class _Run:
                 target=targets,
                 areas=self.areas,
                 game=self.game,
-                perturbation=self.perturbation,
+                score_threshold=_threshold(self.game, self.score_threshold),
                 solver=PathSolver(steps=self.steps),
                 show_progress=sys.stderr.isatty(),
+                **({"perturbation": self.perturbation} | lengths),
             )
         except (ValueError, RuntimeError) as error:
             raise _PhotoError(f"cannot be explained: {error}") from error
@@ -407,13 +488,28 @@ class _Run:
         if len(targets) > 1:
             _write_figure(show_targets(found, images, [_shortened(name) for name in names]), folder / "targets.png")
         return [
-            _write_results(found, images, k, folder, f"{targets[k]:03d}-{_file_name(names[k])}", names[k])
+            _write_results(found, images, k, folder, f"{targets[k]:03d}-{_file_name(names[k])}".rstrip("-"), names[k])
             for k in range(len(targets))
         ]
 
 
+def _threshold(game: str, fraction: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Phi_0 at this part of the way from the game's value where nothing is kept to that where everything is."""
+    from captum_extremal.games import as_game
+
+    reward = as_game(game).reward
+
+    def threshold(clean: Tensor, perturbed: Tensor) -> Tensor:
+        nothing, everything = reward(perturbed, clean), reward(clean, perturbed)
+        # Where hiding raises the score, less than all of the way would be more than everything gives.
+        return everything.minimum(nothing.lerp(everything, fraction))
+
+    return threshold
+
+
 def _row_text(row: dict[str, Any]) -> str:
-    size = "{1} x {0} px".format(*row["size"]) + (", centre crop" if row["cropped"] else "")
+    size = "{1} x {0} px".format(*row["size"])
+    size += ", centre crop" if row["cropped"] else f", smaller as it is longer than {_LONG}:1" if row["reduced"] else ""
     return (
         f"    {row['target']:>4} {_shortened(row['name']):<28}  score {row['clean_score']:>7.2f}"
         f"  probability {row['probability']:>5.2f}  a* {_area_text(row):>6}   {row['seconds']:.1f} s, {size}"
@@ -482,19 +578,29 @@ def _made_folder(path: str | Path) -> Path:
 
 @dataclass
 class _Summary:
-    """summary.json: what was asked for, a row for each target of each photograph, and what failed."""
+    """summary.json: what was asked for, a row for each target of each photograph, and what failed.
+
+    Attributes:
+        older: whether an earlier run left one, which stays until there is a row to replace it with.
+    """
 
     folder: Path
     about: dict[str, Any]
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.older = (self.folder / _SUMMARY).exists()
+
     def write(self, *, complete: bool = False) -> None:
         """Replace the file whole, so that a reader, or an interrupted run, never sees half of one."""
         content = self.about | {"complete": complete, "rows": self.rows, "failed": self.failed}
         partial = self.folder / f"{_SUMMARY}.partial"
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, self.folder / _SUMMARY)
+        if self.older and not self.rows:
+            partial.unlink()  # written all the same: a folder that cannot be written to is told before the search
+        else:
+            os.replace(partial, self.folder / _SUMMARY)
 
 
 def _checked_areas(areas: list[float]) -> tuple[float, ...]:
@@ -566,14 +672,15 @@ class _Classifier:
         """
         import torch
 
-        resized = self._resized(photo)
+        if _length(photo) > _TOO_LONG:
+            raise _PhotoError(f"{photo.width} x {photo.height} px are longer than {_TOO_LONG}:1: crop it first")
         try:
-            whole = self._as_tensor(resized)
+            whole = self._as_tensor(self._resized(photo, _LONG))
             return whole, self._logits(whole), False
         except torch.cuda.OutOfMemoryError as error:
             raise _PhotoError(f"too large for {self.device}: {error}") from error
         except (RuntimeError, ValueError, AssertionError):
-            cropped = self._as_tensor(self._cropped(resized))
+            cropped = self._as_tensor(self._cropped(self._resized(photo, _TOO_LONG)))
         try:
             return cropped, self._logits(cropped), True
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -592,11 +699,21 @@ class _Classifier:
             logits: Tensor = self.model(self.normalised(picture))[0].float().cpu()
         return logits
 
-    def _resized(self, photo: Image) -> Image:
+    @property
+    def shorter_side(self) -> int:
+        """What the weights' transforms resize the shorter side to, in pixels."""
+        return int(min(self.preset.resize_size))
+
+    def _resized(self, photo: Image, longest: float) -> Image:
+        """The photograph with the weights' shorter side; one longer than ``longest`` with the pixels of such a one."""
         from torchvision.transforms import functional
 
+        size, length = self.preset.resize_size, _length(photo)
+        if length > longest:
+            scale = self.shorter_side * math.sqrt(longest / length) / min(photo.size)
+            size = [int(photo.height * scale), int(photo.width * scale)]
         how = {"interpolation": self.preset.interpolation, "antialias": self.preset.antialias}
-        resized: Any = functional.resize(cast(Any, photo), self.preset.resize_size, **how)
+        resized: Any = functional.resize(cast(Any, photo), size, **how)
         return cast("Image", resized)
 
     def _cropped(self, photo: Image) -> Image:
@@ -611,6 +728,10 @@ class _Classifier:
         return functional.pil_to_tensor(photo).unsqueeze(0).to(self.device).float() / 255
 
 
+def _length(photo: Image) -> float:
+    return max(photo.size) / min(photo.size)
+
+
 def _plain(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").split())
 
@@ -621,7 +742,7 @@ def _torchvision_models() -> Any:
     return models
 
 
-def _loaded_classifier(name: str, weights: str, device: torch.device) -> _Classifier:
+def _loaded_classifier(name: str, weights: str, classes: str | None, device: torch.device) -> _Classifier:
     models = _torchvision_models()
     name = name.lower()
     known = models.list_models(module=models)
@@ -631,13 +752,14 @@ def _loaded_classifier(name: str, weights: str, device: torch.device) -> _Classi
         raise _StopError(f"--model: torchvision has no classifier named {name!r}{hint}")
     default = models.get_model_weights(name).DEFAULT
     downloads = weights.upper() == "DEFAULT"
-    model = _downloaded(name, default) if downloads else _from_file(name, weights)
+    own = list(default.meta["categories"])
+    model, count = (_downloaded(name, default), len(own)) if downloads else _from_file(name, weights, len(own))
     return _Classifier(
         name=name,
         weights=str(default) if downloads else weights,
         model=model.eval().requires_grad_(False).to(device),
         preset=default.transforms(),
-        categories=list(default.meta["categories"]),
+        categories=_categories(classes, own, count),
         device=device,
     )
 
@@ -653,19 +775,54 @@ def _downloaded(name: str, weights: Any) -> nn.Module:
     return model
 
 
-def _from_file(name: str, path: str) -> nn.Module:
-    models = _torchvision_models()
+def _categories(path: str | None, own: list[str], count: int) -> list[str]:
+    """The names of the classes: from a file, or the weights' own, or numbers where the model has others."""
+    if path is None:
+        return own if count == len(own) else [f"class {k}" for k in range(count)]
+    try:
+        names = [line.strip() for line in Path(path).read_text(encoding="utf-8").strip().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise _StopError(f"--classes: {path} cannot be read: {error}", _FAILED) from error
+    if len(names) != count:
+        raise _StopError(f"--classes: {path} must name each of {count} classes, one a line, got {len(names)}", _FAILED)
+    return names
+
+
+def _from_file(name: str, path: str, usual: int) -> tuple[nn.Module, int]:
+    """The model with the weights in a file, and how many classes it has: ``usual``, or as many as the file says."""
     state = _read_state(path)
-    with warnings.catch_warnings():
-        # Some models announce that their random start will change; nothing of it stays.
-        warnings.simplefilter("ignore", FutureWarning)
-        model: nn.Module = models.get_model(name, weights=None)
+    model = _untrained(name, usual)
+    count = _classes_in(state, model.state_dict(), usual)
+    if count != usual:
+        model = _untrained(name, count)
     try:
         # Copies into the model's float32 parameters, whatever type the file has.
         model.load_state_dict(state)
     except RuntimeError as error:
         raise _StopError(f"--weights: {path} does not fit {name}: {error}", _FAILED) from error
+    return model, count
+
+
+def _untrained(name: str, classes: int) -> nn.Module:
+    models = _torchvision_models()
+    with warnings.catch_warnings():
+        # Some models announce that their random start will change; nothing of it stays.
+        warnings.simplefilter("ignore", FutureWarning)
+        model: nn.Module = models.get_model(name, weights=None, num_classes=classes)
+    if hasattr(model, "transform_input"):
+        # As torchvision sets it beside its own weights, which others start from.
+        cast(Any, model).transform_input = True
     return model
+
+
+def _classes_in(state: dict[str, Tensor], own: dict[str, Tensor], usual: int) -> int:
+    """How many classes a state dict is of: as a model's own, but for the length of what has a row a class."""
+    rows = {
+        len(value)
+        for key, value in state.items()
+        if key in own and own[key].shape[:1] == (usual,) and value.dim() and value.shape[1:] == own[key].shape[1:]
+    }
+    return rows.pop() if len(rows) == 1 else usual
 
 
 def _read_state(path: str) -> dict[str, Tensor]:

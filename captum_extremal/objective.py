@@ -3,7 +3,8 @@ r"""The model's side: masks in, scores out.
 An :class:`Objective` knows everything about the model and nothing about the search: how it is called, which output
 is meant (:math:`\Phi`), how many perturbed inputs fit through it at once, and in which precision.
 
-Shapes: N inputs (N, C, *S), R masks an input as rows (R N, 1, *S), mask-major; scores (R, N).
+Shapes: N inputs (N, C, *S), R masks an input as rows (R N, 1, *S), mask-major; scores (R, N). For the channels of a
+layer the inputs are its activations, and the rows (R N, K).
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Objective:
         target, additional_forward_args: as Captum takes them, for the N examples.
         perturbations_per_eval: how many masks of every image go through the model at once; None for all.
         caller: the autocast state in which the model runs; None for the present one.
+        differentiable: whether the scores must carry a gradient; not where they are only measured.
+        mask_shapes: the shape of one mask of each input tensor; None for masks over its positions, (1, *S).
 
     Attributes:
         clean: the score (N,) of the inputs.
@@ -60,6 +63,8 @@ class Objective:
         additional_forward_args: object = None,
         perturbations_per_eval: int | None = None,
         caller: ForwardPrecision | None = None,
+        differentiable: bool = True,
+        mask_shapes: tuple[tuple[int, ...], ...] | None = None,
     ) -> None:
         self._forward_func = forward_func
         self._inputs = inputs
@@ -69,8 +74,9 @@ class Objective:
         self._at_once = perturbations_per_eval
         self._precision = caller or ForwardPrecision(inputs[0].device)
         self.images = len(inputs[0])
-        self.clean = self._checked_clean_score()
-        nothing = tuple(self.clean.new_zeros(len(x), 1, *x.shape[2:]) for x in inputs)
+        self.clean = self._checked_clean_score(differentiable)
+        shapes = mask_shapes or [(1, *x.shape[2:]) for x in inputs]
+        nothing = tuple(self.clean.new_zeros(self.images, *shape) for shape in shapes)
         with torch.no_grad():
             self.perturbed = self._forward(nothing, None, False)[0]
         if bool(self.perturbed.isnan().any()):
@@ -93,7 +99,7 @@ class Objective:
         """The game's value (R, N), differentiable by the masks.
 
         Args:
-            masks: one tensor (R N, 1, *S) for each input tensor.
+            masks: one tensor of rows for each input tensor.
             game: which scores count, and how.
             precision: autocast the model's forward to this type; None leaves the caller's choice.
             flip: mirror the perturbed inputs along their last axis.
@@ -139,22 +145,17 @@ class Objective:
                 "forward_func must return one row for each example of its input, got shape "
                 f"{tuple(output.shape)} for {len(inputs[0])} perturbed examples"
             )
-        return _mean_over_positions(output)
+        return mean_over_positions(output)
 
-    def _checked_clean_score(self) -> Tensor:
+    def _checked_clean_score(self, differentiable: bool) -> Tensor:
         """The one forward of the unperturbed inputs, after which nothing is checked any more."""
-        leaves = tuple(x.detach().requires_grad_() for x in self._inputs)
-        with torch.enable_grad(), self._precision.forward():
+        leaves = tuple(x.detach().requires_grad_(differentiable) for x in self._inputs)
+        with torch.set_grad_enabled(differentiable), self._precision.forward():
             output = self._first_output(leaves)
-            score = _select_checked(output, self._target, self.images)
-            # The parameters alone can make a score require gradients: ask for the inputs' own.
-            depends = score.requires_grad and torch.autograd.grad(score.sum(), leaves, allow_unused=True)
-        if not depends or all(gradient is None for gradient in depends):
-            raise ValueError(
-                "forward_func must be differentiable by its inputs, but its output carries no gradient: look for "
-                "detach(), no_grad(), argmax or numpy inside it"
-            )
-        score = _mean_over_positions(score.detach())
+            score = select_checked(output, self._target, self.images)
+            if differentiable:
+                _check_depends(score, leaves)
+        score = mean_over_positions(score.detach())
         if not bool(score.isfinite().all()):
             raise ValueError(
                 f"forward_func's output for the unperturbed inputs must be finite, got scores {score.tolist()}"
@@ -174,17 +175,27 @@ class Objective:
             ) from error
 
 
-def _mean_over_positions(scores: Tensor) -> Tensor:
+def _check_depends(score: Tensor, leaves: tuple[Tensor, ...]) -> None:
+    # The parameters alone can make a score require gradients: ask for the inputs' own.
+    depends = score.requires_grad and torch.autograd.grad(score.sum(), leaves, allow_unused=True)
+    if not depends or all(gradient is None for gradient in depends):
+        raise ValueError(
+            "forward_func must be differentiable by its inputs (or by the activation of the layer that is explained), but "
+            "its output carries no gradient: look for detach(), no_grad(), argmax or numpy inside it"
+        )
+
+
+def mean_over_positions(scores: Tensor) -> Tensor:
     """One score a row, from scores (N, ...) that may still have positions."""
     return scores.flatten(1).mean(1) if scores.dim() > 1 else scores
 
 
-def _select_checked(output: Any, target: TargetType, images: int) -> Tensor:
+def select_checked(output: Any, target: TargetType, images: int) -> Tensor:
     """The output at the target, or an error that says what is wrong with either."""
     if not isinstance(output, Tensor):
         raise TypeError(
-            f"forward_func must return a tensor, got {type(output).__name__}: wrap it, for example "
-            "ExtremalPerturbation(lambda x: model(x).logits), or model(x)[0], or model(x)['out']"
+            f"forward_func must return a tensor, got {type(output).__name__}: wrap it, for example as "
+            "lambda x: model(x).logits, or model(x)[0], or model(x)['out']"
         )
     if not output.is_floating_point():
         raise TypeError(f"forward_func must return a floating tensor, got {output.dtype}")

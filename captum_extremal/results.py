@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_extremal._checks import check_count, check_number
+from captum_extremal._checks import check_callable, check_count, check_number
 from captum_extremal.games import Game
 from captum_extremal.perturbations import gaussian_blur
 
@@ -207,8 +207,11 @@ def threshold_of(score_threshold: ScoreThreshold, game: Game, clean: Tensor, per
     """
     if score_threshold is None:
         return game.reward(clean, perturbed)
-    given = score_threshold(clean, perturbed) if callable(score_threshold) else score_threshold
-    value = _threshold_tensor(given, len(clean)).to(clean)
+    given: object = score_threshold
+    must = "score_threshold must be"
+    if callable(score_threshold):
+        given, must = score_threshold(clean, perturbed), "score_threshold(clean, perturbed) must return"
+    value = _threshold_tensor(given, len(clean), must).to(clean)
     return value.expand(clean.shape).clone()
 
 
@@ -218,24 +221,26 @@ def check_threshold(score_threshold: ScoreThreshold, images: int) -> None:
     Raises:
         TypeError, ValueError: as :func:`threshold_of`.
     """
-    if score_threshold is not None and not callable(score_threshold):
-        _threshold_tensor(score_threshold, images)
+    if callable(score_threshold):
+        check_callable("score_threshold", score_threshold, "clean", "perturbed")
+    elif score_threshold is not None:
+        _threshold_tensor(score_threshold, images, "score_threshold must be None, callable as (clean, perturbed), or")
 
 
-def _threshold_tensor(value: object, images: int) -> Tensor:
+def _threshold_tensor(value: object, images: int, must: str) -> Tensor:
+    rule = f"{must} one number, or one for each of {images} images, shape ({images},), none NaN"
     try:
-        threshold = torch.as_tensor(value, dtype=torch.float64)
+        threshold = torch.as_tensor(value)
+        real = not threshold.is_complex() and threshold.dtype != torch.bool
+        threshold = torch.as_tensor(value, dtype=torch.float64 if real else None)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            "score_threshold must be None, a number, one number an image, or a callable (clean, perturbed) -> (N,), "
-            f"got {value!r}"
-        ) from error
+        raise TypeError(f"{rule}, got {value!r}") from error
+    if not real:
+        raise TypeError(f"{rule}, got {threshold.dtype}")
     if threshold.dim() and threshold.shape != (images,):
-        raise ValueError(
-            f"score_threshold must be one number or one an image, ({images},), got shape {tuple(threshold.shape)}"
-        )
+        raise ValueError(f"{rule}, got shape {tuple(threshold.shape)}")
     if bool(threshold.isnan().any()):
-        raise ValueError(f"score_threshold must not be NaN, got {value!r}")
+        raise ValueError(f"{rule}, got {value!r}")
     return threshold.detach()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from urllib.error import URLError
 
 import numpy as np
@@ -17,6 +19,7 @@ from torch import nn
 
 from captum_extremal import ExtremalMasks, cli
 from captum_extremal.datasets import DigitScenes
+from captum_extremal.games import as_game
 
 NETWORK = "squeezenet1_0"
 QUICK = ["--steps", "2", "--areas", "0.2", "0.5"]
@@ -118,6 +121,7 @@ def test_explain_summary_has_a_row_a_target(explained):
     summary = read_summary(out)
     assert summary["complete"] is True
     assert (summary["model"], summary["photos"], summary["game"]) == (NETWORK, 5, "preserve")
+    assert (summary["classes"], summary["score_threshold"]) == (1000, 1.0)
     rows = summary["rows"]
     assert [row["photo"] for row in rows] == [photos[1], photos[1], photos[4], photos[4]]
     assert [row["size"] for row in rows] == [[256, 307]] * 2 + [[307, 256]] * 2  # the second photograph is upright
@@ -125,7 +129,8 @@ def test_explain_summary_has_a_row_a_target(explained):
     assert [row["name"] for row in rows[1::2]] == ["goldfish"] * 2
     assert [row["target"] for row in rows[1::2]] == [1, 1]
     for row in rows:
-        assert row["cropped"] is False
+        assert row["cropped"] is row["reduced"] is False
+        assert row["photo_size"] == ([40, 48] if row["folder"] == "a" else [48, 40])
         assert row["areas"] == [0.2, 0.5]
         assert len(row["scores"]) == len(row["complement_scores"]) == 2
         assert row["optimal_area"] in (None, 0.2, 0.5)
@@ -208,6 +213,44 @@ def test_summary_is_replaced_whole(tmp_path, monkeypatch):
     assert read_summary(tmp_path)["rows"] == []
 
 
+def explain_missing(weights, out, *arguments):
+    missing = ["explain", "missing.jpg", "missing.jpg", "--model", NETWORK, "--weights", weights, "--out", str(out)]
+    return cli.main([*missing, *arguments])
+
+
+def test_a_run_that_explains_nothing_writes_why(weights, tmp_path, capsys):
+    assert explain_missing(weights, tmp_path) == 1
+    assert f"no photo could be explained; see {tmp_path / 'summary.json'}" in capsys.readouterr().err
+    assert len(read_summary(tmp_path)["failed"]) == 2
+    assert read_summary(tmp_path)["complete"] is True
+
+
+def test_a_run_that_explains_nothing_keeps_earlier_results(weights, tmp_path, capsys, monkeypatch):
+    earlier = tmp_path / "summary.json"
+    earlier.write_text('{"rows": ["dear"]}')
+    assert explain_missing(weights, tmp_path) == 1
+    assert f"no photo could be explained; {earlier} of an earlier run is kept" in capsys.readouterr().err
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_read_photo", interrupted)
+    assert explain_missing(weights, tmp_path) == 130
+    assert "interrupted; nothing was found so far" in one_line(capsys.readouterr().err)
+    assert earlier.read_text() == '{"rows": ["dear"]}'
+    assert list(tmp_path.iterdir()) == [earlier]
+
+
+def test_earlier_results_are_replaced_by_the_first_row(tmp_path):
+    (tmp_path / "summary.json").write_text('{"rows": ["old"]}')
+    summary = cli._Summary(tmp_path, {"model": "m"})
+    summary.write()
+    assert read_summary(tmp_path)["rows"] == ["old"]
+    summary.rows.append({"photo": "p"})
+    summary.write()
+    assert read_summary(tmp_path)["rows"] == [{"photo": "p"}]
+
+
 class _OnlySquares(nn.Module):
     """Like a vision transformer, it takes 224 x 224 only."""
 
@@ -232,6 +275,113 @@ def test_fixed_size_models_get_the_crop_of_their_weights():
     assert rgb.shape == (1, 3, 224, 224)
     expected = classifier.preset(picture(80, 50)).mean((1, 2)) * torch.tensor([1.0, 2.0, 3.0])
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size"),
+    [
+        (90, 30, (256, 768)),
+        (30, 90, (768, 256)),
+        (120, 30, (221, 886)),  # the pixels of 256 x 768: 256 * sqrt(3 / 4) = 221.7
+        (30, 120, (886, 221)),
+        (480, 10, (64, 3072)),
+    ],
+)
+def test_long_photos_are_made_smaller(width, height, size):
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    rgb, _, cropped = make_classifier(Mean()).fitted(picture(width, height))
+    assert not cropped
+    assert rgb.shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("model", [_OnlySquares(), nn.Identity()], ids=["fixed size", "any size"])
+def test_photos_that_are_too_long_are_refused(model):
+    with pytest.raises(cli._PhotoError, match="490 x 10 px are longer than 48:1: crop it first"):
+        make_classifier(model).fitted(picture(490, 10))
+
+
+def test_crop_of_a_long_photo_has_the_scale_of_the_weights():
+    classifier = make_classifier(_OnlySquares())
+    _, logits, cropped = classifier.fitted(picture(300, 10))
+    assert cropped
+    expected = classifier.preset(picture(300, 10)).mean((1, 2)) * torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+
+
+def run_of(folder, monkeypatch, **settings):
+    """A run of a tiny classifier whose weights want a shorter side of 32 px, and what it finds, photo by photo."""
+    preset = copy.copy(torchvision.models.get_model_weights(NETWORK).DEFAULT.transforms())
+    preset.resize_size = [32]
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = nn.Sequential(nn.Conv2d(3, 7, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    classifier = cli._Classifier("net", "file", model, preset, CATEGORIES, torch.device("cpu"))
+    found = []
+    monkeypatch.setattr(cli, "_write_results", lambda masks, *_: found.append(masks) or {})
+    usual = {"targets": [None], "areas": (0.3, 0.6), "game": "preserve", "perturbation": "blur"}
+    usual |= {"score_threshold": 1.0, "steps": 4, "summary": cli._Summary(folder, {})}
+    return cli._Run(classifier, **(usual | settings)), found
+
+
+@pytest.mark.parametrize("perturbation", ["blur", "fade"])
+def test_masks_of_long_photos_have_the_usual_lengths(tmp_path, monkeypatch, capsys, perturbation):
+    run, found = run_of(tmp_path, monkeypatch, perturbation=perturbation)
+    for name, width, height in (("long.png", 300, 25), ("usual.png", 75, 25)):
+        picture(width, height).save(tmp_path / name)
+        run.explain(str(tmp_path / name))
+    long, usual = read_summary(tmp_path)["rows"]
+    assert (long["reduced"], long["photo_size"], long["size"]) == (True, [25, 300], [16, 192])
+    assert (usual["reduced"], usual["photo_size"], usual["size"]) == (False, [25, 75], [32, 96])
+    assert "192 x 16 px, smaller as it is longer than 3:1" in capsys.readouterr().out
+    assert found[0].settings["mask"].startswith("SmoothMask(step=1.0, sigma=3.0")
+    assert torch.equal(found[0].sigma, found[1].sigma)
+    blur = f"sigma_max={20 * 32 / 224!r}"
+    assert (blur in found[0].settings["perturbation"]) is (perturbation == "blur")
+    assert found[0].masks.flatten(2).mean(2)[0].tolist() == [pytest.approx(area, abs=2e-3) for area in (0.3, 0.6)]
+
+
+@pytest.mark.parametrize("game", ["preserve", "delete", "hybrid"])
+def test_threshold_is_a_fraction_of_the_way(tmp_path, monkeypatch, game):
+    picture(40, 40).save(tmp_path / "a.png")
+    whole, half, fifth = (
+        _threshold_row(tmp_path, monkeypatch, game=game, score_threshold=fraction) for fraction in (1.0, 0.5, 0.2)
+    )
+    clean, hidden = whole["clean_score"], whole["perturbed_score"]
+    assert clean > hidden
+    ends = {"preserve": (hidden, clean), "delete": (-clean, -hidden), "hybrid": (hidden - clean, clean - hidden)}
+    nothing, everything = ends[game]
+    assert whole["threshold"] == pytest.approx(everything, abs=1e-6)
+    assert half["threshold"] == pytest.approx((nothing + everything) / 2, abs=1e-6)
+    assert fifth["threshold"] == pytest.approx(0.8 * nothing + 0.2 * everything, abs=1e-6)
+
+
+def _threshold_row(folder, monkeypatch, **settings):
+    run, _ = run_of(folder, monkeypatch, perturbation="fade", **settings)
+    run.explain(str(folder / "a.png"))
+    return run.summary.rows[0]
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.7, 1.0])
+@pytest.mark.parametrize("game", ["preserve", "delete", "hybrid"])
+def test_the_whole_image_is_always_enough(game, fraction):
+    clean, perturbed = torch.tensor([3.1, -0.7, 1e-3]), torch.tensor([-2.3, 5.9, 0.3])
+    whole = as_game(game).reward(clean, perturbed)
+    threshold = cli._threshold(game, fraction)(clean, perturbed)
+    assert (whole >= threshold).all()
+    assert torch.equal(whole, threshold) is (fraction == 1)
+
+
+def test_what_to_do_where_no_area_is_enough(capsys):
+    cli._print_hint([{"reached": True}, {"reached": True}], 1.0)
+    assert capsys.readouterr().out == ""
+    cli._print_hint([{"reached": True}, {"reached": False}, {"reached": False}], 0.8)
+    hint = one_line(capsys.readouterr().out)
+    assert "a* is none for 2 of 3" in hint
+    assert "--areas" in hint
+    assert "--score-threshold below 0.8" in hint
 
 
 def test_a_model_that_takes_nothing_fails_for_the_photo_only():
@@ -292,6 +442,8 @@ def test_targets_that_are_none(text, message):
         (["--target", "no such thing"], 2, "no class named 'no such thing'"),
         (["--target", "1000"], 2, "has the classes 0 to 999, got 1000"),
         (["--weights", "nowhere.pth"], 1, "there is no file nowhere.pth"),
+        (["--classes", "nowhere.txt"], 1, "--classes: nowhere.txt cannot be read"),
+        (["--classes", __file__], 1, "must name each of 1000 classes, one a line, got "),
         (["--out", __file__], 1, "cannot make the folder"),
     ],
 )
@@ -314,6 +466,10 @@ def test_wrong_arguments_are_told_in_one_line(arguments, status, message, weight
         ["explain", "a.jpg", "--steps", "0"],
         ["explain", "a.jpg", "--game", "chess"],
         ["explain", "a.jpg", "--areas", "many"],
+        ["explain", "a.jpg", "--score-threshold", "90"],
+        ["explain", "a.jpg", "--score-threshold", "0"],
+        ["explain", "a.jpg", "--score-threshold", "nan"],
+        ["explain", "a.jpg", "--score-threshold", "high"],
         ["nothing"],
     ],
 )
@@ -326,6 +482,11 @@ def test_help(capsys):
     assert cli.main(["--help"]) == 0
     assert cli.main(["explain", "--help"]) == 0
     assert "--perturbation" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"captum-extremal {version('captum-extremal')}\n"
 
 
 def test_runs_as_a_module():
@@ -358,32 +519,76 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_forms_of_a_weights_file(state, tmp_path, wrap, prefix):
     torch.save(wrap({f"{prefix}{key}": value.half() for key, value in state.items()}), tmp_path / "w.pth")
-    model = cli._from_file(NETWORK, str(tmp_path / "w.pth"))
+    model, classes = cli._from_file(NETWORK, str(tmp_path / "w.pth"), 1000)
+    assert classes == 1000
     for key, value in model.state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, state[key].half().float(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [NETWORK, "resnet18", "mobilenet_v3_small"])
+@pytest.mark.parametrize("classes", [1, 4])
+def test_fine_tuned_weights_of_any_number_of_classes(tmp_path, name, classes):
+    tuned = torchvision.models.get_model(name, weights=None, num_classes=classes)
+    torch.save(tuned.state_dict(), tmp_path / "w.pth")
+    classifier = cli._loaded_classifier(name, str(tmp_path / "w.pth"), None, torch.device("cpu"))
+    assert classifier.categories == [f"class {k}" for k in range(classes)]
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(classifier.model(x), tuned.eval()(x))
+    assert classifier.index_of("class 0") == 0
+    with pytest.raises(cli._StopError, match=f"the classes 0 to {classes - 1}, got 7"):
+        classifier.index_of("7")
+
+
+def test_names_of_classes_from_a_file(tmp_path):
+    torch.save(torchvision.models.get_model(NETWORK, num_classes=3).state_dict(), tmp_path / "w.pth")
+    names = tmp_path / "names.txt"
+
+    def loaded():
+        return cli._loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(names), torch.device("cpu"))
+
+    names.write_text("Käfer\r\n  red wine \nhouse\n\n", encoding="utf-8")
+    assert loaded().categories == ["Käfer", "red wine", "house"]
+    assert loaded().index_of("wine") == 1
+    for content, message in (
+        (b"one\ntwo", "must name each of 3 classes, one a line, got 2"),
+        (b"\xff", "cannot be read"),
+    ):
+        names.write_bytes(content)
+        with pytest.raises(cli._StopError, match=message) as raised:
+            loaded()
+        assert raised.value.status == 1
+
+
+def test_inputs_are_transformed_as_beside_torchvisions_own_weights():
+    assert cli._untrained("googlenet", 2).transform_input is True
 
 
 def test_weights_files_that_do_not_fit(state, tmp_path):
     path = tmp_path / "w.pth"
     torch.save(dict(list(state.items())[1:]), path)
     with pytest.raises(cli._StopError, match=r"(?s)does not fit squeezenet1_0: .*features.0.weight") as raised:
-        cli._from_file(NETWORK, str(path))
+        cli._from_file(NETWORK, str(path), 1000)
     assert raised.value.status == 1
+    other = torchvision.models.get_model("squeezenet1_1", weights=None, num_classes=10)
+    torch.save(other.state_dict(), path)
+    with pytest.raises(cli._StopError, match=r"(?s)does not fit squeezenet1_0: .*features"):
+        cli._from_file(NETWORK, str(path), 1000)
     torch.save(nn.Linear(2, 2), path)
     with pytest.raises(cli._StopError, match="holds more than a state dict"):
-        cli._from_file(NETWORK, str(path))
+        cli._from_file(NETWORK, str(path), 1000)
     torch.save({"epoch": 3}, path)
     with pytest.raises(cli._StopError, match="holds no state dict"):
-        cli._from_file(NETWORK, str(path))
+        cli._from_file(NETWORK, str(path), 1000)
     for other in (torch.ones(3), {}, {0: torch.ones(3)}, [1]):
         torch.save(other, path)
         with pytest.raises(cli._StopError, match="holds no state dict"):
-            cli._from_file(NETWORK, str(path))
+            cli._from_file(NETWORK, str(path), 1000)
     for content in (b"", b"no weights", b"PK\x03\x04 cut short"):
         path.write_bytes(content)
         with pytest.raises(cli._StopError, match=r"w\.pth"):
-            cli._from_file(NETWORK, str(path))
+            cli._from_file(NETWORK, str(path), 1000)
 
 
 def test_photos_of_every_mode_become_rgb(tmp_path):

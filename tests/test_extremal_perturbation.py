@@ -207,11 +207,19 @@ def spatial(network: nn.Module) -> Callable[[Tensor], Tensor]:
     return lambda x: network[:2](x).unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2))
 
 
-@pytest.mark.parametrize(
-    "target",
-    [1, torch.tensor(1), torch.tensor([1]), torch.tensor([1, 1]), [1, 1], (1,), [(1,), (1,)], -4],
-    ids=repr,
-)
+ONE_TARGET: list[Any] = [1, -4, [1, 1], (1,), [(1,), (1,)]]
+ONE_TARGET += [
+    torch.tensor(1),
+    torch.tensor([1]),
+    torch.tensor([1, 1]),
+    torch.tensor(1).byte(),
+    torch.tensor([1, 1]).int(),
+]
+ONE_TARGET += [np.int32(1), [np.int64(1), 1], (np.int64(1),), [(np.uint8(1),), (1,)]]
+ONE_TARGET += [np.array(1), np.array([1]), np.array([1, 1], np.uint8)]
+
+
+@pytest.mark.parametrize("target", ONE_TARGET, ids=repr)
 def test_every_form_of_one_target_is_the_same(network: nn.Module, images: Tensor, target: Any) -> None:
     assert_same(
         find(network, images, target=target, game="hybrid"), find(lambda x: network(x)[:, 1], images, game="hybrid")
@@ -219,11 +227,11 @@ def test_every_form_of_one_target_is_the_same(network: nn.Module, images: Tensor
 
 
 @pytest.mark.parametrize(
-    "target", [[1, 3], torch.tensor([1, 3]), torch.tensor([1, 3], dtype=torch.int32), [(1,), (3,)]], ids=repr
+    "target",
+    [[1, 3], torch.tensor([1, 3]), torch.tensor([1, 3], dtype=torch.int32), [(1,), (3,)], np.array([1, 3], np.uint16)],
+    ids=repr,
 )
 def test_every_form_of_many_targets_is_the_same(network: nn.Module, images: Tensor, target: Any) -> None:
-    if isinstance(target, Tensor):
-        target = target.long()
     together = find(network, images, target=target, game="hybrid")
     for n, one in enumerate((1, 3)):
         assert_same(together.image(n), find(network, images[n : n + 1], target=one, game="hybrid"))
@@ -269,6 +277,17 @@ def test_additional_arguments_reach_the_model(network: nn.Module, images: Tensor
             lambda x, s=scale: network(x) * s, images[n : n + 1], target=1, game="hybrid", solver=PenaltySolver(steps=4)
         )
         assert_same(found.image(n), alone)
+
+
+def test_arguments_without_rows_are_passed_on_unchanged(network: nn.Module, images: Tensor) -> None:
+    given = (torch.tensor(2.0), [torch.ones(3)], np.ones(5), None, "name")
+
+    def forward(x: Tensor, *arguments: Any) -> Tensor:
+        assert all(got is one for got, one in zip(arguments, given))
+        return network(x)
+
+    found = find(forward, images, target=1, additional_forward_args=given, solver=PenaltySolver(steps=3))
+    assert_same(found, find(network, images, target=1, solver=PenaltySolver(steps=3)))
 
 
 @pytest.mark.parametrize(
@@ -459,9 +478,11 @@ def _x() -> Tensor:
     return torch.randn(2, 3, 16, 16, dtype=torch.float64)
 
 
-class WrongShape:
-    def bind(self, x: Tensor, baseline: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda mask: mask
+class Bind:
+    """A perturbation of the user's own."""
+
+    def __init__(self, bind: Callable[..., Any]) -> None:
+        self.bind = bind
 
 
 BAD_INPUT: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
@@ -495,7 +516,11 @@ BAD_INPUT: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
     "unknown perturbation": ("perturbation", ValueError, {"perturbation": "noise"}),
     "no perturbation": ("perturbation", TypeError, {"perturbation": object()}),
     "perturbation's class": ("perturbation", TypeError, {"perturbation": BlurPyramid}),
-    "perturbation of a wrong shape": ("perturbation", ValueError, {"perturbation": WrongShape()}),
+    "perturbation of a wrong shape": ("perturbation", ValueError, {"perturbation": Bind(lambda *_: lambda mask: mask)}),
+    "perturbation without a baseline": (r"perturbation\.bind", TypeError, {"perturbation": Bind(lambda x: None)}),
+    "perturbation that is no bind": (r"perturbation\.bind", TypeError, {"perturbation": Bind(3)}),
+    "perturbation that binds nothing": (r"perturbation\.bind's result", TypeError, {"perturbation": Bind(torch.add)}),
+    "perturbation of no mask": (r"perturbation\.bind's result", TypeError, {"perturbation": Bind(lambda *_: _x)}),
     "unknown solver": ("solver", ValueError, {"solver": "adam"}),
     "no solver": ("solver", TypeError, {"solver": object()}),
     "solver's class": ("solver", TypeError, {"solver": PathSolver}),
@@ -513,6 +538,13 @@ BAD_INPUT: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
     "too many targets in a tensor": ("target", ValueError, {"target": torch.tensor([1, 2, 3])}),
     "targets in a column": ("target", ValueError, {"target": torch.tensor([[1], [2]])}),
     "mixed targets": ("target", TypeError, {"target": [1, (2,)]}),
+    "boolean targets": ("target", TypeError, {"target": [True, np.True_]}),
+    "boolean NumPy target": ("target", TypeError, {"target": np.True_}),
+    "boolean array": ("target", TypeError, {"target": np.array([True, False])}),
+    "float array": ("target", TypeError, {"target": np.array([1.0, 2.0])}),
+    "NumPy target of a half": ("target", TypeError, {"target": np.float64(1)}),
+    "too many targets in an array": ("target", ValueError, {"target": np.array([1, 2, 3])}),
+    "array of targets in a column": ("target", ValueError, {"target": np.array([[1], [2]])}),
     "targets in words": ("target", TypeError, {"target": ["a", "b"]}),
     "baselines in words": ("baselines", TypeError, {"baselines": "zero"}),
     "baselines of another shape": ("baselines", ValueError, {"baselines": torch.zeros(2, 3, 8, 8)}),
@@ -525,7 +557,15 @@ BAD_INPUT: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
     "too many thresholds in a tensor": ("score_threshold", ValueError, {"score_threshold": torch.ones(3)}),
     "threshold in words": ("score_threshold", TypeError, {"score_threshold": "high"}),
     "threshold of NaN": ("score_threshold", ValueError, {"score_threshold": math.nan}),
+    "threshold of truth": ("score_threshold", TypeError, {"score_threshold": True}),
+    "threshold of one score": ("score_threshold", TypeError, {"score_threshold": lambda clean: clean}),
+    "threshold of three scores": ("score_threshold", TypeError, {"score_threshold": lambda clean, perturbed, x: clean}),
+    "threshold by keyword": ("score_threshold", TypeError, {"score_threshold": lambda *, clean, perturbed: clean}),
     "callback that cannot be called": ("callback", TypeError, {"callback": 3}),
+    "callback of one argument": ("callback", TypeError, {"callback": lambda step: None}),
+    "argument of three rows": ("additional_forward_args", ValueError, {"additional_forward_args": torch.zeros(3)}),
+    "one row for all": ("additional_forward_args", ValueError, {"additional_forward_args": torch.zeros(1, 4)}),
+    "argument without rows": (r"additional_forward_args\[1\]", ValueError, {"additional_forward_args": (1, _x()[:0])}),
 }  # fmt: skip
 
 
@@ -539,7 +579,22 @@ def test_bad_input_is_named_before_any_forward(network: nn.Module, counted: type
     assert model.calls == 0
 
 
-WRAPPER_HINT = r"ExtremalPerturbation\(lambda x: model\(x\)"
+@pytest.mark.parametrize("returned", ["high", None, [1.0, 2.0, 3.0], True], ids=repr)
+def test_bad_return_of_a_threshold_is_named_before_the_search(
+    network: nn.Module, images: Tensor, counted: type, returned: Any
+) -> None:
+    model = counted(network)
+    with pytest.raises((TypeError, ValueError), match=r"^score_threshold\(clean, perturbed\) must return .*, got"):
+        find(model, images, target=1, score_threshold=lambda clean, perturbed: returned)
+    assert model.calls == 2
+
+
+def test_callables_whose_signature_is_unknown_are_tried(network: nn.Module, images: Tensor) -> None:
+    found = find(network, images[:1], target=1, score_threshold=max)  # written in C
+    assert torch.equal(found.threshold, torch.maximum(found.clean_score, found.perturbed_score))
+
+
+WRAPPER_HINT = r"lambda x: model\(x\)"
 BAD_OUTPUT: dict[str, tuple[Callable[[Tensor], Any], Any, type[Exception], str]] = {
     "a dict": (lambda scores: {"out": scores}, 1, TypeError, f"forward_func.*dict.*{WRAPPER_HINT}"),
     "a tuple": (lambda scores: (scores,), 1, TypeError, f"forward_func.*tuple.*{WRAPPER_HINT}"),

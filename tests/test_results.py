@@ -127,10 +127,17 @@ def test_thresholds_come_in_every_form(threshold: Any, game: Game, expected: lis
         (math.nan, ValueError),
         (lambda clean, perturbed: clean[:2], ValueError),
         (lambda clean, perturbed: "high", TypeError),
+        (lambda clean, perturbed: None, TypeError),
+        (lambda clean, perturbed: clean > 0, TypeError),
+        (lambda clean, perturbed: clean * 1j, TypeError),
+        (lambda clean, perturbed: clean * math.nan, ValueError),
+        (True, TypeError),
+        ([True, False, True], TypeError),
     ],
 )
 def test_bad_thresholds_are_named(threshold: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="score_threshold"):
+    must = r"\(clean, perturbed\) must return" if callable(threshold) else " must be"
+    with pytest.raises(error, match=f"^score_threshold{must} one number, or one for each of 3 images.*, got "):
         threshold_of(threshold, PRESERVE, CLEAN, PERTURBED)
 
 

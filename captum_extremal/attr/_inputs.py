@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
+from numbers import Integral
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from captum_extremal._captum import BaselineType, TargetType
-from captum_extremal._checks import check_choice, check_count
+from captum_extremal._checks import check_callable, check_choice, check_count
 from captum_extremal.masks import MaskFamily, SmoothMask
 from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, FadePyramid, Perturbation
 
@@ -86,40 +90,77 @@ def _baseline(name: str, x: Tensor, value: object) -> Tensor:
     return value.detach().to(x).expand_as(x)
 
 
-def check_target(target: TargetType, images: int) -> None:
-    """One of the forms that Captum accepts, of the right length.
+def check_target(target: object, images: int) -> TargetType:
+    """The target in one of the forms that Captum accepts, of the right length.
+
+    Integers may be Python's, NumPy's or PyTorch's, of any width: Captum itself takes Python's and int64 tensors.
 
     Raises:
-        TypeError: no index, tuple of indices, list of either, or tensor of integers.
+        TypeError: no index, tuple of indices, list of either, or tensor or array of integers.
         ValueError: not one target an example.
     """
-    if target is None or _is_index(target):
-        return
-    if isinstance(target, Tensor):
-        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-            raise TypeError(f"target must be a tensor of integers, got {target.dtype}")
-        if target.numel() != 1 and tuple(target.shape) != (images,):
-            raise ValueError(
-                f"target must be one integer or one for each of {images} examples, shape ({images},), "
-                f"got shape {tuple(target.shape)}"
-            )
-        return
+    if target is None:
+        return None
+    if _is_index(target):
+        return cast(TargetType, _plain_index(target))
+    if isinstance(target, (Tensor, np.ndarray)):
+        return _target_of_array(target, images)
     if not isinstance(target, list):
         raise TypeError(
-            "target must be None, an integer, a tuple of integers, a list of either, or a tensor of integers, "
-            f"got {target!r} of type {type(target).__name__}"
+            "target must be None, an integer, a tuple of integers, a list of either, or a tensor or array of "
+            f"integers, got {target!r} of type {type(target).__name__}"
         )
     if len(target) != images:
         raise ValueError(f"target must be a list of {images}, one for each example, got {len(target)}")
     for entry in target:
         if not _is_index(entry) or isinstance(entry, tuple) != isinstance(target[0], tuple):
             raise TypeError(f"target must be a list of integers or of tuples of integers, got {target!r}")
+    return [_plain_index(entry) for entry in target]
+
+
+def _target_of_array(target: Tensor | np.ndarray[Any, Any], images: int) -> TargetType:
+    """A tensor stays one, where it is; an array becomes a number or a list, which fit an output on any device."""
+    name = str(target.dtype)
+    if "int" not in name:
+        raise TypeError(f"target must be a tensor or array of integers, got {name}")
+    one = math.prod(target.shape) == 1
+    if not one and tuple(target.shape) != (images,):
+        raise ValueError(
+            f"target must be one integer or one for each of {images} examples, shape ({images},), "
+            f"got shape {tuple(target.shape)}"
+        )
+    if isinstance(target, Tensor):
+        return target.to(torch.int64)
+    return int(target.item()) if one else cast("list[int]", target.tolist())
 
 
 def _is_index(value: object) -> bool:
     if isinstance(value, tuple):
         return bool(value) and all(_is_index(part) and not isinstance(part, tuple) for part in value)
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _plain_index(value: Any) -> Any:
+    """An index, or a tuple of them, as Python's own integers."""
+    return tuple(map(int, value)) if isinstance(value, tuple) else int(value)
+
+
+def check_arguments(additional_forward_args: object, images: int) -> None:
+    """Every tensor has a row an example, because it is repeated with them; what has no rows is passed on as it is.
+
+    Raises:
+        ValueError: a tensor of at least one dimension has another number of rows.
+    """
+    name = "additional_forward_args"
+    given = [(name, additional_forward_args)]
+    if isinstance(additional_forward_args, tuple):
+        given = [(f"{name}[{k}]", part) for k, part in enumerate(additional_forward_args)]
+    for label, part in given:
+        if isinstance(part, Tensor) and part.dim() and len(part) != images:
+            raise ValueError(
+                f"{label} must have a row for each of {images} examples, got shape "
+                f"{tuple(part.shape)}: what all of them share goes into forward_func itself"
+            )
 
 
 def check_areas(areas: object, smallest: float) -> tuple[float, ...]:
@@ -161,10 +202,10 @@ def check_callback(callback: object) -> None:
     """None or something to call.
 
     Raises:
-        TypeError: it cannot be called.
+        TypeError: it cannot be called with a step, areas and scores.
     """
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable as (step, areas, scores), got {callback!r}")
+    if callback is not None:
+        check_callable("callback", callback, "step", "areas", "scores")
 
 
 def as_family(mask: MaskFamily | None) -> MaskFamily:
@@ -185,13 +226,14 @@ def as_perturbation(perturbation: str | Perturbation) -> Perturbation:
 
     Raises:
         ValueError: there is no perturbation of this name.
-        TypeError: the object has no ``bind``.
+        TypeError: the object has no ``bind``, or not one of an input and its baseline.
     """
     if isinstance(perturbation, str):
         check_choice("perturbation", perturbation, _PERTURBATIONS)
         return _PERTURBATIONS[perturbation]
     if not isinstance(perturbation, Perturbation) or isinstance(perturbation, type):
         raise TypeError(f"perturbation must be a name or an object with bind(x, baseline), got {perturbation!r}")
+    check_callable("perturbation.bind", perturbation.bind, "x", "baseline")
     return perturbation
 
 
@@ -199,9 +241,11 @@ def bind_perturbation(perturbation: Perturbation, x: Tensor, baseline: Tensor) -
     """The perturbation of one input tensor, tried once on a mask that keeps everything.
 
     Raises:
-        ValueError: what it returns does not have the input's shape.
+        TypeError: what ``bind`` returns is no function of masks.
+        ValueError: what that function returns does not have the input's shape.
     """
     bound = perturbation.bind(x, baseline)
+    check_callable("perturbation.bind's result", bound, "mask")
     kept = bound(x.new_ones(len(x), 1, *x.shape[2:]))
     if not isinstance(kept, Tensor) or kept.shape != x.shape:
         got = tuple(kept.shape) if isinstance(kept, Tensor) else type(kept).__name__

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal._captum import progress_bar
+from captum_extremal._state import warn_caller
 from captum_extremal.area import mask_of_area
 from captum_extremal.games import Game
 from captum_extremal.masks import BoundMask
@@ -109,16 +110,28 @@ class Sweep:
         return scores, complements
 
 
+def warn_unreached(found: ExtremalMasks) -> None:
+    """Say once how many images reach the threshold nowhere."""
+    missing = int((~found.reached).sum())
+    if missing:
+        warn_caller(
+            f"{missing} of {len(found.reached)} images do not reach the score threshold at any area up to "
+            f"{float(found.areas[-1]):g}; their attribution is the mask of that area. Add larger areas (1.0 always "
+            "reaches the default threshold) or lower score_threshold"
+        )
+
+
 def _versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "captum": str(captum.__version__),
-        "captum_extremal": _own_version(),
+        "captum_extremal": own_version(),
     }
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """The version of this package as installed."""
     try:
         return version("captum-extremal")
     except PackageNotFoundError:  # run from a checkout

@@ -17,9 +17,9 @@ from captum_extremal._captum import (
     log_usage,
 )
 from captum_extremal._checks import check_choice
-from captum_extremal._state import ForwardPrecision, as_plain, left_as_found, warn_caller
+from captum_extremal._state import ForwardPrecision, as_plain, left_as_found
 from captum_extremal.attr import _inputs as check
-from captum_extremal.attr._sweep import Callback, Sweep
+from captum_extremal.attr._sweep import Callback, Sweep, warn_unreached
 from captum_extremal.games import Game, as_game
 from captum_extremal.masks import MaskFamily
 from captum_extremal.objective import Objective
@@ -98,8 +98,10 @@ class ExtremalPerturbation(PerturbationAttribution):
                 ``additional_forward_args``.
             baselines: what "fade" fades to: a number, a tensor of the input's shape (or one example of it), or a tuple
                 of these. Default 0, the mean colour of a normalised image. The blur does not use it.
-            target: which output, in any of Captum's forms. Outputs with positions are averaged over them.
-            additional_forward_args: passed on to the model, tensors repeated along dimension 0 with the inputs.
+            target: which output, in any of Captum's forms, of Python's, NumPy's or PyTorch's integers. Outputs with
+                positions are averaged over them.
+            additional_forward_args: passed on to the model: tensors (N, ...) repeated along dimension 0 with the
+                inputs, 0-d tensors and whatever is no tensor as they are.
             areas: strictly increasing fractions of the input, in (0, 1].
             game: "preserve", "delete", "hybrid", or a :class:`~captum_extremal.games.Game` (section 3.2).
             perturbation: "blur", "fade", or an object with ``bind(x, baseline)`` (section 3.4).
@@ -140,7 +142,7 @@ class ExtremalPerturbation(PerturbationAttribution):
             show_progress=show_progress,
         )
         if reduce == "extremal":
-            _warn_unreached(found)
+            warn_unreached(found)
         maps = found.optimal_mask() if reduce == "extremal" else found.saliency()
         is_tuple = isinstance(inputs, tuple)
         pairs = zip(maps, inputs) if is_tuple else zip((maps,), (inputs,))
@@ -178,7 +180,8 @@ class ExtremalPerturbation(PerturbationAttribution):
         """
         tensors = check.check_inputs(inputs)
         is_tuple = isinstance(inputs, tuple)
-        check.check_target(target, len(tensors[0]))
+        target = check.check_target(target, len(tensors[0]))
+        check.check_arguments(additional_forward_args, len(tensors[0]))
         check.check_perturbations_per_eval(perturbations_per_eval)
         check.check_callback(callback)
         check_threshold(score_threshold, len(tensors[0]))
@@ -221,13 +224,3 @@ class ExtremalPerturbation(PerturbationAttribution):
                 )
                 how = {"perturbation": repr(chosen_perturbation), "mask": repr(family)}
                 return sweep.run(is_tuple, how)
-
-
-def _warn_unreached(found: ExtremalMasks) -> None:
-    missing = int((~found.reached).sum())
-    if missing:
-        warn_caller(
-            f"{missing} of {len(found.reached)} images do not reach the score threshold at any area up to "
-            f"{float(found.areas[-1]):g}; their attribution is the mask of that area. Add larger areas (1.0 always "
-            "reaches the default threshold) or lower score_threshold"
-        )
