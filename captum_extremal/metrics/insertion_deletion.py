@@ -1,0 +1,138 @@
+r"""Insertion and deletion (Petsiuk et al., *RISE*, BMVC 2018): a class's probability as a map's pixels come and go.
+
+Positions are ranked by the map, the highest first. With :math:`k_t` of them taken, insertion shows them on the blurred
+input and deletion replaces them by the baseline; both curves are of the softmax, and each is summed up by its area.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_extremal._captum import BaselineType, TargetType
+from captum_extremal._checks import check_count, check_number
+from captum_extremal.attr import _inputs as check
+from captum_extremal.masks import REFERENCE_SIDE
+from captum_extremal.metrics import _maps
+from captum_extremal.metrics._maps import Explanation
+from captum_extremal.metrics._scores import kept_scores, scores_of
+from captum_extremal.objective import Objective
+from captum_extremal.perturbations import FadePyramid, gaussian_blur
+
+_BLUR = 5.0  # px at 224, the standard deviation of Petsiuk et al., who cut it off 5 px away
+
+
+@dataclass(frozen=True, eq=False)
+class InsertionDeletion:
+    """The curves of N images over T + 1 shares of their positions.
+
+    Attributes:
+        fractions: (T + 1,), the share of the positions taken, from exactly 0 to exactly 1.
+        insertion: (N, T + 1), the probability with those positions shown: from the blurred input to the input.
+        deletion: (N, T + 1), the probability without them: from the input to the baseline.
+    """
+
+    fractions: Tensor
+    insertion: Tensor
+    deletion: Tensor
+
+    @property
+    def insertion_auc(self) -> Tensor:
+        """(N,), the area under the insertion curve by trapezoids: the higher, the better the ranking."""
+        return torch.trapezoid(self.insertion, self.fractions)
+
+    @property
+    def deletion_auc(self) -> Tensor:
+        """(N,), the area under the deletion curve by trapezoids: the lower, the better the ranking."""
+        return torch.trapezoid(self.deletion, self.fractions)
+
+
+def insertion_deletion(
+    forward_func: Callable[..., Any],
+    attribution: Explanation,
+    inputs: Tensor,
+    target: TargetType = None,
+    additional_forward_args: object = None,
+    *,
+    baselines: BaselineType = None,
+    blur: float | None = None,
+    steps: int = 224,
+    softmax: bool = True,
+    perturbations_per_eval: int = 8,
+) -> InsertionDeletion:
+    """How fast the target's probability rises and falls as positions are inserted and deleted in a map's order.
+
+    Args:
+        forward_func: the model, from inputs to class scores (N, K, ...); outputs with positions are averaged
+            over them.
+        attribution: a Captum attribution, a function ``(inputs, target=...)``, or maps (N, *S) or (N, C, *S) that are
+            made already. Channels are averaged, and the map is resized to the input. Of equal values the first in
+            memory is taken first.
+        inputs: (N, C, *S).
+        target, additional_forward_args: as Captum takes them; the attribution is given both.
+        baselines: what a deleted position shows, as Captum takes it; default 0, the mean colour of a normalised image.
+        blur: standard deviation in pixels of the blur that insertion starts from; default 5 px at 224 px, scaled with
+            the input's shorter side. Its border is replicated.
+        steps: T. After t steps round(t P / T) of the P positions are taken; 224 are the authors' 224 pixels a step.
+        softmax: False where the outputs are probabilities already.
+        perturbations_per_eval: how many perturbed copies of each input go through the model at once. It changes the
+            memory alone.
+
+    Returns:
+        both curves and their areas.
+
+    Raises:
+        TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output has no
+            classes (at its first run).
+    """
+    _maps.check_explanation(attribution)
+    target = _maps.check_batch(inputs, target, additional_forward_args)
+    check.check_perturbations_per_eval(perturbations_per_eval)
+    (baseline,) = check.check_baselines((inputs,), baselines, False)
+    shape = tuple(inputs.shape[2:])
+    positions = math.prod(shape)
+    check_count("steps", steps)
+    if steps > positions:
+        raise ValueError(f"steps must be at most one a position, {positions}, got {steps}")
+    if blur is not None:
+        check_number("blur", blur, above=0)
+    found = _maps.explain(attribution, inputs, target, additional_forward_args)
+    rank = _maps.rank_from_top(_maps.resize(_maps.positions(found), shape)).to(inputs.device)
+    taken = torch.tensor([round(step * positions / steps) for step in range(steps + 1)], device=inputs.device)
+    seen_as = _softmax(forward_func) if softmax else forward_func
+    sigma = blur or _BLUR * min(shape) / REFERENCE_SIDE
+    with scores_of(forward_func, inputs, target, additional_forward_args, seen_as) as (x, objective):
+        blurred = gaussian_blur(x, sigma, "replicate")
+        inserted = objective(FadePyramid().bind(x, blurred))
+        insertion = _curve(inserted, lambda count: rank < count, taken, perturbations_per_eval)
+        deleted = objective(FadePyramid().bind(x, baseline.to(x)))
+        deletion = _curve(deleted, lambda count: rank >= count, taken, perturbations_per_eval)
+    return InsertionDeletion(taken.to(insertion) / positions, insertion, deletion)
+
+
+def _curve(objective: Objective, kept: Callable[[Tensor], Tensor], taken: Tensor, at_once: int) -> Tensor:
+    """Scores (N, T + 1) of what is kept once so many positions are taken."""
+    chunks = [
+        kept_scores(objective, torch.stack([kept(count) for count in counts])) for counts in torch.split(taken, at_once)
+    ]
+    return torch.cat(chunks).T.contiguous()
+
+
+def _softmax(forward_func: Callable[..., Any]) -> Callable[..., Any]:
+    def probabilities(*args: Any) -> Any:
+        scores = forward_func(*args)
+        if not isinstance(scores, Tensor) or not scores.is_floating_point():
+            return scores  # the objective says what is wrong with it
+        if scores.dim() < 2 or scores.shape[1] < 2:
+            raise ValueError(
+                f"forward_func must return scores (N, K, ...) of two classes or more, got shape {tuple(scores.shape)}: "
+                "softmax=False takes probabilities"
+            )
+        return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(1)
+
+    return probabilities

@@ -1,0 +1,133 @@
+r"""Monotonicity of visual evidence (section 4.3): does showing more of the evidence ever lower the score?
+
+.. math::
+
+    a_1 \leq a_2 < a^* \Rightarrow \Phi(m_{a_1} \otimes x) \leq \Phi(m_{a_2} \otimes x)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_extremal._captum import BaselineType, TargetType
+from captum_extremal.attr import _inputs as check
+from captum_extremal.attr.extremal_perturbation import AREAS
+from captum_extremal.games import PRESERVE
+from captum_extremal.metrics import _maps
+from captum_extremal.metrics._maps import Explanation
+from captum_extremal.metrics._scores import scores_of
+from captum_extremal.perturbations import Perturbation
+from captum_extremal.results import ExtremalMasks
+
+
+@dataclass(frozen=True, eq=False)
+class MonotoneEvidence:
+    """Whether equation 8 holds for each of N images.
+
+    Attributes:
+        holds: (N,) bool. True as well where there is nothing to compare.
+        areas_below: (N,), how many areas are smaller than a*; a* is larger than all of them where it is not reached.
+            With fewer than two there is nothing to compare.
+        largest_drop: (N,), the most by which the score of such an area exceeds that of a larger one; 0 where it holds.
+    """
+
+    holds: Tensor
+    areas_below: Tensor
+    largest_drop: Tensor
+
+    @property
+    def share(self) -> float:
+        """The share of the images for which equation 8 holds, which the paper reports."""
+        return float(self.holds.double().mean())
+
+    @property
+    def share_compared(self) -> float:
+        """The same over the images where at least two areas are below a*; NaN without any."""
+        return float(self.holds[self.areas_below > 1].double().mean())
+
+
+def monotone_evidence(found: ExtremalMasks) -> MonotoneEvidence:
+    """Equation 8 on the scores of masks by area, those of a search or of :func:`top_masks`.
+
+    The scores compared are those of what the masks keep, whatever the game was; a* is the result's own.
+
+    Raises:
+        TypeError: what is given holds no masks by area.
+    """
+    if not isinstance(found, ExtremalMasks):
+        raise TypeError(
+            "found must be ExtremalMasks, from ExtremalPerturbation(model).extremal_masks(...) or top_masks(...), "
+            f"got {type(found).__name__}"
+        )
+    below = torch.arange(len(found.areas), device=found.scores.device) < found.optimal_index[:, None]
+    below |= ~found.reached[:, None]
+    drops = (found.scores.cummax(1).values - found.scores).masked_fill(~below, 0.0)
+    return MonotoneEvidence(holds=(drops <= 0).all(1), areas_below=below.sum(1), largest_drop=drops.amax(1))
+
+
+def top_masks(
+    forward_func: Callable[..., Any],
+    attribution: Explanation,
+    inputs: Tensor,
+    target: TargetType = None,
+    additional_forward_args: object = None,
+    *,
+    areas: float | Sequence[float] | Tensor = AREAS,
+    baselines: BaselineType = None,
+    perturbation: str | Perturbation = "blur",
+) -> ExtremalMasks:
+    """The binary masks of any map's highest values at each area, scored as extremal masks are.
+
+    So that equation 8, a*, the figures and the files of :class:`~captum_extremal.ExtremalMasks` serve every method.
+    The masks keep round(a P) of P positions each; of equal values the first in memory is kept first. Phi_0 is the
+    score of the whole input.
+
+    Args:
+        forward_func: the model, or any function of its inputs, differentiable or not.
+        attribution: a Captum attribution, a function ``(inputs, target=...)``, or maps (N, *S) or (N, C, *S) that are
+            made already. Channels are averaged, and the map is resized to the input.
+        inputs: (N, C, *S).
+        target, additional_forward_args: as Captum takes them; the attribution is given both.
+        areas: strictly increasing fractions of the input, in (0, 1].
+        baselines, perturbation: as :meth:`ExtremalPerturbation.attribute` takes them.
+
+    Returns:
+        masks (N, A, 1, *S) of 0 and 1, their scores and a*; ``sigma`` is 0, for there are no disks.
+
+    Raises:
+        TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output cannot be
+            explained (at its first run).
+    """
+    _maps.check_explanation(attribution)
+    target = _maps.check_batch(inputs, target, additional_forward_args)
+    shape = tuple(inputs.shape[2:])
+    positions = inputs[0, 0].numel()
+    fractions = check.check_areas(areas, 1 / positions)
+    chosen = check.as_perturbation(perturbation)
+    (baseline,) = check.check_baselines((inputs,), baselines, False)
+    found = _maps.explain(attribution, inputs, target, additional_forward_args)
+    rank = _maps.rank_from_top(_maps.resize(_maps.positions(found), shape)).to(inputs.device)
+    kept = torch.stack([rank < round(area * positions) for area in fractions])
+    with scores_of(forward_func, inputs, target, additional_forward_args) as (x, objective):
+        phi = objective(check.bind_perturbation(chosen, x, baseline.to(x)))
+        by_area = [phi.measure((rows.unsqueeze(1).to(x),)) for rows in kept]
+        scores, complements = (torch.cat(rows).T.contiguous() for rows in zip(*by_area))
+        if fractions[-1] == 1:
+            scores[:, -1], complements[:, -1] = phi.clean, phi.perturbed  # the whole input, to the bit
+    return ExtremalMasks(
+        masks=kept.transpose(0, 1).unsqueeze(2).float(),
+        areas=scores.new_tensor(fractions),
+        scores=scores,
+        complement_scores=complements,
+        clean_score=phi.clean,
+        perturbed_score=phi.perturbed,
+        values=scores,
+        threshold=phi.clean,
+        sigma=torch.zeros(len(fractions)),
+        settings={"game": asdict(PRESERVE), "perturbation": repr(chosen), "masks": "the highest values of a map"},
+    )

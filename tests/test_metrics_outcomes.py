@@ -1,0 +1,102 @@
+"""Putting outcomes together: class-averaged means by hand, and bootstrap intervals against a loop over images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from captum_extremal.metrics import Outcome, bootstrap_interval, summarise
+
+
+def outcomes_of(rows: list[tuple[int | str, int | str, float | None]]) -> list[Outcome]:
+    return [Outcome(image=image, label=label, value=value) for image, label, value in rows]
+
+
+ROWS: list[tuple[int | str, int | str, float | None]] = [
+    (0, "cat", 1.0), (0, "dog", 0.0), (1, "cat", 1.0), (1, "dog", None), (2, "cat", 0.0), (2, "bird", None),
+    (3, "dog", 1.0), (3, "cow", 0.25), (4, "cat", 1.0),
+]  # fmt: skip
+
+
+def test_accuracies_are_averaged_over_the_classes_that_have_a_pair() -> None:
+    summary = summarise(outcomes_of(ROWS))
+    assert summary.by_class == {"cat": 0.75, "dog": 0.5, "cow": 0.25}
+    assert summary.mean == pytest.approx((0.75 + 0.5 + 0.25) / 3)
+    assert summary.overall == pytest.approx(4.25 / 7)
+    assert (summary.pairs, summary.skipped) == (7, 2)
+
+
+def test_batches_put_together_in_any_order_are_the_same() -> None:
+    outcomes = outcomes_of(ROWS)
+    shuffled = [outcomes[k] for k in torch.randperm(len(outcomes))]
+    one, other = summarise(outcomes), summarise(shuffled)
+    assert (one.mean, one.by_class, one.pairs) == (pytest.approx(other.mean), other.by_class, other.pairs)
+
+
+@pytest.mark.parametrize("rows", [[], [(0, 1, None)]])
+def test_nothing_counted_is_nan(rows: Any) -> None:
+    summary = summarise(outcomes_of(rows))
+    assert math.isnan(summary.mean)
+    assert math.isnan(summary.overall)
+    assert (summary.by_class, summary.pairs, summary.skipped) == ({}, 0, len(rows))
+    assert all(math.isnan(end) for end in bootstrap_interval(outcomes_of(rows)))
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.5])
+def test_intervals_are_quantiles_of_summaries_of_images_drawn_again(confidence: float) -> None:
+    outcomes = outcomes_of(ROWS)
+    counted = [one for one in outcomes if one.value is not None]
+    images = list(dict.fromkeys(one.image for one in counted))
+    times = np.random.default_rng(7).multinomial(len(images), [1 / len(images)] * len(images), size=200)
+    means = [
+        summarise([one for image, count in zip(images, row) for one in counted * count if one.image == image]).mean
+        for row in times.tolist()
+    ]
+    tail = (1 - confidence) / 2
+    expected = (np.quantile(means, tail), np.quantile(means, 1 - tail))
+    assert bootstrap_interval(outcomes, confidence=confidence, samples=200, seed=7) == pytest.approx(expected)
+
+
+def test_interval_of_a_plain_mean_is_near_the_normal_one() -> None:
+    values = torch.randn(400, dtype=torch.float64).tolist()
+    low, high = bootstrap_interval(outcomes_of([(row, 0, value) for row, value in enumerate(values)]))
+    error = 1.96 * np.std(values) / math.sqrt(400)
+    assert (low, high) == pytest.approx((np.mean(values) - error, np.mean(values) + error), abs=0.1 * error)
+
+
+def test_pairs_of_one_image_are_drawn_together() -> None:
+    """Ten pairs an image say no more than one."""
+    single = [(image, 0, float(image % 2)) for image in range(30)]
+    tenfold = single * 10
+    assert bootstrap_interval(outcomes_of(single)) == pytest.approx(bootstrap_interval(outcomes_of(tenfold)))
+
+
+def test_intervals_are_seeded_and_leave_the_global_state_alone() -> None:
+    outcomes = outcomes_of([(row, row % 3, value) for row, value in enumerate(torch.rand(40).tolist())])
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first = bootstrap_interval(outcomes, samples=100)
+    assert first == bootstrap_interval(outcomes, samples=100)
+    assert first != bootstrap_interval(outcomes, samples=100, seed=1)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("confidence", 1.0, ValueError),
+        ("confidence", 0, ValueError),
+        ("confidence", "95%", TypeError),
+        ("samples", 0, ValueError),
+        ("samples", 10.0, TypeError),
+        ("seed", -1, ValueError),
+        ("seed", None, TypeError),
+    ],
+)
+def test_bad_settings_are_named(name: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=name):
+        bootstrap_interval(outcomes_of(ROWS), **{name: value})
