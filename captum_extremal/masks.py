@@ -1,7 +1,8 @@
-r"""Smooth masks: from free parameters to a mask (section 3.5, equations 5 to 7, appendix A).
+r"""Mask families: from free parameters to a mask.
 
-A mask is spanned by one parameter :math:`p_i \in [0, 1]` at each point :math:`u_i` of a coarse lattice.
-Every parameter draws a soft disk, and the mask is the smooth maximum of the disks:
+:class:`ChannelMask` has one free value for each channel of a layer (section 5). :class:`SmoothMask` covers positions
+(section 3.5, equations 5 to 7, appendix A): it is spanned by one parameter :math:`p_i \in [0, 1]` at each point
+:math:`u_i` of a coarse lattice. Every parameter draws a soft disk, and the mask is the smooth maximum of the disks:
 
 .. math::
 
@@ -15,8 +16,8 @@ The equation is evaluated exactly on a *grid* a few times finer than the lattice
 between the grid's nodes: the mask has no detail finer than the kernel, so nothing is lost, and the cost does
 not depend on the size of the image.
 
-Shapes: B masks (rows), D lattice points, G grid nodes, T neighbours of a node, S the shape of the input's
-positions (W, H x W or D x H x W).
+Shapes: B masks (rows), D parameters (lattice points, or channels), G grid nodes, T neighbours of a node, K channels, S
+the shape of the input's positions (W, H x W or D x H x W).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_extremal._checks import check_number
+from captum_extremal._checks import check_count, check_number
 
 REFERENCE_SIDE = 224
 """The side in pixels that the paper's lengths (step, sigma, blur) refer to."""
@@ -40,7 +41,7 @@ _STEP = {1: 7.0, 2: 7.0, 3: 14.0}  # px at 224; a volume's lattice is coarser, t
 _SIGMA = 21.0  # px at 224
 _SUPPORT = 2.4  # in sigmas: the kernel is below 1e-3 there
 _NODES_PER_SIGMA = {1: 6, 2: 6, 3: 4}
-_MIN_SIDE = 8
+_MIN_SIDE = 2
 _MEAN_POOL: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
@@ -99,7 +100,7 @@ class BoundMask(Protocol):
         """Parameters (B, D) of zeros, in the masks' type and on their device."""
 
     def __call__(self, p: Tensor) -> Tensor:
-        """Masks (B, 1, *S) of parameters (B, D) in [0, 1]: ``expand(coarse(p))``."""
+        """Masks (B, 1, *S) or (B, K) of parameters (B, D) in [0, 1]: ``expand(coarse(p))``."""
 
     def coarse(self, p: Tensor) -> Tensor:
         """The few values (B, G) that the mask and its area follow from."""
@@ -108,7 +109,7 @@ class BoundMask(Protocol):
         """The exact mean (B,) of the masks."""
 
     def expand(self, coarse: Tensor) -> Tensor:
-        """The masks (B, 1, *S)."""
+        """The masks (B, 1, *S) of positions, (B, K) of channels."""
 
     def linearised(self, p: Tensor) -> Linearised:
         """The mask's coarse values of parameters (B, D), its area, and their derivatives, without autograd."""
@@ -128,6 +129,88 @@ class MaskFamily(Protocol):
         self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
     ) -> list[BoundMask]:
         """The family on inputs of this shape, for masks of each area; one object where areas can share it."""
+
+
+@dataclass(frozen=True)
+class ChannelMask:
+    """The family of masks over the K channels of a layer (section 5, equation 9): every channel has its own value.
+
+    A mask's area is the fraction of the channels that it keeps.
+    """
+
+    def smallest_area(self, shape: tuple[int, ...]) -> float:
+        """One channel, of inputs whose shape is (K,)."""
+        return 1 / math.prod(shape)
+
+    def bind(
+        self, channels: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> BoundChannelMask:
+        """Fit the family to a layer of K channels.
+
+        Args:
+            channels: K.
+            device: where the masks are made.
+            dtype: their floating type.
+
+        Raises:
+            TypeError, ValueError: ``channels`` is no integer of at least 1.
+        """
+        check_count("channels", channels)
+        return BoundChannelMask(torch.full((channels,), 1 / channels, device=device, dtype=dtype))
+
+    def bind_areas(
+        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
+    ) -> list[BoundMask]:
+        """:meth:`bind`, once for all areas."""
+        return [self.bind(math.prod(shape), device, dtype)] * len(areas)
+
+
+class BoundChannelMask:
+    """Masks (B, K) of one layer's channels: the parameters themselves.
+
+    Attributes:
+        parameters: K.
+        sigma: NaN, for there are no disks.
+        largest_area: 1.
+    """
+
+    sigma = math.nan
+    largest_area = 1.0
+
+    def __init__(self, share: Tensor) -> None:
+        self._share = share  # (K,): what each channel counts for in the area
+        self.parameters = len(share)
+
+    def __call__(self, p: Tensor) -> Tensor:
+        """Masks (B, K) of parameters (B, K)."""
+        return p
+
+    def new_parameters(self, rows: int) -> Tensor:
+        """Parameters (B, K) of zeros, in the masks' type and on their device."""
+        return self._share.new_zeros(rows, self.parameters)
+
+    def coarse(self, p: Tensor) -> Tensor:
+        """The parameters (B, K)."""
+        return p
+
+    def area(self, coarse: Tensor) -> Tensor:
+        """The mean (B,) of the masks."""
+        return coarse @ self._share
+
+    def expand(self, coarse: Tensor) -> Tensor:
+        """The masks (B, K)."""
+        return coarse
+
+    def linearised(self, p: Tensor) -> Linearised:
+        """The parameters, their mean and its derivative."""
+        coarse = p.detach()
+        return Linearised(
+            coarse, self.area(coarse), self._share[None], lambda *by: tuple(one.expand_as(coarse) for one in by)
+        )
+
+    def spread(self, gradient: Tensor) -> Tensor:
+        """The gradient as it is: channels have no neighbours."""
+        return gradient
 
 
 @dataclass(frozen=True)
@@ -202,7 +285,7 @@ class SmoothMask:
             the map from parameters to masks.
 
         Raises:
-            ValueError: the shape does not have one to three sides of at least 8 px, or the disks leave gaps.
+            ValueError: the shape does not have one to three sides of at least 2 px, or the disks leave gaps.
         """
         shape = tuple(shape)
         if not 1 <= len(shape) <= 3 or min(shape) < _MIN_SIDE:

@@ -160,7 +160,7 @@ class Objective:
             raise ValueError(
                 f"forward_func's output for the unperturbed inputs must be finite, got scores {score.tolist()}"
             )
-        return score.to(torch.promote_types(score.dtype, torch.float32))
+        return score.to(torch.promote_types(self._inputs[0].dtype, torch.float32))  # the masks' precision
 
     def _first_output(self, inputs: tuple[Tensor, ...]) -> Any:
         try:

@@ -71,6 +71,7 @@ class Solver(Protocol):
 
 _LONGEST_SHIFT = 4.0  # of the threshold in one step, in logits: where nothing is near it, the first order says little
 _START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
+_FIRST_PART = 18  # of all steps, one in so many at least leads to the first area
 _LOGIT_RANGE = 8.0  # parameters stay this close to the threshold, in logits, so that none is lost for good
 _MEAN_SQUARE_MEMORY = 0.9
 _SHARPNESS = (2.0, 4.0)  # of the variants tried at the end
@@ -149,7 +150,8 @@ def area_schedule(areas: tuple[float, ...], steps: int, legs: int, start: float)
 
     The first leg goes from the start down to the smallest area, the next ones up to the largest and down again. Between
     two neighbouring areas the path is geometric, and each part of a leg gets steps in proportion to its length, but at
-    least one: the step at its end. Areas above the path's start are met at its start.
+    least one: the step at its end. The first part gets a few, however short it is, because the masks at the start know
+    nothing yet. Areas above the path's start are met at its start.
     """
     down = list(range(len(areas)))[::-1]
     schedule: list[tuple[float, int | None]] = []
@@ -159,7 +161,8 @@ def area_schedule(areas: tuple[float, ...], steps: int, legs: int, start: float)
         ends = [min(areas[index], start) for index in route]
         lengths = [abs(math.log(end / one)) for one, end in zip([before, *ends], ends)]
         for index, end, length in zip(route, ends, lengths):
-            count = max(1, round(steps * length / max(sum(lengths), 1e-12)))
+            least = 1 if schedule else max(1, steps // _FIRST_PART)
+            count = max(least, round(steps * length / max(sum(lengths), 1e-12)))
             schedule += [(before * (end / before) ** (step / count), None) for step in range(1, count)]
             schedule.append((end, index))
             before = end
@@ -336,6 +339,7 @@ class PenaltySolver:
         weight: lambda, of the area loss.
         growth: what the weight is multiplied by at each step.
         doublings: at which fractions of the steps it is doubled.
+        ramp: the fraction of the steps over which the weight rises linearly from 0.
         flip: mirror the perturbed input along its last axis on even steps. It steadies the masks of objects and
             falsifies digits, text and scenes whose two sides differ.
         precision: floating type to autocast the model's forward to.
@@ -351,6 +355,7 @@ class PenaltySolver:
     weight: float = 300.0
     growth: float = 1.0035
     doublings: tuple[float, ...] = ()
+    ramp: float = 0.0
     flip: bool = True
     precision: torch.dtype | None = None
 
@@ -363,6 +368,7 @@ class PenaltySolver:
         check_number("growth", self.growth, above=0)
         for fraction in self.doublings:
             check_number("doublings", fraction, at_least=0, at_most=1)
+        check_number("ramp", self.ramp, at_least=0, at_most=1)
         _check_precision(self.precision)
 
     @classmethod
@@ -377,6 +383,11 @@ class PenaltySolver:
     def released(cls) -> PenaltySolver:
         """The released code's: 800 steps, lambda growing by 0.35 % a step, a flip on even steps."""
         return cls()
+
+    @classmethod
+    def channels(cls) -> PenaltySolver:
+        """Section 5's, for channel masks: 300 steps, lambda rising from 0 to 1500 over the first half, no flip."""
+        return cls(steps=300, dampening=0.0, weight=1500.0, growth=1.0, ramp=0.5, flip=False)
 
     def total_steps(self, search: Search) -> int:
         """All areas move at once, so the number of areas plays no part."""
@@ -412,7 +423,8 @@ class PenaltySolver:
 
     def _weight_at(self, step: int) -> float:
         doubled = sum(step >= fraction * self.steps for fraction in self.doublings)
-        return self.weight * self.growth**step * 2.0**doubled
+        risen = min(1.0, step / (self.ramp * self.steps)) if self.ramp else 1.0
+        return self.weight * risen * self.growth**step * 2.0**doubled
 
 
 def _check_precision(precision: object) -> None:

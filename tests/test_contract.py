@@ -19,7 +19,16 @@ from captum.attr import Attribution, LayerAttribution, NoiseTunnel, visualizatio
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
-from captum_extremal import ExtremalPerturbation, PathSolver, SmoothMask
+from captum_extremal import (
+    RISE,
+    CenterAttribution,
+    ContrastiveExcitationBackprop,
+    ExcitationBackprop,
+    ExtremalPerturbation,
+    MeaningfulPerturbation,
+    PathSolver,
+    SmoothMask,
+)
 
 N, TARGET = 2, 1
 
@@ -34,6 +43,7 @@ class Method:
         settings: keywords that make a call quick.
         options: further keywords whose values must be deep-copyable and give the same result as a copy.
         follows_inputs: whether an attribution has its input's shape; layer methods have their layer's.
+        calls_model: whether the model plays a part at all.
     """
 
     make: Callable[[nn.Module], Attribution]
@@ -41,6 +51,7 @@ class Method:
     settings: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     follows_inputs: bool = True
+    calls_model: bool = True
 
 
 METHODS = {
@@ -56,12 +67,35 @@ METHODS = {
             "reduce": "sum",
         },
     ),
+    "rise": Method(
+        make=RISE,
+        name="RISE",
+        settings={"n_samples": 20},
+        options={"cells": 4, "probability": 0.3, "seed": 1, "perturbations_per_eval": 7},
+    ),
+    "excitation backprop": Method(make=ExcitationBackprop, name="Excitation Backprop"),
+    "contrastive excitation backprop": Method(
+        make=ContrastiveExcitationBackprop, name="Contrastive Excitation Backprop"
+    ),
+    "meaningful perturbation": Method(
+        make=MeaningfulPerturbation,
+        name="Meaningful Perturbation",
+        settings={"steps": 5},
+        options={"game": "hybrid", "perturbation": "fade", "area_weight": 1e-3, "seed": 1},
+    ),
+    "center": Method(make=CenterAttribution, name="Center Attribution", calls_model=False),
 }
 
 
 @pytest.fixture(params=METHODS, autouse=True)
 def method(request: pytest.FixtureRequest) -> Method:
     return METHODS[request.param]
+
+
+@pytest.fixture
+def _calls_model(method: Method) -> None:
+    if not method.calls_model:
+        pytest.skip("this method does not look at the model")
 
 
 @pytest.fixture
@@ -232,6 +266,7 @@ def test_models_of_every_precision_are_explained(
     assert_good(method, attribute(method, model.to(dtype), x.to(dtype)), x.to(dtype))
 
 
+@pytest.mark.usefixtures("_calls_model")
 def test_autocast_of_the_caller_is_that_of_the_model_alone(method: Method, model: nn.Module, x: Tensor) -> None:
     seen: list[torch.dtype] = []
     handle = model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
@@ -242,6 +277,7 @@ def test_autocast_of_the_caller_is_that_of_the_model_alone(method: Method, model
     assert_good(method, found, x)
 
 
+@pytest.mark.usefixtures("_calls_model")
 def test_model_in_train_mode_is_explained_with_a_warning(method: Method, model: nn.Module, x: Tensor) -> None:
     model.train()
     before = copy.deepcopy(model.state_dict())
@@ -280,6 +316,7 @@ def test_everything_made_in_inference_mode_is_accepted(method: Method, model: nn
         assert_good(method, found[0] if isinstance(found, tuple) else found, x)
 
 
+@pytest.mark.usefixtures("_calls_model")
 def test_parameters_made_in_inference_mode_are_refused(method: Method, x: Tensor) -> None:
     with torch.inference_mode():
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5)).eval()

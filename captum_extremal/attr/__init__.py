@@ -1,5 +1,19 @@
 """Attribution methods, one a file."""
 
+from captum_extremal.attr.center_attribution import CenterAttribution
+from captum_extremal.attr.contrastive_excitation_backprop import ContrastiveExcitationBackprop
+from captum_extremal.attr.excitation_backprop import ExcitationBackprop
 from captum_extremal.attr.extremal_perturbation import ExtremalPerturbation
+from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
+from captum_extremal.attr.meaningful_perturbation import MeaningfulPerturbation
+from captum_extremal.attr.rise import RISE
 
-__all__ = ["ExtremalPerturbation"]
+__all__ = [
+    "RISE",
+    "CenterAttribution",
+    "ContrastiveExcitationBackprop",
+    "ExcitationBackprop",
+    "ExtremalPerturbation",
+    "LayerExtremalPerturbation",
+    "MeaningfulPerturbation",
+]

@@ -1,0 +1,257 @@
+"""Meaningful perturbations against the method written out, and on models whose best mask is known."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from captum_extremal import BlurPyramid, FadePyramid, Game, MeaningfulPerturbation
+from captum_extremal.perturbations import gaussian_blur
+
+
+def attribute(forward_func: Callable[..., Any], inputs: Any, *given: Any, **settings: Any) -> Any:
+    return MeaningfulPerturbation(forward_func).attribute(inputs, *given, **({"steps": 4} | settings))
+
+
+# The method, written out
+
+
+def moved(x: Tensor, rows: int, columns: int) -> Tensor:
+    """A picture (H, W) moved down and to the right, its border repeated."""
+    height, width = x.shape[-2:]
+    row = [min(max(r - rows, 0), height - 1) for r in range(height)]
+    column = [min(max(c - columns, 0), width - 1) for c in range(width)]
+    return x[..., row, :][..., column]
+
+
+def literal_mask(
+    score: Callable[[Tensor], Tensor], x: Tensor, steps: int, area: float, variation: float, power: float, seed: int
+) -> Tensor:
+    """The deletion mask (H, W) of one image (C, H, W), with Adam and every sum by hand."""
+    height, width = x.shape[1:]
+    scale = min(height, width) / 224
+    count = [round(side / max(1.0, 8 * scale)) for side in (height, width)]
+    pyramid = BlurPyramid(sigma_max=10 * scale).bind(x[None], x[None])
+
+    def enlarged(cells: Tensor) -> Tensor:
+        large = F.interpolate(cells[None, None], size=(height, width), mode="bilinear", align_corners=False)
+        return gaussian_blur(large, 5 * scale)[0, 0]
+
+    def without(cells: Tensor, rows: int = 0, columns: int = 0) -> Tensor:
+        kept = moved(1 - enlarged(cells), -rows, -columns)
+        return score(moved(pyramid(kept[None, None])[0], rows, columns))
+
+    distance = torch.tensor(
+        [[math.hypot(r - (count[0] - 1) / 2, c - (count[1] - 1) / 2) for c in range(count[1])] for r in range(count[0])]
+    ).double()
+    shortest, longest = float(distance.min()), float(distance.max())
+    clean, hidden = score(x), score(pyramid(torch.zeros(1, 1, height, width).double())[0])
+    for k in range(20):
+        cells = (distance <= shortest + (longest - shortest) * k / 19 + 1e-9).double()
+        if without(cells) <= clean - 0.99 * (clean - hidden):
+            break
+
+    generator = torch.Generator().manual_seed(seed)
+    mean, square = torch.zeros_like(cells), torch.zeros_like(cells)
+    for step in range(1, steps + 1):
+        rows, columns, _ = (int(part * 4 * scale) for part in torch.rand(3, generator=generator).tolist())
+        cells = cells.detach().requires_grad_()
+        rough = (cells[1:] - cells[:-1]).abs() ** power, (cells[:, 1:] - cells[:, :-1]).abs() ** power
+        loss = area * cells.sum() + variation * (rough[0].sum() + rough[1].sum()) + without(cells, rows, columns)
+        (gradient,) = torch.autograd.grad(loss, cells)
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        change = (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+        cells = (cells.detach() - 0.05 * change).clamp(0, 1)
+    return enlarged(cells)
+
+
+def test_mask_is_the_written_out_methods(make_network: Callable[..., nn.Module]) -> None:
+    network = make_network(2, 3)
+    x = torch.randn(2, 3, 120, 130, dtype=torch.float64)
+    settings = {"area_weight": 2e-4, "variation_weight": 3e-2, "variation_power": 2.5, "seed": 5}
+    found = attribute(network, x, target=[1, 4], steps=6, learning_rate=0.05, **settings)
+    for n, target in enumerate([1, 4]):
+
+        def score(image: Tensor, target: int = target) -> Tensor:
+            return network(image[None])[0, target]
+
+        expected = literal_mask(score, x[n], 6, 2e-4, 3e-2, 2.5, 5)
+        torch.testing.assert_close(found[n], expected.detach().expand(3, -1, -1), rtol=0, atol=1e-8)
+        assert float(expected.std()) > 0.01
+
+
+def test_shifts_follow_the_seed(make_network: Callable[..., nn.Module]) -> None:
+    network, x = make_network(2, 3), torch.randn(1, 3, 120, 130, dtype=torch.float64)
+    one, same, other = (attribute(network, x, target=1, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+# Masks that are known
+
+
+def in_square(x: Tensor) -> Tensor:
+    """A probability that only the middle of the upper left quarter decides, once an image has 1 everywhere."""
+    return x[:, 0, 4:12, 6:14].mean((1, 2))
+
+
+@pytest.mark.parametrize("game", ["delete", "preserve", "hybrid", Game(0.5, -0.5)], ids=str)
+def test_mask_finds_the_square_that_the_score_needs(game: Any) -> None:
+    x = torch.ones(2, 1, 32, 40)
+    found = attribute(in_square, x, game=game, perturbation="fade", steps=150, area_weight=5e-4)
+    outside = found[0, 0].clone()
+    outside[:20, :22] = 0
+    assert float(found[0, 0, 5:11, 7:13].min()) > 0.9
+    assert float(outside.max()) < 0.1
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)
+
+
+def test_baselines_are_what_fading_leads_to() -> None:
+    x = torch.ones(1, 1, 32, 40)
+    settings = {"perturbation": "fade", "steps": 60, "area_weight": 5e-4}
+    assert float(attribute(in_square, x, 1.0, **settings).max()) < 0.05  # nothing can be taken away
+    expected = attribute(in_square, x, 0.0, **settings)
+    torch.testing.assert_close(attribute(in_square, x, torch.zeros_like(x), **settings), expected, rtol=0, atol=0)
+    named = attribute(in_square, x, perturbation=FadePyramid(), **{k: settings[k] for k in ("steps", "area_weight")})
+    torch.testing.assert_close(named, expected, rtol=0, atol=0)
+
+
+def test_the_weights_weigh() -> None:
+    x = torch.ones(1, 1, 32, 40)
+    settings = {"perturbation": "fade", "steps": 60}
+    plain = attribute(in_square, x, **settings)
+    assert float(attribute(in_square, x, area_weight=1.0, **settings).max()) == 0
+    assert float(attribute(in_square, x, area_weight=0.0, **settings).sum()) > float(plain.sum())
+    smooth = attribute(in_square, x, variation_weight=10.0, variation_power=2.0, **settings)
+    assert float(smooth.diff(dim=-1).abs().max()) < 0.5 * float(plain.diff(dim=-1).abs().max())
+
+
+# Captum's forms
+
+
+@pytest.mark.parametrize("shape", [(60,), (17, 23), (9, 8, 11)], ids=str)
+@pytest.mark.parametrize("game", ["delete", "hybrid"])
+def test_batch_is_explained_as_its_images_are(
+    make_network: Callable[..., nn.Module], shape: tuple[int, ...], game: str
+) -> None:
+    network, x = make_network(len(shape)), torch.randn(3, 3, *shape, dtype=torch.float64)
+    found = attribute(network, x, target=[0, 4, 2], game=game)
+    assert found.shape == x.shape
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 1
+    for n, target in enumerate([0, 4, 2]):
+        alone = attribute(network, x[n : n + 1], target=target, game=game)
+        torch.testing.assert_close(found[n : n + 1], alone, rtol=0, atol=1e-8)
+
+
+def test_targets_and_arguments_are_captums(network: nn.Module, images: Tensor) -> None:
+    expected = attribute(network, images, target=[1, 1])
+    for target in (1, (1,), torch.tensor(1), torch.tensor([1, 1]), [(1,), (1,)], -4):
+        torch.testing.assert_close(attribute(network, images, target=target), expected, rtol=0, atol=0)
+    scale = torch.ones(2, 1, dtype=torch.float64)
+    scaled = MeaningfulPerturbation(lambda x, scale, name: network(x) * scale)
+    found = scaled.attribute(images, target=1, additional_forward_args=(scale, "name"), steps=4)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+def test_tuple_of_inputs_has_a_mask_each(make_network: Callable[..., nn.Module]) -> None:
+    image, signal = torch.randn(2, 3, 16, 16, dtype=torch.float64), torch.randn(2, 2, 30, dtype=torch.float64)
+    of_image, of_signal = make_network(2), make_network(1, 2)
+    found = attribute(lambda a, b: of_image(a) + of_signal(b), (image, signal), target=1)
+    assert [one.shape for one in found] == [image.shape, signal.shape]
+    assert all(float(one.std()) > 0 for one in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_half_precision_finds_the_square(dtype: torch.dtype) -> None:
+    x = torch.ones(1, 1, 32, 40, dtype=dtype)
+    found = attribute(in_square, x, perturbation="fade", steps=150, area_weight=5e-4)
+    assert found.dtype == dtype
+    assert float(found[0, 0, 6:10, 8:12].min()) > 0.9
+    assert float(found[0, 0, 20:].max()) < 0.1
+
+
+def test_progress_is_shown_where_asked(network: nn.Module, images: Tensor, capsys: pytest.CaptureFixture[str]) -> None:
+    attribute(network, images, target=1)
+    assert capsys.readouterr().err == ""
+    attribute(network, images, target=1, show_progress=True)
+    shown = capsys.readouterr().err
+    assert "Meaningful Perturbation" in shown
+    assert "4/4" in shown
+
+
+def test_model_sees_one_batch_a_step(network: nn.Module, images: Tensor, counted: type) -> None:
+    model = counted(network)
+    attribute(model, images, target=1)
+    assert model.rows == [2] * (2 + 20 + 4)  # clean, hidden, the disks, the steps
+
+
+BAD_INPUT: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
+    "no steps": ("steps", ValueError, {"steps": 0}),
+    "half a step": ("steps", TypeError, {"steps": 1.5}),
+    "no learning": ("learning_rate", ValueError, {"learning_rate": 0}),
+    "learning in words": ("learning_rate", TypeError, {"learning_rate": "fast"}),
+    "negative area weight": ("area_weight", ValueError, {"area_weight": -1}),
+    "infinite variation weight": ("variation_weight", ValueError, {"variation_weight": math.inf}),
+    "power below one": ("variation_power", ValueError, {"variation_power": 0.5}),
+    "half a seed": ("seed", TypeError, {"seed": 0.5}),
+    "unknown game": ("game", ValueError, {"game": "keep"}),
+    "unknown perturbation": ("perturbation", ValueError, {"perturbation": "noise"}),
+    "no perturbation": ("perturbation", TypeError, {"perturbation": object()}),
+    "integer images": ("inputs", TypeError, {"inputs": torch.zeros(2, 3, 16, 16, dtype=torch.uint8)}),
+    "small images": ("inputs", ValueError, {"inputs": torch.zeros(2, 3, 7, 16)}),
+    "baselines of another shape": ("baselines", ValueError, {"baselines": torch.zeros(2, 3, 8, 8)}),
+    "target in words": ("target", TypeError, {"target": "cat"}),
+    "too many targets": ("target", ValueError, {"target": [1, 2, 3]}),
+    "short arguments": ("additional_forward_args", ValueError, {"additional_forward_args": torch.zeros(3)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_named_before_any_forward(network: nn.Module, counted: type, case: str) -> None:
+    name, error, changes = BAD_INPUT[case]
+    model = counted(network)
+    with pytest.raises(error, match=f"^{name}"):
+        MeaningfulPerturbation(model).attribute(
+            **({"inputs": torch.zeros(2, 3, 16, 16).double(), "target": 0} | changes)
+        )
+    assert model.calls == 0
+
+
+def test_model_without_a_gradient_is_refused(network: nn.Module, images: Tensor) -> None:
+    with pytest.raises(ValueError, match="forward_func must be differentiable by its inputs"):
+        attribute(lambda x: network(x).detach(), images, target=1)
+
+
+class Stopped(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["well", "stopped"])
+def test_nothing_is_left_behind(network: nn.Module, images: Tensor, fails: bool) -> None:
+    calls: list[int] = []
+
+    def forward(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        if fails and len(calls) == 24:
+            raise Stopped
+        return network(x)
+
+    chance, before, inputs = torch.get_rng_state(), copy.deepcopy(network.state_dict()), images.clone()
+    if fails:
+        with pytest.raises(Stopped):
+            attribute(forward, images, target=1)
+    else:
+        attribute(forward, images, target=1)
+    assert torch.equal(chance, torch.get_rng_state())
+    assert torch.equal(inputs, images)
+    assert torch.is_grad_enabled()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in network.parameters())
