@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from captum_extremal import ExtremalMasks
 from captum_extremal import visualization as vis
+from captum_extremal.visualization._masked import _outline
 
 HEIGHT, WIDTH = 24, 40
 AREAS = (0.05, 0.1, 0.2, 0.4)
@@ -89,12 +90,12 @@ def test_outline_encloses_the_area():
     found = make_found()
     binary = found.binary_masks()[0, :, 0].numpy()
     for mask, inside in zip(found.masks[0, :, 0].double().numpy(), binary):
-        values, level = vis._outline(mask, inside)
+        values, level = _outline(mask, inside)
         np.testing.assert_array_equal(values > level, inside)
     # A plateau has no level of that area.
     flat = np.ones((4, 4))
     inside = np.arange(16).reshape(4, 4) < 5
-    values, level = vis._outline(flat, inside)
+    values, level = _outline(flat, inside)
     np.testing.assert_array_equal(values > level, inside)
 
 
@@ -174,6 +175,7 @@ def test_curves_are_the_scores(images):
     figure = drawn(vis.show_curves(found, 1, title="a name"))
     (ax,) = figure.axes
     lines = {line.get_label(): line for line in ax.lines}
+    assert (ax.get_xlabel(), ax.get_xscale()) == ("area of the mask, %", "linear")
     percents = 100 * np.array(AREAS)
     kept, removed = lines["only the mask's region"], lines["all but the mask's region"]
     np.testing.assert_allclose(kept.get_xdata(), percents, rtol=1e-6)
@@ -186,9 +188,8 @@ def test_curves_are_the_scores(images):
     assert len(figure.legends[0].get_texts()) == 5
 
 
-def test_curves_of_channels_and_without_a_star():
-    found = dataclasses.replace(make_found(threshold=99.0), masks=torch.rand(2, len(AREAS), 7))
-    labels = [line.get_label() for line in vis.show_curves(found).axes[0].lines]
+def test_curves_say_when_a_star_was_not_reached():
+    labels = [line.get_label() for line in vis.show_curves(make_found(threshold=99.0)).axes[0].lines]
     assert "a* not reached" in labels
 
 
@@ -321,8 +322,6 @@ def test_bad_arguments(images):
         vis.show_sweep(found, images, 2)
     with pytest.raises(TypeError, match="index must be an integer"):
         vis.show_curves(found, 0.5)
-    with pytest.raises(ValueError, match=r"found must hold masks of images, .* got \(1, 4, 7\)"):
-        vis.show_order(dataclasses.replace(found, masks=torch.rand(2, 4, 7)), images)
     with pytest.raises(ValueError, match="names must be 2, one for each target, got 1"):
         vis.show_targets(found, images, ["cat"])
     with pytest.raises(TypeError, match="names must be a sequence of strings, got 'ab'"):
