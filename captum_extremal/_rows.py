@@ -18,7 +18,16 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Row:
-    """What was found for one image."""
+    """What was found for one image: a line of JSON.
+
+    Attributes:
+        index: its place in the loader, from 0.
+        label: its class.
+        checksum: of the model's inputs.
+        optimal_area: a*; None where no area reaches the threshold.
+        clean, perturbed, threshold: the scores of the whole activation and of none of it, and Phi_0.
+        mask: (K,) float32, m_a*, the largest area's where there is none; in the file base64 of little-endian bytes.
+    """
 
     index: int
     label: int

@@ -211,12 +211,13 @@ def class_channels(
     An image that does not reach Phi_0 at any of the areas has no m_a*: it is skipped, and counted. (The default areas
     end with all channels, which reach the default threshold: such an image counts with a mask of ones.)
 
-    With ``path``, each image's row is appended to a file of JSON lines as soon as its batch is done. A call with the
-    same file goes on where the last one stopped, however it was stopped, and gives what it would have given: of the
-    images in the file nothing is computed, a last line that was not written to its end is dropped. So the loader must
-    give the same images in the same order each time (in batches of any size): a row holds its image's place, label and
-    checksum, and one that does not fit is an error. So is a file of other settings, or of a model with other weights;
-    a callable ``score_threshold`` is asked again for the images in the file. Two calls at once need two files.
+    With ``path``, each image's row (label, a*, scores, mask) is appended to a file of JSON lines as soon as its batch
+    is done. A call with the same file goes on where the last one stopped, however it was stopped, and gives what that
+    one would have given (to rounding, where a batch is split): nothing is computed for the images in the file, and a
+    last line that was not written to its end is dropped. So the loader must give the same images in the same order
+    each time, in batches of any size: a row holds its image's place, label and checksum, and one that does not fit is
+    an error. So is a file of other settings, or of a model with other weights; a callable ``score_threshold`` is asked
+    again for the images in the file. Two calls at once need two files.
 
     Args:
         method: the model and the layer.
