@@ -459,6 +459,15 @@ def test_half_precision_is_near_to_double(method: Any, dtype: torch.dtype) -> No
     assert float(similar) > 0.97
 
 
+def test_probabilities_too_small_for_half_precision_are_not_lost() -> None:
+    copies = 98304  # each value of each copy has a probability of 2.67 of half precision's smallest numbers
+    head = nn.Linear(64 * copies, 1, bias=False, dtype=torch.float16).eval()
+    nn.init.constant_(head.weight, 1e-4)
+    x = torch.ones(1, 1, 8, 8, dtype=torch.float16)
+    found = ExcitationBackprop(lambda x: head(x.repeat(1, copies, 1, 1).flatten(1))).attribute(x)
+    torch.testing.assert_close(found.float(), torch.full((1, 1, 8, 8), 1 / 64), rtol=1e-2, atol=0)
+
+
 # Layers, and what is said of a bad one
 
 

@@ -1,8 +1,8 @@
 r"""How excitation backprop walks down a network: each neuron hands its winning probability to those that excite it.
 
 In a forward pass under :class:`_Recorder` every layer is computed as ever, but remembers how to hand probability down,
-so that autograd's backward pass carries probabilities in the place of gradients. Skip connections, concatenations,
-flattening and max pooling then need nothing more: a sum splits, a copy adds up, a maximum names its winner.
+so that autograd's backward pass carries probabilities in the place of gradients. Concatenations, flattening and max
+pooling then need nothing more: what was copied adds up, and a maximum names its winner.
 
 A *message* is a probability with a sign. Below zero it is meant for the neuron's negation, the *dual* unit whose
 weights are all negated. So a batch normalisation with a negative scale asks the convolution under it for what lowers
@@ -182,7 +182,7 @@ class _Layer:
         return self.share(sign * self.slope, (self.inputs[0].detach(),), divided=False)[0]
 
     def share(self, message: Tensor, inputs: tuple[Tensor, ...], divided: bool = True) -> _Messages:
-        r"""Equation 1 of the method's paper.
+        r"""The rule of the method.
 
         :math:`P(x_j | y_i)` is in proportion to what :math:`x_j` adds to :math:`y_i`, :math:`w_{ij} x_j` where that is
         positive: for inputs that are not negative, as after a ReLU, the excitatory weights times the activations. A
@@ -421,8 +421,9 @@ def _upper_layers(output: Tensor, roots: set[Any]) -> tuple[list[_Layer | _OneTo
         )
     if unknown:
         raise ValueError(
-            f"forward_func contains {', '.join(sorted(unknown))}, for which excitation backprop has no rule: it takes "
-            "convolutions, linear layers, pooling, batch normalisation, activations, sums and concatenations"
+            f"forward_func contains {', '.join(sorted(unknown))}, which excitation backprop cannot follow: it takes "
+            "convolutions, linear layers, pooling, batch normalisation, activations, sums and concatenations, none of "
+            "them in scripted code"
         )
     classifier = [layer for layer in above.values() if isinstance(layer, _Layer) and layer.weighted]
     if not classifier:

@@ -33,6 +33,9 @@ class ExcitationBackprop(GradientAttribution):
     branch takes a value and another its negation, as batch normalisations with negative scales do that stand on
     both sides of a skip connection, what the two hand to it cancels.
 
+    What stands above the classifier, the topmost layer with weights, is averaged into that layer's weights: it makes
+    no difference whether a network pools before a linear classifier or after a convolutional one.
+
     It reads convolutions, linear layers, pooling, batch normalisation, activation functions, sums, concatenations and
     products with constants out of any code that PyTorch runs, modules or functions; anything else is refused.
 
