@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from captum_extremal import ExtremalMasks, cli
+from captum_extremal.cli import _classifier, _console, _demo, _explain, _figures, _photographs, _run, _summary, _weights
 from captum_extremal.datasets import DigitScenes
 from captum_extremal.games import as_game
 
@@ -74,7 +75,7 @@ def explained(weights, tmp_path_factory):
     arguments = [*photos, "--model", NETWORK, "--weights", weights, "--target", "top1", "--target", "goldfish", *QUICK]
     with pytest.MonkeyPatch.context() as patch:
         stdout, stderr = _Capture(), _Capture()
-        patch.setattr(cli, "_DPI", 60)  # enough to see that there is a figure
+        patch.setattr(_figures, "DPI", 60)  # enough to see that there is a figure
         patch.setattr(sys, "stdout", stdout)
         patch.setattr(sys, "stderr", stderr)
         status = cli.main(["explain", *arguments, "--out", str(out), "--device", "cpu"])
@@ -179,14 +180,14 @@ def test_explain_scores_are_those_of_the_model(explained, state):
 
 def test_interrupted_run_keeps_its_rows(weights, tmp_path, monkeypatch, capsys):
     picture(40, 40).save(tmp_path / "one.png")
-    read, count = cli._read_photo, iter(range(9))
+    read, count = _photographs.read_photo, iter(range(9))
 
     def interrupted(path):
         if next(count) == 1:
             raise KeyboardInterrupt
         return read(path)
 
-    monkeypatch.setattr(cli, "_read_photo", interrupted)
+    monkeypatch.setattr(_run, "read_photo", interrupted)
     photo = str(tmp_path / "one.png")
     out = tmp_path / "out"
     status = cli.main(
@@ -200,14 +201,14 @@ def test_interrupted_run_keeps_its_rows(weights, tmp_path, monkeypatch, capsys):
 
 
 def test_summary_is_replaced_whole(tmp_path, monkeypatch):
-    summary = cli._Summary(tmp_path, {"model": "m"})
+    summary = _summary.Summary(tmp_path, {"model": "m"})
     summary.write()
 
     def fails(*_):
         raise KeyboardInterrupt
 
     summary.rows.append({"photo": "p"})
-    monkeypatch.setattr(cli.os, "replace", fails)
+    monkeypatch.setattr(_summary.os, "replace", fails)
     with pytest.raises(KeyboardInterrupt):
         summary.write()
     assert read_summary(tmp_path)["rows"] == []
@@ -234,7 +235,7 @@ def test_a_run_that_explains_nothing_keeps_earlier_results(weights, tmp_path, ca
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_read_photo", interrupted)
+    monkeypatch.setattr(_run, "read_photo", interrupted)
     assert explain_missing(weights, tmp_path) == 130
     assert "interrupted; nothing was found so far" in one_line(capsys.readouterr().err)
     assert earlier.read_text() == '{"rows": ["dear"]}'
@@ -243,7 +244,7 @@ def test_a_run_that_explains_nothing_keeps_earlier_results(weights, tmp_path, ca
 
 def test_earlier_results_are_replaced_by_the_first_row(tmp_path):
     (tmp_path / "summary.json").write_text('{"rows": ["old"]}')
-    summary = cli._Summary(tmp_path, {"model": "m"})
+    summary = _summary.Summary(tmp_path, {"model": "m"})
     summary.write()
     assert read_summary(tmp_path)["rows"] == ["old"]
     summary.rows.append({"photo": "p"})
@@ -265,7 +266,7 @@ CATEGORIES = ["crane", "great white shark", "hammerhead", "crane", "tiger", "tig
 
 def make_classifier(model=None):
     preset = torchvision.models.get_model_weights(NETWORK).DEFAULT.transforms()
-    return cli._Classifier("net", "file", model or nn.Identity(), preset, CATEGORIES, torch.device("cpu"))
+    return _classifier.Classifier("net", "file", model or nn.Identity(), preset, CATEGORIES, torch.device("cpu"))
 
 
 def test_fixed_size_models_get_the_crop_of_their_weights():
@@ -299,7 +300,7 @@ def test_long_photos_are_made_smaller(width, height, size):
 
 @pytest.mark.parametrize("model", [_OnlySquares(), nn.Identity()], ids=["fixed size", "any size"])
 def test_photos_that_are_too_long_are_refused(model):
-    with pytest.raises(cli._PhotoError, match="490 x 10 px are longer than 48:1: crop it first"):
+    with pytest.raises(_console.PhotoError, match="490 x 10 px are longer than 48:1: crop it first"):
         make_classifier(model).fitted(picture(490, 10))
 
 
@@ -318,12 +319,15 @@ def run_of(folder, monkeypatch, **settings):
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model = nn.Sequential(nn.Conv2d(3, 7, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-    classifier = cli._Classifier("net", "file", model, preset, CATEGORIES, torch.device("cpu"))
+    classifier = _classifier.Classifier("net", "file", model, preset, CATEGORIES, torch.device("cpu"))
     found = []
-    monkeypatch.setattr(cli, "_write_results", lambda masks, *_: found.append(masks) or {})
-    usual = {"targets": [None], "areas": (0.3, 0.6), "game": "preserve", "perturbation": "blur"}
-    usual |= {"score_threshold": 1.0, "steps": 4, "summary": cli._Summary(folder, {})}
-    return cli._Run(classifier, **(usual | settings)), found
+    monkeypatch.setattr(_explain, "write_results", lambda masks, *_: found.append(masks) or {})
+    question = {"targets": [None], "game": "preserve", "score_threshold": 1.0, "steps": 4}
+    masks = {"areas": (0.3, 0.6), "perturbation": "blur"}
+    for name, value in settings.items():
+        (question if name in question else masks)[name] = value
+    question, summary = _run.Question(classifier, **question), _summary.Summary(folder, {})
+    return _explain.ImageRun(question, summary, **masks), found
 
 
 @pytest.mark.parametrize("perturbation", ["blur", "fade"])
@@ -369,15 +373,15 @@ def _threshold_row(folder, monkeypatch, **settings):
 def test_the_whole_image_is_always_enough(game, fraction):
     clean, perturbed = torch.tensor([3.1, -0.7, 1e-3]), torch.tensor([-2.3, 5.9, 0.3])
     whole = as_game(game).reward(clean, perturbed)
-    threshold = cli._threshold(game, fraction)(clean, perturbed)
+    threshold = _run.threshold(game, fraction)(clean, perturbed)
     assert (whole >= threshold).all()
     assert torch.equal(whole, threshold) is (fraction == 1)
 
 
 def test_what_to_do_where_no_area_is_enough(capsys):
-    cli._print_hint([{"reached": True}, {"reached": True}], 1.0)
+    _run.print_hint([{"reached": True}, {"reached": True}], 1.0, "1, the whole image")
     assert capsys.readouterr().out == ""
-    cli._print_hint([{"reached": True}, {"reached": False}, {"reached": False}], 0.8)
+    _run.print_hint([{"reached": True}, {"reached": False}, {"reached": False}], 0.8, "1, the whole image")
     hint = one_line(capsys.readouterr().out)
     assert "a* is none for 2 of 3" in hint
     assert "--areas" in hint
@@ -389,7 +393,7 @@ def test_a_model_that_takes_nothing_fails_for_the_photo_only():
         def forward(self, x):
             raise RuntimeError("never")
 
-    with pytest.raises(cli._PhotoError, match="net cannot take it: never"):
+    with pytest.raises(_console.PhotoError, match="net cannot take it: never"):
         make_classifier(Refuses()).fitted(picture(80, 50))
 
 
@@ -425,7 +429,7 @@ def test_targets_by_number_and_name(text, index):
     ],
 )
 def test_targets_that_are_none(text, message):
-    with pytest.raises(cli._StopError, match=message):
+    with pytest.raises(_console.StopError, match=message):
         make_classifier().index_of(text)
 
 
@@ -482,6 +486,8 @@ def test_help(capsys):
     assert cli.main(["--help"]) == 0
     assert cli.main(["explain", "--help"]) == 0
     assert "--perturbation" in capsys.readouterr().out
+    assert cli.main(["channels", "--help"]) == 0
+    assert "--layer" in capsys.readouterr().out
 
 
 def test_version(capsys):
@@ -519,7 +525,7 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_forms_of_a_weights_file(state, tmp_path, wrap, prefix):
     torch.save(wrap({f"{prefix}{key}": value.half() for key, value in state.items()}), tmp_path / "w.pth")
-    model, classes = cli._from_file(NETWORK, str(tmp_path / "w.pth"), 1000)
+    model, classes = _weights.from_file(NETWORK, str(tmp_path / "w.pth"), 1000)
     assert classes == 1000
     for key, value in model.state_dict().items():
         assert value.dtype == torch.float32
@@ -531,13 +537,13 @@ def test_forms_of_a_weights_file(state, tmp_path, wrap, prefix):
 def test_fine_tuned_weights_of_any_number_of_classes(tmp_path, name, classes):
     tuned = torchvision.models.get_model(name, weights=None, num_classes=classes)
     torch.save(tuned.state_dict(), tmp_path / "w.pth")
-    classifier = cli._loaded_classifier(name, str(tmp_path / "w.pth"), None, torch.device("cpu"))
+    classifier = _weights.loaded_classifier(name, str(tmp_path / "w.pth"), None, torch.device("cpu"))
     assert classifier.categories == [f"class {k}" for k in range(classes)]
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(classifier.model(x), tuned.eval()(x))
     assert classifier.index_of("class 0") == 0
-    with pytest.raises(cli._StopError, match=f"the classes 0 to {classes - 1}, got 7"):
+    with pytest.raises(_console.StopError, match=f"the classes 0 to {classes - 1}, got 7"):
         classifier.index_of("7")
 
 
@@ -546,7 +552,7 @@ def test_names_of_classes_from_a_file(tmp_path):
     names = tmp_path / "names.txt"
 
     def loaded():
-        return cli._loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(names), torch.device("cpu"))
+        return _weights.loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(names), torch.device("cpu"))
 
     names.write_text("Käfer\r\n  red wine \nhouse\n\n", encoding="utf-8")
     assert loaded().categories == ["Käfer", "red wine", "house"]
@@ -556,45 +562,45 @@ def test_names_of_classes_from_a_file(tmp_path):
         (b"\xff", "cannot be read"),
     ):
         names.write_bytes(content)
-        with pytest.raises(cli._StopError, match=message) as raised:
+        with pytest.raises(_console.StopError, match=message) as raised:
             loaded()
         assert raised.value.status == 1
 
 
 def test_inputs_are_transformed_as_beside_torchvisions_own_weights():
-    assert cli._untrained("googlenet", 2).transform_input is True
+    assert _weights.untrained("googlenet", 2).transform_input is True
 
 
 def test_weights_files_that_do_not_fit(state, tmp_path):
     path = tmp_path / "w.pth"
     torch.save(dict(list(state.items())[1:]), path)
-    with pytest.raises(cli._StopError, match=r"(?s)does not fit squeezenet1_0: .*features.0.weight") as raised:
-        cli._from_file(NETWORK, str(path), 1000)
+    with pytest.raises(_console.StopError, match=r"(?s)does not fit squeezenet1_0: .*features.0.weight") as raised:
+        _weights.from_file(NETWORK, str(path), 1000)
     assert raised.value.status == 1
     other = torchvision.models.get_model("squeezenet1_1", weights=None, num_classes=10)
     torch.save(other.state_dict(), path)
-    with pytest.raises(cli._StopError, match=r"(?s)does not fit squeezenet1_0: .*features"):
-        cli._from_file(NETWORK, str(path), 1000)
+    with pytest.raises(_console.StopError, match=r"(?s)does not fit squeezenet1_0: .*features"):
+        _weights.from_file(NETWORK, str(path), 1000)
     torch.save(nn.Linear(2, 2), path)
-    with pytest.raises(cli._StopError, match="holds more than a state dict"):
-        cli._from_file(NETWORK, str(path), 1000)
+    with pytest.raises(_console.StopError, match="holds more than a state dict"):
+        _weights.from_file(NETWORK, str(path), 1000)
     torch.save({"epoch": 3}, path)
-    with pytest.raises(cli._StopError, match="holds no state dict"):
-        cli._from_file(NETWORK, str(path), 1000)
+    with pytest.raises(_console.StopError, match="holds no state dict"):
+        _weights.from_file(NETWORK, str(path), 1000)
     for other in (torch.ones(3), {}, {0: torch.ones(3)}, [1]):
         torch.save(other, path)
-        with pytest.raises(cli._StopError, match="holds no state dict"):
-            cli._from_file(NETWORK, str(path), 1000)
+        with pytest.raises(_console.StopError, match="holds no state dict"):
+            _weights.from_file(NETWORK, str(path), 1000)
     for content in (b"", b"no weights", b"PK\x03\x04 cut short"):
         path.write_bytes(content)
-        with pytest.raises(cli._StopError, match=r"w\.pth"):
-            cli._from_file(NETWORK, str(path), 1000)
+        with pytest.raises(_console.StopError, match=r"w\.pth"):
+            _weights.from_file(NETWORK, str(path), 1000)
 
 
 def test_photos_of_every_mode_become_rgb(tmp_path):
     def read(photo, name):
         photo.save(tmp_path / name)
-        seen = cli._read_photo(str(tmp_path / name))
+        seen = _photographs.read_photo(str(tmp_path / name))
         assert seen.mode == "RGB"
         return np.asarray(seen).astype(int)
 
@@ -618,15 +624,15 @@ def test_exif_orientation_is_respected(tmp_path):
     half = Image.new("RGB", (40, 20))
     half.paste("white", (0, 0, 20, 20))  # its left, which a camera held upright calls its top
     half.save(tmp_path / "turned.png", exif=_turned())
-    seen = np.asarray(cli._read_photo(str(tmp_path / "turned.png")))
+    seen = np.asarray(_photographs.read_photo(str(tmp_path / "turned.png")))
     assert seen.shape == (40, 20, 3)
     assert (seen[:20] == 255).all()
     assert (seen[20:] == 0).all()
 
 
 def test_demo(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "_DEMO_AREAS", (0.08, 0.2))
-    monkeypatch.setattr(cli, "_DEMO_STEPS", 60)
+    monkeypatch.setattr(_demo, "_AREAS", (0.08, 0.2))
+    monkeypatch.setattr(_demo, "_STEPS", 60)
     out = tmp_path / "a folder" / "demo"
     threads = torch.get_num_threads()
     assert cli.main(["demo", "--out", str(out)]) == 0
@@ -656,11 +662,11 @@ def test_demo(tmp_path, monkeypatch, capsys):
 
 
 def test_demo_is_deterministic_and_its_seed_chooses_the_scene(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "_DEMO_AREAS", (0.5,))
-    monkeypatch.setattr(cli, "_DEMO_STEPS", 2)
-    monkeypatch.setattr(cli, "_write_figure", lambda figure, path: path.name)
-    monkeypatch.setattr(cli, "_write_results", lambda *_: {})
-    monkeypatch.setattr(cli, "_other_attributions", lambda *_: {})
+    monkeypatch.setattr(_demo, "_AREAS", (0.5,))
+    monkeypatch.setattr(_demo, "_STEPS", 2)
+    monkeypatch.setattr(_demo, "write_figure", lambda figure, path: path.name)
+    monkeypatch.setattr(_demo, "write_results", lambda *_: {})
+    monkeypatch.setattr(_demo, "_other_attributions", lambda *_: {})
     summaries = []
     for run, seed in enumerate((0, 0, 1)):
         torch.manual_seed(run)
@@ -674,8 +680,8 @@ def test_demo_can_be_interrupted(tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_write_results", interrupted)
-    monkeypatch.setattr(cli, "_DEMO_AREAS", (0.4,))
-    monkeypatch.setattr(cli, "_DEMO_STEPS", 1)
+    monkeypatch.setattr(_demo, "write_results", interrupted)
+    monkeypatch.setattr(_demo, "_AREAS", (0.4,))
+    monkeypatch.setattr(_demo, "_STEPS", 1)
     assert cli.main(["demo", "--out", str(tmp_path)]) == 130
     assert "interrupted" in one_line(capsys.readouterr().err)
