@@ -180,7 +180,7 @@ def _check_depends(score: Tensor, leaves: tuple[Tensor, ...]) -> None:
     depends = score.requires_grad and torch.autograd.grad(score.sum(), leaves, allow_unused=True)
     if not depends or all(gradient is None for gradient in depends):
         raise ValueError(
-            "forward_func must be differentiable by its inputs (or by the activation of the layer that is explained), but "
+            "forward_func must be differentiable by its inputs (or the activation of the layer that is explained), but "
             "its output carries no gradient: look for detach(), no_grad(), argmax or numpy inside it"
         )
 
