@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from captum_extremal._captum import progress_bar, run_forward
 from captum_extremal._checks import check_callable, check_count, check_number
-from captum_extremal._state import ForwardPrecision, as_plain, left_as_found, modules_of
+from captum_extremal._state import ForwardPrecision, as_plain, bare, left_as_found, modules_of
 from captum_extremal.activations import read_axes
 from captum_extremal.image_prior import Canvas, ImagePrior, random_view
 from captum_extremal.layers import check_layer
@@ -246,7 +246,7 @@ class _Activation:
     r""":math:`\Phi_l`: from the model's inputs to the layer's activation. A context: outside of it there is no hook."""
 
     def __init__(self, forward_func: Callable[..., Any], layer: nn.Module, caller: ForwardPrecision) -> None:
-        self._forward_func = _bare(forward_func)
+        self._forward_func = bare(forward_func)
         self._layer = layer
         self._caller = caller
         self._seen: list[Any] = []
@@ -313,18 +313,6 @@ class _Activation:
             )
         found: Tensor = activation.detach()
         return found
-
-
-def _bare(forward_func: Callable[..., Any]) -> Callable[..., Any]:
-    """The module behind ``torch.compile`` or ``DataParallel``, in which a layer runs once in a forward."""
-    while True:
-        if isinstance(forward_func, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            forward_func = forward_func.module
-            continue
-        original = getattr(forward_func, "_orig_mod", None)
-        if not isinstance(original, nn.Module):
-            return forward_func
-        forward_func = original
 
 
 def _first(output: Any) -> Any:

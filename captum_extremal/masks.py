@@ -42,7 +42,6 @@ _SIGMA = 21.0  # px at 224
 _SUPPORT = 2.4  # in sigmas: the kernel is below 1e-3 there
 _NODES_PER_SIGMA = {1: 6, 2: 6, 3: 4}
 _MIN_SIDE = 2
-_MEAN_POOL: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def kernel(distance: Tensor, sigma: float) -> Tensor:
@@ -419,11 +418,22 @@ class BoundSmoothMask:
         The sensitivity filter of topology optimisation: it takes the checkerboard out of the gradient, and lets a mask
         grow where it is before it springs up somewhere else.
         """
-        pool = _MEAN_POOL[len(self.shape)]
+        pool = _MEAN_OF_NEAR[len(self.shape)]
         near = gradient.view(-1, 1, *self.lattice_shape)
         for _ in range(2):
             near = pool(near, 3, stride=1, padding=1, count_include_pad=False)
         return gradient + near.view_as(gradient)
+
+
+def _avg_pool_volume(values: Tensor, size: int, stride: int, padding: int, count_include_pad: bool) -> Tensor:
+    """avg_pool3d of (B, 1, D, H, W), plane by plane and then across: by itself it refuses sides below its window."""
+    planes = F.avg_pool2d(values[:, 0], size, stride, padding, count_include_pad=count_include_pad)
+    columns = planes.flatten(2)[:, None]
+    across = F.avg_pool2d(columns, (size, 1), (stride, 1), (padding, 0), count_include_pad=count_include_pad)
+    return across.view_as(values)
+
+
+_MEAN_OF_NEAR: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: _avg_pool_volume}
 
 
 @dataclass(frozen=True)

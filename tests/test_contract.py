@@ -25,10 +25,12 @@ from captum_extremal import (
     ContrastiveExcitationBackprop,
     ExcitationBackprop,
     ExtremalPerturbation,
+    LayerExtremalPerturbation,
     MeaningfulPerturbation,
     PathSolver,
     SmoothMask,
 )
+from captum_extremal._state import modules_of
 
 N, TARGET = 2, 1
 
@@ -42,7 +44,7 @@ class Method:
         name: what ``get_name`` returns.
         settings: keywords that make a call quick.
         options: further keywords whose values must be deep-copyable and give the same result as a copy.
-        follows_inputs: whether an attribution has its input's shape; layer methods have their layer's.
+        follows_inputs: whether an attribution has its input's shape and type; layer methods have their layer's.
         calls_model: whether the model plays a part at all.
     """
 
@@ -52,6 +54,13 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
     follows_inputs: bool = True
     calls_model: bool = True
+
+
+def at_first_layer(forward_func: Any) -> LayerExtremalPerturbation:
+    """Of the first module with weights: of ``model`` the convolution, (N, 4, 16, 16)."""
+    (model,) = modules_of(forward_func)
+    layer = next(module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
+    return LayerExtremalPerturbation(forward_func, layer)
 
 
 METHODS = {
@@ -66,6 +75,26 @@ METHODS = {
             "callback": lambda step, areas, scores: None,
             "reduce": "sum",
         },
+    ),
+    "layer extremal perturbation, channels": Method(
+        make=at_first_layer,
+        name="Layer Extremal Perturbation",
+        settings={"areas": (1, 4), "solver": PathSolver(steps=5)},
+        options={
+            "game": "hybrid",
+            "score_threshold": lambda clean, perturbed: 0.9 * clean,
+            "callback": lambda step, areas, scores: None,
+            "multiply_by_activation": True,
+            "perturbations_per_eval": 1,
+        },
+        follows_inputs=False,
+    ),
+    "layer extremal perturbation, positions": Method(
+        make=at_first_layer,
+        name="Layer Extremal Perturbation",
+        settings={"mask": "spatial", "areas": (0.2, 1.0), "solver": PathSolver(steps=5)},
+        options={"mask": SmoothMask(step=2.0), "attribute_to_layer_input": True},
+        follows_inputs=False,
     ),
     "rise": Method(
         make=RISE,
@@ -132,7 +161,6 @@ def attribute(method: Method, model: Any, inputs: Any, **settings: Any) -> Any:
 
 def assert_good(method: Method, attributions: Tensor, inputs: Tensor) -> None:
     assert len(attributions) == len(inputs)
-    assert attributions.dtype == inputs.dtype
     assert attributions.device == inputs.device
     assert attributions.is_contiguous()
     assert not attributions.requires_grad
@@ -140,6 +168,7 @@ def assert_good(method: Method, attributions: Tensor, inputs: Tensor) -> None:
     assert float(attributions.abs().max()) > 0
     if method.follows_inputs:
         assert attributions.shape == inputs.shape
+        assert attributions.dtype == inputs.dtype
 
 
 def test_attribution_is_one_map_an_input(method: Method, model: nn.Module, x: Tensor) -> None:
@@ -179,9 +208,12 @@ def test_noise_tunnel_without_noise_is_the_attribution(method: Method, model: nn
 
 
 def test_sensitivity_max_measures_it(method: Method, model: nn.Module, x: Tensor) -> None:
-    found = sensitivity_max(
-        method.make(model).attribute, x, n_perturb_samples=2, target=[1, 3], **method.settings, **method.options
-    )
+    def explain(inputs: tuple[Tensor, ...], **settings: Any) -> Any:
+        found = method.make(model).attribute(inputs, **settings)
+        # It hands over a tuple and takes a tensor for one too, with Captum's own layer methods as well.
+        return found if method.follows_inputs else (found,)
+
+    found = sensitivity_max(explain, x, n_perturb_samples=2, target=[1, 3], **(method.settings | method.options))
     assert found.shape == (N,)
     assert bool(found.isfinite().all())
 

@@ -1,4 +1,4 @@
-"""SmoothMask against the paper: equations 6 and 7 as slow loops, Lemma 1, and what the fast mask promises."""
+"""SmoothMask against the paper: equations 6 and 7 as slow loops, Lemma 1, what the fast mask promises; ChannelMask."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captum_extremal import SmoothMask
-from captum_extremal.masks import BoundSmoothMask, kernel
+from captum_extremal import ChannelMask, SmoothMask
+from captum_extremal.area import fit_area, mask_of_area
+from captum_extremal.masks import BoundMask, BoundSmoothMask, MaskFamily, kernel
 
 SHAPES = [(8,), (37,), (224,), (8, 8), (17, 24), (40, 31), (64, 50), (8, 8, 8), (9, 8, 13), (12, 17, 16)]
 LIPSCHITZ = 2 * math.exp(-1 / 2)  # of k, a sigma
@@ -337,9 +338,9 @@ def test_lengths_of_zero_are_refused(name: str) -> None:
         SmoothMask(**{name: 0.0})
 
 
-@pytest.mark.parametrize("shape", [(), (7,), (8, 7), (8, 8, 8, 8)], ids=shape_id)
+@pytest.mark.parametrize("shape", [(), (1,), (8, 1), (2, 2, 1), (8, 8, 8, 8)], ids=shape_id)
 def test_shapes_without_masks_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="shape must have one to three sides of at least 8"):
+    with pytest.raises(ValueError, match="shape must have one to three sides of at least 2 px"):
         SmoothMask().bind(shape)
 
 
@@ -349,6 +350,24 @@ def test_settings_are_frozen_values() -> None:
     assert hash(family) == hash(SmoothMask(step=2.0))
     with pytest.raises(dataclasses.FrozenInstanceError):
         family.step = 3.0
+
+
+@pytest.mark.parametrize("shape", [(2,), (7,), (2, 2), (2, 9), (5, 3), (2, 2, 2), (4, 3, 2), (7, 7, 7)], ids=shape_id)
+def test_masks_of_small_layers_are_those_of_the_equation(shape: tuple[int, ...]) -> None:
+    """Of sides from 2 up: at a distance of one position every node is a pixel, whose masks reach every area."""
+    bound = bind(shape)
+    assert bound.step == 1
+    assert bound.lattice_shape == bound.grid_shape == shape
+    p = random_parameters(bound, rows=2)
+    literal = [literal_mask(pixels(shape), literal_lattice(shape, 1.0), row.numpy(), bound.sigma, 1 / 20) for row in p]
+    np.testing.assert_allclose(bound(p).flatten(1).numpy(), np.array(literal), rtol=0, atol=1e-10)
+    smallest = SmoothMask().smallest_area(shape)
+    assert smallest == pytest.approx(1 / math.prod(shape))
+    for area in (smallest, 0.6, 0.95, 1.0):
+        measured = mask_of_area(p, area, bind(shape, area)).flatten(1).mean(1)
+        np.testing.assert_allclose(measured.numpy(), area, rtol=0, atol=1e-6)
+    flat = torch.ones(2, bound.parameters, dtype=torch.float64)
+    torch.testing.assert_close(bound.spread(flat), 2 * flat)
 
 
 @pytest.mark.parametrize("shape", [(40,), (40, 31), (16, 12, 17)], ids=shape_id)
@@ -366,3 +385,76 @@ def test_spread_adds_the_mean_of_the_neighbourhood(shape: tuple[int, ...]) -> No
     away = (near - torch.tensor(centre).view(-1, *[1] * len(shape))).abs().amax(0)
     assert bool((spread[away > 2] == 0).all())
     assert bool((spread[away <= 2] > 0).all())
+
+
+# Masks over channels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("channels", [1, 2, 7, 512])
+def test_channel_mask_is_its_parameters(channels: int, dtype: torch.dtype) -> None:
+    bound: BoundMask = ChannelMask().bind(channels, "cpu", dtype)
+    p = torch.rand(3, channels, dtype=dtype)
+    assert bound.parameters == channels
+    assert bound.largest_area == 1
+    assert math.isnan(bound.sigma)
+    assert torch.equal(bound(p), p)
+    assert torch.equal(bound.expand(bound.coarse(p)), p)
+    torch.testing.assert_close(bound.area(bound.coarse(p)), p.mean(1))
+    assert torch.equal(bound.spread(p), p)
+    new = bound.new_parameters(4)
+    assert new.dtype == dtype
+    assert torch.equal(new, torch.zeros(4, channels, dtype=dtype))
+
+
+def test_linearised_channel_masks_have_the_derivatives_of_autograd() -> None:
+    bound = ChannelMask().bind(6, "cpu", torch.float64)
+    p = torch.rand(3, 6, dtype=torch.float64, requires_grad=True)
+    by_coarse = torch.randn(3, 6, dtype=torch.float64)
+    (of_area,) = torch.autograd.grad(bound(p).mean(1).sum(), p)
+    (of_reward,) = torch.autograd.grad((bound.coarse(p) * by_coarse).sum(), p)
+    here = bound.linearised(p)
+    by_reward, by_area = here.gradients(by_coarse, here.area_by_coarse)
+    pairs = [(here.coarse, p.detach()), (here.area, p.detach().mean(1)), (by_reward, of_reward), (by_area, of_area)]
+    for found, expected in pairs:
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+        assert not found.requires_grad
+
+
+@given(channels=st.integers(1, 60), share=st.floats(0, 1), seed=st.integers(0, 1000))
+def test_channel_masks_of_every_number_of_channels_have_exactly_their_area(
+    channels: int, share: float, seed: int
+) -> None:
+    area = max(1, round(share * channels)) / channels
+    bound = ChannelMask().bind(channels, "cpu", torch.float64)
+    p = torch.rand(2, channels, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    mask = mask_of_area(p, area, bound)
+    np.testing.assert_allclose(mask.mean(1).numpy(), area, rtol=0, atol=1e-6)
+    assert float(mask.min()) >= 0
+    assert float(mask.max()) <= 1 + 1e-12
+    assert area < 1 or torch.equal(mask, torch.ones_like(mask))
+
+
+def test_channel_masks_are_fitted_with_the_implicit_gradient() -> None:
+    bound = ChannelMask().bind(5, "cpu", torch.float64)
+    logits = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: fit_area(z, 0.4, bound)[0], (logits,))
+
+
+def test_channel_mask_is_one_object_for_all_areas() -> None:
+    family: MaskFamily = ChannelMask()
+    bounds = family.bind_areas((8,), torch.device("cpu"), torch.float32, (0.125, 0.5, 1.0))
+    assert len(bounds) == 3
+    assert bounds[0] is bounds[1] is bounds[2]
+    assert bounds[0].parameters == 8
+    assert family.smallest_area((8,)) == 1 / 8
+    assert copy.deepcopy(family) == family
+    assert hash(family) == hash(ChannelMask())
+
+
+@pytest.mark.parametrize(
+    ("channels", "error"), [(0, ValueError), (-1, ValueError), (2.0, TypeError), (True, TypeError)]
+)
+def test_channel_masks_need_a_number_of_channels(channels: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match="channels must be"):
+        ChannelMask().bind(channels)

@@ -16,7 +16,7 @@ from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, Pen
 from captum_extremal.area import fit_area, mask_of_area
 from captum_extremal.games import PRESERVE
 from captum_extremal.masks import BoundMask
-from captum_extremal.solvers import Search, as_solver
+from captum_extremal.solvers import Search, area_schedule, as_solver
 
 SIDE = 24
 GAMES = ["preserve", "delete", "hybrid"]
@@ -182,6 +182,8 @@ def linear_search(
         {"growth": 1.1, "learning_rate": 0.03},
         {"growth": 1.0, "doublings": (1 / 3, 2 / 3), "dampening": 0.0},
         {"momentum": 0.0, "dampening": 0.0, "weight": 50.0},
+        {"growth": 1.0, "ramp": 0.5, "weight": 90.0},
+        {"ramp": 1.0},
     ],
     ids=str,
 )
@@ -205,7 +207,8 @@ def test_penalty_solver_is_the_papers_descent_step_for_step(settings: dict[str, 
                 kept = area * m.numel()
                 r = (torch.arange(m.numel(), 0, -1, dtype=torch.float64) - 1).neg().add(kept).clamp(0, 1)
                 doubled = sum(step >= at * steps for at in solver.doublings)
-                weighed = solver.weight * solver.growth**step * 2**doubled
+                risen = 1 if solver.ramp == 0 else min(step / (solver.ramp * steps), 1)
+                weighed = solver.weight * risen * solver.growth**step * 2**doubled
                 loss = weighed * ((m.flatten().sort().values - r) ** 2).mean() - reward
                 (gradient,) = torch.autograd.grad(loss, p)
                 velocity = (
@@ -216,12 +219,16 @@ def test_penalty_solver_is_the_papers_descent_step_for_step(settings: dict[str, 
 
 
 def test_presets_are_the_papers_and_the_released_codes() -> None:
-    paper, released = PenaltySolver.paper(), PenaltySolver.released()
+    paper, released, channels = PenaltySolver.paper(), PenaltySolver.released(), PenaltySolver.channels()
     assert (paper.steps, paper.momentum, paper.weight, paper.growth) == (1600, 0.9, 300, 1)
     assert paper.doublings == (1 / 3, 2 / 3)
     assert not paper.flip
     assert (released.steps, released.learning_rate, released.momentum, released.dampening) == (800, 0.01, 0.9, 0.9)
     assert (released.weight, released.growth, released.doublings, released.flip) == (300, 1.0035, (), True)
+    assert paper.ramp == released.ramp == 0
+    assert (channels.steps, channels.learning_rate, channels.momentum) == (300, 0.01, 0.9)
+    assert (channels.weight, channels.growth, channels.doublings, channels.flip) == (1500, 1, (), False)
+    assert channels.ramp * channels.steps == 150
 
 
 @pytest.mark.parametrize(
@@ -260,6 +267,17 @@ def test_path_meets_every_area_in_the_steps_it_announced(steps: int, legs: int, 
     assert legs > 1 or path == sorted(path, reverse=True)
     assert [p[0].shape for p in found] == [(3, search.bounds[0][0].parameters)] * len(areas)
     assert all(rewards.shape == (1, 3) for _, _, rewards in reports)
+
+
+@pytest.mark.parametrize(
+    ("areas", "first"), [((0.3, 0.94), 8), ((0.97,), 8), ((0.5, 1.0), 8), ((0.05, 0.1, 0.2, 0.4, 0.6, 0.8), 9)], ids=str
+)
+def test_first_area_of_the_path_is_not_met_at_once(areas: tuple[float, ...], first: int) -> None:
+    """Masks that were not searched for at all would be recorded there."""
+    schedule = area_schedule(areas, steps=150, legs=1, start=0.95)
+    steps = next(step for step, (_, index) in enumerate(schedule, start=1) if index == len(areas) - 1)
+    assert steps == first
+    assert schedule[steps - 1][0] == min(areas[-1], 0.95)
 
 
 def test_penalty_reports_every_area_at_every_step() -> None:
@@ -391,6 +409,8 @@ def test_bad_settings_are_named(solver: type, name: str, values: tuple[object, .
         (PenaltySolver, "growth", 0.0),
         (PenaltySolver, "dampening", 1.1),
         (PenaltySolver, "doublings", (0.5, 1.5)),
+        (PenaltySolver, "ramp", -0.1),
+        (PenaltySolver, "ramp", 1.1),
     ],
 )
 def test_bad_settings_of_one_solver_are_named(solver: type, name: str, value: object) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_extremal._captum import TargetType, run_forward
-from captum_extremal._state import ForwardPrecision
+from captum_extremal._state import ForwardPrecision, bare
 from captum_extremal.objective import mean_over_positions, select_checked
 
 _SMALLEST = 1e-30  # an excitation below this is none
@@ -65,7 +65,7 @@ class Excitation:
             # A copy, because a model may change its input in place and autograd lets nobody change a leaf.
             given = tuple(x.clone() for x in leaves)
             roots = {x.grad_fn for x in given}
-            output = run_forward(_bare(forward_func), given, None, additional_forward_args)
+            output = run_forward(bare(forward_func), given, None, additional_forward_args)
         with torch.enable_grad():
             score = mean_over_positions(select_checked(output, target, len(inputs[0])))
         if not bool(score.isfinite().all()):
@@ -106,14 +106,6 @@ class Excitation:
             torch.zeros_like(end, requires_grad=False) if message is None else message.abs() / _SCALE
             for end, message in zip(self._ends, messages)
         )
-
-
-def _bare(forward_func: Callable[..., Any]) -> Callable[..., Any]:
-    """The module inside a wrapper that would run it where nothing is recorded: another thread, or compiled code."""
-    if isinstance(forward_func, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return _bare(forward_func.module)
-    compiled = getattr(forward_func, "_orig_mod", None)
-    return forward_func if compiled is None else _bare(compiled)
 
 
 @contextmanager
