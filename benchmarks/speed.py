@@ -1,6 +1,6 @@
 """Scores and seconds beside the released code (TorchRay): the same photographs, network, areas and cores.
 
-    python benchmarks/speed.py --data FOLDER [--out FOLDER] [--threads 1] [--contestants torchray path penalty ...]
+    python benchmarks/speed.py --data FOLDER [--out FOLDER] [--threads 1] [--contestants path ...] [--reuse]
 
 Each contestant runs in a process of its own, one after another. TorchRay (``pip install --no-deps torchray``) needs
 minutes a photograph: its masks are kept in the output folder, and a rerun extrapolates its time from 40 steps on one
@@ -68,6 +68,7 @@ def parse() -> argparse.Namespace:
         "--contestants", nargs="*", choices=list(SOLVERS), default=["path", "path-bf16", "penalty-bf16"]
     )
     parser.add_argument("--photographs", nargs="*", default=[*TUNED, *HELD_OUT], metavar="STEM")
+    parser.add_argument("--reuse", action="store_true", help="judge the masks that OUT has instead of searching anew")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -108,6 +109,8 @@ def ours(options: argparse.Namespace) -> None:
     first = photograph(options, options.photographs[0])[0].to(memory_format=torch.channels_last)
     method.extremal_masks(first, target=0, areas=ASKED, solver=PathSolver(steps=4, precision=torch.bfloat16))  # warm up
     for stem in options.photographs:
+        if options.reuse and kept(options, options.worker, stem).exists():
+            continue
         x, target = photograph(options, stem)
         x = x.to(memory_format=torch.channels_last)
         areas = load(options, "torchray", stem)["masks"].mean((1, 2)).tolist()

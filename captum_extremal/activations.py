@@ -54,14 +54,15 @@ class Axes:
         return flat.view(-1, *shape)
 
 
-def check_axes(channel_dim: object, prefix_tokens: object, token_grid: object) -> None:
+def check_axes(channel_dim: object, prefix_tokens: object = 0, token_grid: object = None) -> None:
     """What can be said of these arguments of :func:`read_axes` before there is an activation.
 
     Raises:
         TypeError: an argument is no integer, or no tuple of integers.
         ValueError: a negative number of tokens, or a grid without them.
     """
-    check_count("channel_dim", channel_dim, at_least=None)
+    if channel_dim is not None:
+        check_count("channel_dim", channel_dim, at_least=None)
     check_count("prefix_tokens", prefix_tokens, at_least=0)
     if token_grid is None:
         return
@@ -72,22 +73,33 @@ def check_axes(channel_dim: object, prefix_tokens: object, token_grid: object) -
 
 
 def read_axes(
-    activation: Tensor, channel_dim: int = 1, prefix_tokens: int = 0, token_grid: tuple[int, ...] | None = None
+    activation: Tensor,
+    channel_dim: int | None = None,
+    prefix_tokens: int = 0,
+    token_grid: tuple[int, ...] | None = None,
 ) -> Axes:
     """The axes of an activation (N, ...).
 
     Args:
         activation: at least 2-D.
-        channel_dim: the axis of the channels (of a transformer the embedding), counted with N.
+        channel_dim: the axis of the channels (of a transformer the embedding), counted with N; None for 1, but of
+            activations of three dimensions, which may be signals or tokens.
         prefix_tokens: how many of the first positions are always kept, such as a class token.
         token_grid: the shape in which the other positions lie in the image; None for that of the activation.
 
     Raises:
         TypeError: as :func:`check_axes`.
-        ValueError: as :func:`check_axes`; there is no such axis, or the positions do not fill the grid.
+        ValueError: as :func:`check_axes`; there is no such axis, it is not given where it must be, or the positions do
+            not fill the grid.
     """
     check_axes(channel_dim, prefix_tokens, token_grid)
     rank = activation.dim()
+    if channel_dim is None and rank == 3:
+        raise ValueError(
+            "channel_dim must be given for a layer of three dimensions, 1 for signals (N, channels, positions), -1 for "
+            f"tokens (N, tokens, embedding), got None for an activation of shape {tuple(activation.shape)}"
+        )
+    channel_dim = 1 if channel_dim is None else channel_dim
     if not (1 <= channel_dim < rank or -rank < channel_dim <= -1):
         raise ValueError(
             f"channel_dim must be one of the layer's {rank - 1} dimensions behind the first, got {channel_dim} "

@@ -29,8 +29,8 @@ from torch.utils.data import DataLoader, RandomSampler
 from captum_extremal._captum import progress_bar
 from captum_extremal._checks import check_callable, check_count, check_number
 from captum_extremal._rows import Row, RowFile, Rows
-from captum_extremal._state import ForwardPrecision, as_plain, left_as_found, modules_of
-from captum_extremal.activations import masked, read_axes
+from captum_extremal._state import ForwardPrecision, as_plain, left_as_found, modules_of, warn_caller
+from captum_extremal.activations import check_axes, masked, read_axes
 from captum_extremal.attr._inputs import check_perturbations_per_eval
 from captum_extremal.attr._layer_inputs import as_layer_solver, check_examples, check_layer_areas
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
@@ -145,7 +145,8 @@ class ClassChannels:
         check_count("label", label, at_least=0)
         counted = [known for known, used in zip(self.classes, self.used) if used]
         if label not in counted:
-            raise ValueError(f"label must be a class of which an image counts, one of {counted}, got {label}")
+            seen = "none of whose images reached the threshold" if label in self.classes else "which was not seen"
+            raise ValueError(f"label must be a class of which an image counts, one of {counted}, got {label}, {seen}")
         return self.classes.index(label)
 
     def _check_count(self, count: int) -> None:
@@ -154,7 +155,7 @@ class ClassChannels:
             raise ValueError(f"count must be at most the layer's {self.masks.shape[1]} channels, got {count}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RemovalDrop:
     """What it costs to remove the channels of R classes, in units of the model's output.
 
@@ -172,6 +173,10 @@ class RemovalDrop:
     classes: tuple[int, ...]
     drops: Tensor
     images: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        own, others = ([round(value, 4) for value in drops.tolist()] for drops in (self.own, self.others))
+        return f"RemovalDrop(removed={self.removed}, channels={tuple(self.channels.shape)}, own={own}, others={others})"
 
     @property
     def own(self) -> Tensor:
@@ -199,7 +204,7 @@ def class_channels(
     attribute_to_layer_input: bool = False,
     areas: float | Sequence[float] | Tensor | None = None,
     game: str | Game = "preserve",
-    channel_dim: int = 1,
+    channel_dim: int | None = None,
     solver: str | Solver = "path",
     score_threshold: float | Callable[[Tensor, Tensor], Tensor] | None = None,
     device: torch.device | str | None = None,
@@ -280,14 +285,14 @@ class _Search:
     attribute_to_layer_input: bool
     areas: tuple[int, ...] | tuple[float, ...] | None
     game: Game
-    channel_dim: int
+    channel_dim: int | None
     solver: Solver
     score_threshold: float | Callable[[Tensor, Tensor], Tensor] | None
     perturbations_per_eval: int | None
 
     def __post_init__(self) -> None:
         _check_method(self.method)
-        check_count("channel_dim", self.channel_dim, at_least=None)
+        check_axes(self.channel_dim)
         check_perturbations_per_eval(self.perturbations_per_eval)
         if callable(self.score_threshold):
             check_callable("score_threshold", self.score_threshold, "clean", "perturbed")
@@ -302,7 +307,7 @@ class _Search:
         return {
             "layer": name_of(forward_func, layer),
             "attribute_to_layer_input": self.attribute_to_layer_input,
-            "channel_dim": int(self.channel_dim),
+            "channel_dim": None if self.channel_dim is None else int(self.channel_dim),
             "areas": None if self.areas is None else list(self.areas),
             "game": asdict(self.game),
             "solver": _ADDRESS.sub("", repr(self.solver)),
@@ -509,4 +514,9 @@ class _Tally:
         nothing = (torch.full((self._channels,), torch.nan), 0)
         masks, used = zip(*(means.get(label, nothing) for label in classes))
         skipped = tuple(self._skipped[label] for label in classes)
+        if not any(used):
+            warn_caller(
+                f"none of {sum(skipped)} images reaches the score threshold at any of the areas, so that no class has "
+                "a mask: add larger areas or lower score_threshold"
+            )
         return ClassChannels(classes, torch.stack(masks), used, skipped, settings)

@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from captum_extremal._captum import progress_bar, run_forward
 from captum_extremal._checks import check_callable, check_count, check_number
 from captum_extremal._state import ForwardPrecision, as_plain, bare, left_as_found, modules_of
-from captum_extremal.activations import read_axes
+from captum_extremal.activations import check_axes, read_axes
 from captum_extremal.image_prior import Canvas, ImagePrior, random_view
 from captum_extremal.layers import check_layer
 
@@ -94,7 +94,7 @@ class FeatureInversion:
         inputs: Tensor,
         *,
         channel_mask: Tensor | None = None,
-        channel_dim: int = 1,
+        channel_dim: int | None = None,
         prior: ImagePrior | None = None,
         cosine_power: float = 4.0,
         steps: int = 192,
@@ -111,8 +111,8 @@ class FeatureInversion:
             inputs: x (N, C, H, W), as the model takes it. The images get its H and W.
             channel_mask: m (N, K) in [0, 1], such as :class:`~captum_extremal.ExtremalMasks` hold; None keeps all. What
                 an image excites in channels that are removed (m = 0) does not count.
-            channel_dim: which dimension of the layer's output holds its K channels: 1, or 2 or -1 for tokens
-                (N, tokens, K).
+            channel_dim: which dimension of the layer's output holds its K channels; None for 1, but of outputs of three
+                dimensions, which may be signals (1) or tokens (-1).
             prior: of the images; default :class:`ImagePrior`.
             cosine_power: 0 for equation 12 alone. The larger it is, the more the image is like x to the layer, and the
                 less it exaggerates.
@@ -132,7 +132,7 @@ class FeatureInversion:
         """
         _check_inputs(inputs)
         _check_channel_mask(channel_mask, len(inputs))
-        check_count("channel_dim", channel_dim, at_least=None)
+        check_axes(channel_dim)
         settings = _Settings(_as_prior(prior), cosine_power, steps, learning_rate, preprocess, seed, show_progress)
         device = inputs.device
         caller = ForwardPrecision(device)
@@ -147,7 +147,7 @@ class FeatureInversion:
         channels: int | Sequence[int] | Tensor,
         *,
         size: int | tuple[int, int] = 128,
-        channel_dim: int = 1,
+        channel_dim: int | None = None,
         prior: ImagePrior | None = None,
         cosine_power: float = 0.0,
         steps: int = 192,
@@ -172,7 +172,7 @@ class FeatureInversion:
         """
         indices = _as_indices(channels)
         height, width = _as_size(size)
-        check_count("channel_dim", channel_dim, at_least=None)
+        check_axes(channel_dim)
         settings = _Settings(_as_prior(prior), cosine_power, steps, learning_rate, preprocess, seed, show_progress)
         like = _parameter_of(self.forward_func, self.layer)
         caller = ForwardPrecision(like.device)
@@ -377,14 +377,16 @@ class _Imitate:
     When the image is moved, so is x, and the layer is asked for what it sees in both at the same place.
     """
 
-    def __init__(self, activate: _Activation, x: Tensor, mask: Tensor | None, channel_dim: int) -> None:
+    def __init__(self, activate: _Activation, x: Tensor, mask: Tensor | None, channel_dim: int | None) -> None:
         activation = activate.checked(x)
         self._activate, self._x, self._dtype = activate, x, _working_dtype(x)
         self._own = activation.to(self._dtype)
         self._mask: Tensor | None = None
         self.kept: Tensor | None = None
-        axes = read_axes(activation, channel_dim)
+        if mask is None and channel_dim is not None:
+            read_axes(activation, channel_dim)  # it plays no part, but must be right
         if mask is not None:
+            axes = read_axes(activation, channel_dim)
             if mask.shape[1] != axes.channels:
                 raise ValueError(
                     f"channel_mask must have a value for each of the layer's {axes.channels} channels, got shape "
@@ -416,7 +418,7 @@ class _Excite:
 
     kept: Tensor | None = None
 
-    def __init__(self, activate: _Activation, x: Tensor, channels: Tensor, channel_dim: int) -> None:
+    def __init__(self, activate: _Activation, x: Tensor, channels: Tensor, channel_dim: int | None) -> None:
         activation = activate.checked(x)
         axes = read_axes(activation, channel_dim)
         if int(channels.max()) >= axes.channels:

@@ -23,6 +23,7 @@ from torch.nn.parallel import scatter
 
 from captum_extremal._captum import repeat_arguments, run_forward
 from captum_extremal._state import ForwardPrecision
+from captum_extremal.objective import raise_hint_of_batch
 
 Tensors = tuple[Tensor, ...]
 
@@ -35,7 +36,10 @@ def check_layer(forward_func: Callable[..., Any], layer: object) -> None:
         ValueError: ``forward_func`` is a module, and this layer is no part of it.
     """
     if not isinstance(layer, nn.Module):
-        raise TypeError(f"layer must be a torch.nn.Module of the model, got {layer!r} of type {type(layer).__name__}")
+        raise TypeError(
+            f"layer must be a torch.nn.Module of the model, got {layer!r} of type {type(layer).__name__}: "
+            "model.get_submodule(name) finds one by its name"
+        )
     if isinstance(forward_func, nn.Module) and not any(module is layer for module in forward_func.modules()):
         raise ValueError(f"layer must be a part of the model, got a {type(layer).__name__} that is none of its modules")
 
@@ -116,7 +120,11 @@ class LayerTail:
             seen[device] = _map_tensors(value, lambda tensor: tensor.detach().clone())
 
         with _hooked(self._layer, look, self._to_input):
-            output = run_forward(self._forward_func, self._inputs, None, self._arguments)
+            try:
+                output = run_forward(self._forward_func, self._inputs, None, self._arguments)
+            except RuntimeError as error:
+                raise_hint_of_batch(self._inputs[0], error)
+                raise
         if not seen:
             raise ValueError(f"layer must be called by the model, but its {type(self._layer).__name__} was not")
         return _gathered(seen, self._device_ids), output

@@ -166,13 +166,21 @@ class Objective:
         try:
             return run_forward(self._forward_func, inputs, None, self._arguments)
         except RuntimeError as error:
-            shape = tuple(inputs[0].shape)
-            if len(shape) != 3:
-                raise
-            raise ValueError(
-                f"inputs of shape {shape} are {shape[0]} signals of {shape[1]} channels, which forward_func refuses; "
-                f"one image needs a batch dimension, x[None]: {error}"
-            ) from error
+            raise_hint_of_batch(inputs[0], error)
+            raise
+
+
+def raise_hint_of_batch(x: Tensor, error: RuntimeError) -> None:
+    """Say what is likely where a model refuses its input because it is one image without a batch dimension.
+
+    Raises:
+        ValueError: the input is floating and has three dimensions.
+    """
+    if x.dim() == 3 and x.is_floating_point():
+        raise ValueError(
+            f"inputs of shape {tuple(x.shape)} are {x.shape[0]} signals of {x.shape[1]} channels, which forward_func "
+            f"refuses; one image needs a batch dimension, x[None]: {error}"
+        ) from error
 
 
 def _check_depends(score: Tensor, leaves: tuple[Tensor, ...]) -> None:
@@ -208,7 +216,7 @@ def select_checked(output: Any, target: TargetType, images: int) -> Tensor:
         if output.dim() > 1 and output.shape[1] != 1:
             raise ValueError(
                 "target None needs one score for each example, got an output of shape "
-                f"{tuple(output.shape)}: give target=... (by keyword: the second argument is baselines)"
+                f"{tuple(output.shape)}: give target=..., by keyword"
             )
         return output
     try:

@@ -14,7 +14,7 @@ from captum_extremal.activations import Axes, masked, read_axes
 # An activation's shape with N, its settings, K, and S.
 READINGS = {
     "vector": ((2, 5), {}, 5, ()),
-    "signal": ((2, 5, 7), {}, 5, (7,)),
+    "signal": ((2, 5, 7), {"channel_dim": 1}, 5, (7,)),
     "image": ((2, 5, 4, 3), {}, 5, (4, 3)),
     "volume": ((2, 5, 4, 3, 2), {}, 5, (4, 3, 2)),
     "channels last": ((2, 4, 3, 5), {"channel_dim": 3}, 5, (4, 3)),
@@ -23,8 +23,8 @@ READINGS = {
     "tokens": ((2, 7, 5), {"channel_dim": 2}, 5, (7,)),
     "class token": ((2, 7, 5), {"channel_dim": -1, "prefix_tokens": 1}, 5, (6,)),
     "tokens of an image": ((2, 7, 5), {"channel_dim": -1, "prefix_tokens": 1, "token_grid": (2, 3)}, 5, (2, 3)),
-    "grid without prefix": ((2, 5, 6), {"token_grid": (3, 2)}, 5, (3, 2)),
-    "prefix behind the channels": ((2, 5, 8), {"prefix_tokens": 2, "token_grid": (3, 2)}, 5, (3, 2)),
+    "grid without prefix": ((2, 5, 6), {"channel_dim": 1, "token_grid": (3, 2)}, 5, (3, 2)),
+    "prefix behind the channels": ((2, 5, 8), {"channel_dim": 1, "prefix_tokens": 2, "token_grid": (3, 2)}, 5, (3, 2)),
     "tokens of a volume": ((2, 9, 5), {"channel_dim": -1, "prefix_tokens": 1, "token_grid": (2, 2, 2)}, 5, (2, 2, 2)),
 }
 
@@ -121,7 +121,12 @@ def test_product_is_differentiable_by_the_mask(kind: str) -> None:
 )
 def test_bad_settings_are_named(settings: dict[str, Any], error: type[Exception], named: str) -> None:
     with pytest.raises(error, match=named):
-        read_axes(torch.zeros(2, 5, 7), **settings)
+        read_axes(torch.zeros(2, 5, 7), **{"channel_dim": 1} | settings)
+
+
+def test_channels_of_three_dimensions_are_not_guessed() -> None:
+    with pytest.raises(ValueError, match=r"channel_dim must be given .* -1 for tokens .* \(2, 5, 7\)"):
+        read_axes(torch.zeros(2, 5, 7))
 
 
 def test_tokens_need_one_axis_of_positions() -> None:

@@ -111,7 +111,8 @@ def test_images_that_do_not_reach_are_skipped_and_counted(
     torch.testing.assert_close(found.masks[:3], without.masks)
     with pytest.raises(ValueError, match=r"label must be a class of which an image counts, one of \[0, 1, 2\], got 3"):
         found.top(3)
-    none = class_channels(method, [(x, LABELS)], **how | {"score_threshold": 99})
+    with pytest.warns(UserWarning, match="none of 7 images reaches the score threshold"):
+        none = class_channels(method, [(x, LABELS)], **how | {"score_threshold": 99})
     assert (none.used, none.skipped, none.masks.shape) == ((0, 0, 0, 0), (2, 2, 2, 1), (4, 4))
 
 
@@ -359,7 +360,7 @@ def test_rows_say_what_was_found(
         ({"areas": None}, r"areas \[1, 2, 4\] instead of None"),
         ({"game": "delete"}, "game"),
         ({"solver": "path"}, "solver 'PathSolver"),
-        ({"channel_dim": 2}, "channel_dim 1 instead of 2"),
+        ({"channel_dim": 2}, "channel_dim None instead of 2"),
         ({"attribute_to_layer_input": True}, "attribute_to_layer_input False instead of True"),
     ],
 )

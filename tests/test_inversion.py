@@ -587,7 +587,7 @@ def test_bad_arguments_are_named_before_the_model_runs(
         ([0], {"size": 0}, ValueError, "^size must be at least 1"),
         ([0], {"size": 8.5}, TypeError, "^size must be an integer"),
         ([0], {"steps": 0}, ValueError, "^steps must be at least 1"),
-        ([0], {"channel_dim": None}, TypeError, "^channel_dim must be an integer"),
+        ([0], {"channel_dim": "1"}, TypeError, "^channel_dim must be an integer"),
     ],
 )
 def test_bad_channels_are_named_before_the_model_runs(

@@ -339,12 +339,12 @@ def test_layers_of_every_rank_are_masked(sides: tuple[int, ...], mask: Any) -> N
         with pytest.raises(ValueError, match="mask must be 'channels'"):
             explain(net, x, mask=mask)
         return
-    found = explain(net, x, mask=mask, areas=(0.5, 0.8, 1.0))
+    found = explain(net, x, mask=mask, areas=(0.5, 0.8, 1.0), channel_dim=1)
     assert found.masks.shape == ((2, 3, 6) if over_channels else (2, 3, 1, *sides))
     torch.testing.assert_close(found.masks.flatten(2).mean(2), torch.tensor([[0.5, 0.8, 1.0]] * 2), rtol=0, atol=1e-5)
     assert bool(found.sigma.isnan().all()) is over_channels
     assert found.settings["mask"] == repr({"channels": ChannelMask(), "spatial": SmoothMask()}.get(mask, mask))
-    assert attribute(net, x, mask=mask, areas=(0.5, 1.0)).shape == x.shape
+    assert attribute(net, x, mask=mask, areas=(0.5, 1.0), channel_dim=1).shape == x.shape
 
 
 @pytest.mark.parametrize("mask", ["channels", "spatial"])

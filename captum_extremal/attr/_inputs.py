@@ -182,7 +182,7 @@ def check_areas(areas: object, smallest: float) -> tuple[float, ...]:
     if any(isinstance(value, list) for value in values):
         raise ValueError(f"areas must be one set of numbers for all images, got {areas!r}")
     if not all(0 < value <= 1 for value in values):
-        raise ValueError(f"areas must be fractions in (0, 1], got {values}")
+        raise ValueError(f"areas must be fractions in (0, 1], 0.05 for 5 %, got {values}")
     if any(after <= before for before, after in pairwise(values)):
         raise ValueError(f"areas must be strictly increasing, got {values}")
     if values[0] < smallest:

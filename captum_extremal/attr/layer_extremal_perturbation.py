@@ -85,7 +85,7 @@ class LayerExtremalPerturbation(LayerAttribution, PerturbationAttribution):
         areas: float | Sequence[float] | Tensor | None = None,
         game: str | Game = "preserve",
         mask: str | MaskFamily = "channels",
-        channel_dim: int = 1,
+        channel_dim: int | None = None,
         prefix_tokens: int = 0,
         token_grid: tuple[int, ...] | None = None,
         solver: str | Solver = "path",
@@ -105,14 +105,16 @@ class LayerExtremalPerturbation(LayerAttribution, PerturbationAttribution):
             additional_forward_args: passed on to the model: tensors (N, ...) with a row an example, 0-d tensors and
                 whatever is no tensor as they are.
             attribute_to_layer_input: mask what the layer is given instead of what it returns.
-            areas: strictly increasing, all integers, numbers of channels, or all floats, fractions of them in (0, 1]: 1
-                is one channel, 1.0 all of them. None for the paper's 1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100,
-                150, 200, ... and all channels; for masks over positions 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0.
+            areas: strictly increasing, all integers, numbers of channels (of positions for masks over them), or all
+                floats, fractions in (0, 1]: 1 is one channel, 1.0 all of them. None for the paper's 1, 5, 10, 20, 25,
+                35, 40, 50, 60, 70, 80, 90, 100, 150, 200, ... and all channels; for masks over positions 0.05, 0.1,
+                0.2, 0.4, 0.6, 0.8, 1.0, where a mask can be as small.
             game: "preserve", "delete", "hybrid", or a :class:`~captum_extremal.games.Game` (section 3.2).
             mask: "channels" (equation 9), "spatial" for smooth masks over the layer's positions, or a mask family. The
                 lengths of a :class:`~captum_extremal.SmoothMask` are in positions of the layer.
-            channel_dim: the axis of the layer's activation that holds the channels, of a transformer the embedding: 2
-                or -1 for activations (N, tokens, embedding).
+            channel_dim: the axis of the layer's activation that holds the channels, of a transformer the embedding.
+                None is 1, but activations of three dimensions need it: 1 for signals (N, channels, positions), -1 for
+                tokens (N, tokens, embedding).
             prefix_tokens: of masks over a transformer's tokens, how many stand before the image's and are always kept.
             token_grid: of masks over tokens, the shape in which they lie in the image, such as (14, 14); None for a
                 sequence.
@@ -171,7 +173,7 @@ class LayerExtremalPerturbation(LayerAttribution, PerturbationAttribution):
         areas: float | Sequence[float] | Tensor | None = None,
         game: str | Game = "preserve",
         mask: str | MaskFamily = "channels",
-        channel_dim: int = 1,
+        channel_dim: int | None = None,
         prefix_tokens: int = 0,
         token_grid: tuple[int, ...] | None = None,
         solver: str | Solver = "path",
@@ -216,7 +218,7 @@ class LayerExtremalPerturbation(LayerAttribution, PerturbationAttribution):
         areas: float | Sequence[float] | Tensor | None,
         game: str | Game,
         mask: str | MaskFamily,
-        channel_dim: int,
+        channel_dim: int | None,
         prefix_tokens: int,
         token_grid: tuple[int, ...] | None,
         solver: str | Solver,

@@ -113,7 +113,8 @@ class ImageRun(Run):
         ]
 
     def files(self) -> dict[str, str]:
-        return {f"CLASS-{kind}.png": text for kind, text in FIGURES.items()} | {"CLASS.npz": MASKS_FILE}
+        several = {"targets.png": "every target's mask"} if len(self.question.targets) > 1 else {}
+        return several | {f"CLASS-{kind}.png": text for kind, text in FIGURES.items()} | {"CLASS.npz": MASKS_FILE}
 
     def optimal_text(self, row: dict[str, Any]) -> str:
         return f"{area_text(row):>6}"
