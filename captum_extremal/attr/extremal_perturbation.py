@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from captum.attr import PerturbationAttribution
@@ -13,12 +13,12 @@ from captum_extremal._captum import (
     BaselineType,
     TargetType,
     TensorOrTupleOfTensorsGeneric,
-    format_output,
     log_usage,
 )
 from captum_extremal._checks import check_choice
 from captum_extremal._state import ForwardPrecision, as_plain, left_as_found
 from captum_extremal.attr import _inputs as check
+from captum_extremal.attr._maps import like_inputs
 from captum_extremal.attr._sweep import Callback, Sweep, warn_unreached
 from captum_extremal.games import Game, as_game
 from captum_extremal.masks import MaskFamily
@@ -144,14 +144,7 @@ class ExtremalPerturbation(PerturbationAttribution):
         if reduce == "extremal":
             warn_unreached(found)
         maps = found.optimal_mask() if reduce == "extremal" else found.saliency()
-        is_tuple = isinstance(inputs, tuple)
-        pairs = zip(maps, inputs) if is_tuple else zip((maps,), (inputs,))
-        attributions = tuple(
-            # expand alone would share memory between channels, which Captum's metrics cannot view.
-            one.to(x.dtype).expand_as(x).contiguous()
-            for one, x in cast(Any, pairs)
-        )
-        return cast(TensorOrTupleOfTensorsGeneric, format_output(is_tuple, attributions))
+        return like_inputs(maps if isinstance(maps, tuple) else (maps,), inputs)
 
     @torch.no_grad()
     def extremal_masks(
