@@ -389,6 +389,7 @@ def test_a_model_that_catches_exceptions_is_stopped_too(model: nn.Sequential, x:
     assert torch.equal(FeatureInversion(careful, model[0]).invert(x, **quick()).images, expected.images)
 
 
+@pytest.mark.filterwarnings("ignore:.*cpu.amp.autocast:FutureWarning")  # from PyTorch 2.4's own checkpoint
 @pytest.mark.parametrize("early_stop", [True, False])
 def test_a_layer_within_a_checkpoint_is_inverted(early_stop: bool, model: nn.Sequential, x: Tensor) -> None:
     def saving(y: Tensor) -> Any:

@@ -332,6 +332,8 @@ def _nothing_compiled() -> Iterator[None]:
 @pytest.mark.usefixtures("_nothing_compiled")
 @pytest.mark.parametrize("kind", ["compiled", "lambda", "part", "in place"])
 def test_compiled_network_is_the_network(x: Tensor, kind: str) -> None:
+    if kind != "compiled" and not hasattr(torch.compiler, "set_stance"):
+        pytest.skip("before PyTorch 2.6, parts that are compiled do not notice hooks")
     net = network(residual)
     masks = torch.rand(2 * N, K, dtype=torch.float64)
     expected = literal(net, x, masks)

@@ -49,7 +49,8 @@ class LayerExtremalPerturbation(LayerAttribution, PerturbationAttribution):
     Args:
         forward_func: the model, or any function of its inputs that calls the layer. Its output must have a row an
             example.
-        layer: one of the model's modules, called once in a forward.
+        layer: one of the model's modules, called once in a forward. Before PyTorch 2.6 it must not be inside a part of
+            the model that is compiled on its own.
         device_ids: of a ``DataParallel`` model whose ``device_ids`` cannot be read from ``forward_func``.
 
     Examples::
