@@ -366,6 +366,40 @@ def test_inputs_that_need_gradients_get_none(method: Method, model: nn.Module, x
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
+class Stopped(Exception):  # noqa: N818
+    pass
+
+
+@pytest.mark.usefixtures("_calls_model")
+@pytest.mark.parametrize("fails", [False, True], ids=["well", "stopped in its last forward"])
+def test_nothing_is_left_behind(method: Method, model: nn.Sequential, x: Tensor, fails: bool) -> None:
+    calls: list[int] = []
+    last = 0
+
+    def count(module: nn.Module, inputs: Any) -> None:
+        calls.append(1)
+        if len(calls) == last:
+            raise Stopped
+
+    handle = model[-1].register_forward_pre_hook(count)
+    chance, before, inputs = torch.get_rng_state(), copy.deepcopy(model.state_dict()), x.clone()
+    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+    attribute(method, model, x)
+    assert calls
+    if fails:
+        last = len(calls)
+        calls.clear()
+        with pytest.raises(Stopped):
+            attribute(method, model, x)
+    assert hooks == [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()]
+    handle.remove()
+    assert torch.equal(chance, torch.get_rng_state())
+    assert torch.equal(inputs, x)
+    assert torch.is_grad_enabled()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
 # The class
 
 
