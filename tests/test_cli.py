@@ -620,6 +620,13 @@ def test_photos_of_every_mode_become_rgb(tmp_path):
     assert (read(hidden.convert("LA"), "la.png") == 255).all()
 
 
+def test_postscript_is_not_run(tmp_path):
+    path = tmp_path / "photo.jpg"
+    picture(30, 20).save(path, format="EPS")
+    with pytest.raises(_console.PhotoError, match="cannot be read as an image"):
+        _photographs.read_photo(str(path))
+
+
 def test_exif_orientation_is_respected(tmp_path):
     half = Image.new("RGB", (40, 20))
     half.paste("white", (0, 0, 20, 20))  # its left, which a camera held upright calls its top

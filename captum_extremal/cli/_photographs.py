@@ -10,13 +10,17 @@ from captum_extremal.cli._console import PhotoError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_UNSAFE = {"EPS", "WMF"}  # for which Pillow runs other programs
+
 
 def read_photo(path: str) -> Image:
     """A photograph as RGB, upright."""
     from PIL import Image, ImageOps
 
+    Image.init()  # or Pillow would not know all of its formats yet
+    formats = [name for name in Image.ID if name not in _UNSAFE]
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=formats) as file:
             return _as_rgb(ImageOps.exif_transpose(file))
     except FileNotFoundError as error:
         raise PhotoError("there is no such file") from error
