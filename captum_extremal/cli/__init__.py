@@ -1,10 +1,12 @@
-"""The command ``captum-extremal``: a demo, and explanations of one's own photographs.
+"""The command ``captum-extremal``: a demo, explanations of one's own photographs, and evaluations on data sets.
 
 ``captum-extremal demo`` needs no network and no files. ``captum-extremal explain PHOTO...`` finds the smallest part of
 a photograph that is enough for any of torchvision's classifiers, ``captum-extremal channels PHOTO... --layer NAME``
 the fewest channels of a layer. All write figures, the masks and a summary to a folder whose path they print.
+``captum-extremal evaluate`` judges a method on a data set; ``captum-extremal compare`` puts evaluations side by side.
 
-Exit status: 0; 1 where something could not be read, fetched or written; 2 for a wrong argument; 130 after Ctrl-C.
+Exit status: 0; 1 where something could not be read (but for images of a data set), fetched or written; 2 for a wrong
+argument; 130 after Ctrl-C.
 
 Shapes: T targets of one photograph, K classes or channels, H rows and W columns of pixels.
 """
@@ -15,8 +17,10 @@ import argparse
 from collections.abc import Sequence
 
 from captum_extremal.cli._channels import add_channels
+from captum_extremal.cli._compare import add_compare
 from captum_extremal.cli._console import FAILED, INTERRUPTED, PROGRAM, StopError, one_line, say
 from captum_extremal.cli._demo import add_demo
+from captum_extremal.cli._evaluate import add_evaluate
 from captum_extremal.cli._explain import add_explain
 
 # torchvision and matplotlib are imported by the functions that need them, so that a wrong argument is told at once.
@@ -62,4 +66,6 @@ def _parser() -> argparse.ArgumentParser:
     add_demo(commands)
     add_explain(commands)
     add_channels(commands)
+    add_evaluate(commands)
+    add_compare(commands)
     return parser

@@ -1,0 +1,109 @@
+"""Tables of evaluations: on the console, as CSV and JSON, and a figure a metric."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captum_extremal.cli._console import FAILED, StopError, shortened
+from captum_extremal.cli._figures import print_files, write_figure
+
+if TYPE_CHECKING:
+    from captum_extremal.evaluation.tables import Line, Score
+
+TABLE = "table"
+_LONGEST_LABEL = 60
+
+
+def report(paths: Sequence[Path], tolerance: float, folder: Path) -> None:
+    """Print the runs in files or folders of rows, and write them to a folder."""
+    from captum_extremal.evaluation.rows import read_rows
+    from captum_extremal.evaluation.tables import tabulate
+
+    try:
+        runs = read_rows(paths)
+    except ValueError as error:
+        raise StopError(str(error), FAILED) from error
+    lines = tabulate(runs.values(), tolerance)
+    if not lines:
+        raise StopError(f"there is no row in {', '.join(map(str, paths))}", FAILED)
+    _print(lines, tolerance)
+    _write_csv(lines, folder / f"{TABLE}.csv")
+    _write_json(lines, tolerance, folder / f"{TABLE}.json")
+    figures = _write_figures(lines, folder)
+    print(f"Written to {folder.resolve()}:")
+    print_files(
+        {f"{TABLE}.csv": "a line a run, metric and subset", f"{TABLE}.json": "the same with settings and classes"}
+        | dict.fromkeys(figures, "the runs side by side, with their intervals")
+    )
+
+
+def _print(lines: list[Line], tolerance: float) -> None:
+    from captum_extremal.evaluation.tables import SUBSETS
+
+    wanted = dict.fromkeys((column, subset) for line in lines for column in line.scores for subset in SUBSETS)
+    columns = [(column, subset) for column, subset in wanted if any(_score(line, column, subset) for line in lines)]
+    names = [column if subset == "all" else f"{column}, {subset}" for column, subset in columns]
+    table = [["method", *names, "s/image", "pairs"]]
+    for line in lines:
+        cells = [_text(_score(line, column, subset)) for column, subset in columns]
+        pairs = str(line.rows) if line.rows == line.pairs else f"{line.rows} of {line.pairs}"
+        table.append([shortened(line.label, _LONGEST_LABEL), *cells, f"{line.seconds_per_image:.2f}", pairs])
+    widths = [max(map(len, column)) for column in zip(*table)]
+    print("\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table))
+    pointing = f", pointing within {tolerance:g} px" if ("pointing", "all") in columns else ""
+    print(f"Per cent, means over the classes{pointing}; in brackets 95 % intervals from drawing the images again.")
+    for line in lines:
+        if line.unreadable:
+            print(f"{shortened(line.label, _LONGEST_LABEL)}: images that could not be read: {line.unreadable}.")
+
+
+def _score(line: Line, column: str, subset: str) -> Score | None:
+    return line.scores.get(column, {}).get(subset)
+
+
+def _text(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    return f"{100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+
+
+def _write_csv(lines: list[Line], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        head = ["label", "settings", "metric", "subset", "mean", "low", "high", "pairs", "skipped"]
+        writer.writerow([*head, "images", "unreadable", "seconds_per_image"])
+        for line in lines:
+            for metric, subsets in line.scores.items():
+                for subset, score in subsets.items():
+                    values = [score.mean, score.low, score.high, score.pairs, score.skipped]
+                    run = [line.images, line.unreadable, line.seconds_per_image]
+                    writer.writerow([line.label, line.key, metric, subset, *values, *run])
+
+
+def _write_json(lines: list[Line], tolerance: float, path: Path) -> None:
+    content: dict[str, Any] = {"tolerance": tolerance, "runs": [asdict(line) for line in lines]}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_figures(lines: list[Line], folder: Path) -> list[str]:
+    """A figure for each metric that several runs have: the names of the files."""
+    from captum_extremal import visualization
+
+    written = []
+    for column in dict.fromkeys(column for line in lines for column in line.scores):
+        scores = {line.label: _score(line, column, "all") for line in lines}
+        values = {_as_text(label): (score.mean, score.low, score.high) for label, score in scores.items() if score}
+        if len(values) > 1:
+            figure = visualization.show_bars(values, ylabel=column)
+            written.append(write_figure(figure, folder / f"{column}.png"))
+    return written
+
+
+def _as_text(label: str) -> str:
+    """A label that matplotlib does not take for a formula."""
+    return label.replace("$", r"\$")

@@ -1,0 +1,74 @@
+"""The metrics of an evaluation by name: what each records of a pair, and what of that the tables show.
+
+Shapes: N pairs, C channels, H rows and W columns of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import Tensor, nn
+
+from captum_extremal.evaluation.rows import Row
+from captum_extremal.metrics import Outcome, energy_pointing_game, insertion_deletion, pointing_game
+
+Values = dict[str, float | None]
+
+TOLERANCE = 15.0
+"""Pixels by which a map may miss the object in the pointing game (Zhang et al. 2018)."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A batch of pairs and their maps.
+
+    Attributes:
+        inputs: of the model, (N, C, H, W).
+        targets: N indices of classes.
+        maps: (N, 1, H, W) or (N, C, H, W).
+        regions: N masks (H', W') bool of the class in the annotated image.
+    """
+
+    inputs: Tensor
+    targets: list[int]
+    maps: Tensor
+    regions: list[Tensor]
+
+
+def _pointing(model: nn.Module, found: Explained) -> list[Values]:
+    outcomes = pointing_game(found.maps, ground_truth=found.regions)
+    # How far off it is, for any tolerance; None where a constant map points nowhere.
+    return [{} if one.value is None else {"distance": one.distance} for one in outcomes]
+
+
+def _energy(model: nn.Module, found: Explained) -> list[Values]:
+    outcomes = energy_pointing_game(found.maps, ground_truth=found.regions)
+    return [{} if one.value is None else {"energy": one.value} for one in outcomes]
+
+
+def _insertion_deletion(model: nn.Module, found: Explained) -> list[Values]:
+    curves = insertion_deletion(model, found.maps, found.inputs, found.targets)
+    areas = zip(curves.insertion_auc.tolist(), curves.deletion_auc.tolist())
+    return [{"insertion": inserted, "deletion": deleted} for inserted, deleted in areas]
+
+
+METRICS: Mapping[str, Callable[[nn.Module, Explained], list[Values]]] = MappingProxyType(
+    {"pointing": _pointing, "energy": _energy, "insertion_deletion": _insertion_deletion}
+)
+"""From the model and a batch to what is recorded of each pair: nothing where the class is not annotated."""
+
+COLUMNS: Mapping[str, str] = MappingProxyType(
+    {"pointing": "distance", "energy": "energy", "insertion": "insertion", "deletion": "deletion"}
+)
+"""What tables show, and from which recorded value."""
+
+
+def outcome(row: Row, column: str, tolerance: float) -> Outcome:
+    """A row's outcome in a column; for pointing a hit where the map is no farther off than the tolerance, in pixels."""
+    recorded = COLUMNS[column]
+    value = row.values.get(recorded)
+    if column == "pointing" and recorded in row.values:
+        value = float(value is not None and value <= tolerance)
+    return Outcome(image=row.image, label=row.label, value=value, difficult=row.difficult)

@@ -1,0 +1,133 @@
+"""The end of an evaluation: means over classes, how sure they are, and what they cost, for runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from captum_extremal.evaluation.metrics import COLUMNS, TOLERANCE, outcome
+from captum_extremal.evaluation.rows import Kept
+from captum_extremal.metrics import Outcome, bootstrap_interval, summarise
+
+SUBSETS = ("all", "difficult")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A metric over the pairs of a subset.
+
+    Attributes:
+        mean: the mean over the classes of each class's mean, as in table 1.
+        low, high: its 95 % bootstrap interval over the images.
+        pairs: how many were counted.
+        skipped: how many were not, because nothing of their class is annotated.
+        by_class: each class's mean.
+    """
+
+    mean: float
+    low: float
+    high: float
+    pairs: int
+    skipped: int
+    by_class: Mapping[Any, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One run.
+
+    Attributes:
+        label: what tells it from the others.
+        key: of its settings.
+        about: its settings.
+        scores: by column ("pointing", "energy", "insertion", "deletion") and subset ("all", "difficult"); only what was
+            recorded, and subsets with a counted pair.
+        images: how many images have a row.
+        rows, pairs: how many pairs have a row, and how many the data set has.
+        unreadable: how many images could not be used.
+        seconds: the mean time of one map.
+        seconds_per_image: the mean over the images of the time of all their maps.
+    """
+
+    label: str
+    key: str
+    about: Mapping[str, Any]
+    scores: Mapping[str, Mapping[str, Score]]
+    images: int
+    rows: int
+    pairs: int
+    unreadable: int
+    seconds: float
+    seconds_per_image: float
+
+
+def tabulate(runs: Iterable[Kept], tolerance: float = TOLERANCE) -> list[Line]:
+    """A line for each run that has a row, in the order given.
+
+    Args:
+        runs: as :func:`~captum_extremal.evaluation.rows.read_rows` gives them.
+        tolerance: of the pointing game, in pixels of the annotated image.
+    """
+    counted = [run for run in runs if run.rows]
+    return [_line(run, label, tolerance) for run, label in zip(counted, _labels(counted))]
+
+
+def _line(run: Kept, label: str, tolerance: float) -> Line:
+    rows = sorted(run.rows.values(), key=lambda row: row.pair)  # whatever the order in which they were written
+    recorded = {name for row in rows for name in row.values}
+    seconds = [row.seconds for row in rows]
+    images = len({row.image for row in rows})
+    return Line(
+        label=label,
+        key=run.settings.key,
+        about=run.settings.about,
+        scores={
+            column: _scores([outcome(row, column, tolerance) for row in rows])
+            for column, name in COLUMNS.items()
+            if name in recorded
+        },
+        images=images,
+        rows=len(rows),
+        pairs=run.pairs,
+        unreadable=len(run.unreadable),
+        seconds=fmean(seconds),
+        seconds_per_image=sum(seconds) / images,
+    )
+
+
+def _scores(outcomes: list[Outcome]) -> dict[str, Score]:
+    subsets = {"all": outcomes, "difficult": [one for one in outcomes if one.difficult]}
+    return {
+        name: _score(of_subset)
+        for name, of_subset in subsets.items()
+        if any(one.value is not None for one in of_subset)
+    }
+
+
+def _score(outcomes: list[Outcome]) -> Score:
+    summary = summarise(outcomes)
+    low, high = bootstrap_interval(outcomes)
+    return Score(
+        mean=summary.mean,
+        low=low,
+        high=high,
+        pairs=summary.pairs,
+        skipped=summary.skipped,
+        by_class=summary.by_class,
+    )
+
+
+def _labels(runs: list[Kept]) -> list[str]:
+    """For each run its method, and those of its settings in which runs of this method differ."""
+    labels = []
+    for run in runs:
+        about = run.settings.about
+        alike = [other.settings.about for other in runs if other.settings.about.get("method") == about.get("method")]
+        differing = [
+            f"{name}={value}" for name, value in about.items() if any(other.get(name) != value for other in alike)
+        ]
+        label = " ".join([str(about.get("method")), *differing])
+        labels.append("".join(sign if sign.isprintable() else "?" for sign in label))  # a file may come from anywhere
+    return labels
