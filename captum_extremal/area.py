@@ -112,7 +112,8 @@ def at_area(p: Tensor, area: float, bound: BoundMask, sharpness: float = 1.0) ->
 
     A sharpness above 1 multiplies the logits first, which moves the parameters towards 0 and 1.
     """
-    return fit_area(sharpness * torch.logit(p, eps=_LOGIT_EPS), min(area, fit_limit(bound)), bound)[0]
+    logits = sharpness * torch.logit(p, eps=_LOGIT_EPS)
+    return fit_area(logits, min(area, fit_limit(bound)), bound, shift=torch.zeros_like(logits[:, 0]))[0]
 
 
 def mask_of_area(p: Tensor, area: float, bound: BoundMask) -> Tensor:
@@ -135,7 +136,8 @@ def fit_limit(bound: BoundMask) -> float:
     return bound.largest_area - _MARGIN
 
 
-_LOOK_FROM = 5  # steps from which testing for convergence, which waits for the device, pays
+_LOOK_FROM = 2  # steps from which testing for convergence, which waits for the device, pays
+_CLOSE = 2e-6  # in log-odds of the area: half a millionth of the input at most, and what float32 can tell
 
 
 def _solve_shift(logits: Tensor, area: float, bound: BoundMask, shift: Tensor | None, steps: int) -> Tensor:
@@ -153,7 +155,7 @@ def _solve_shift(logits: Tensor, area: float, bound: BoundMask, shift: Tensor | 
         low, high = torch.where(excess > 0, shift, low), torch.where(excess < 0, shift, high)
         newton = shift - excess * odds / slope.clamp(max=-1e-30)
         inside = (newton > low) & (newton < high)
-        if step >= _LOOK_FROM and bool((excess.abs() < 1e-7).all()):
+        if step >= _LOOK_FROM and bool((excess.abs() < _CLOSE).all()):
             break
         shift = torch.where(excess == 0, shift, torch.where(inside, newton, (low + high) / 2))
     return shift

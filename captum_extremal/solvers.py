@@ -6,7 +6,8 @@ A solver sees no model: only a reward as a function of masks, and the mask famil
 at every step: every area of the sweep for the price of one. :class:`PenaltySolver` is the paper's: stochastic gradient
 descent on equation 4, one mask an area, kept as the reference.
 
-Shapes: N images, A areas, D parameters of a mask, R masks an image at a time (1 on the path, A with the penalty).
+Shapes: N images, A areas, D parameters of a mask, R masks an image at a time (the searches of the path, or A with the
+penalty); rows (R N, D) are mask-major.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Search:
         areas: increasing fractions of the input.
         bounds: for each area, the mask family of each input tensor.
         images: N.
-        report: told of every step: its number, the areas (R,) and the rewards (R, N).
+        report: told of every step: its number, the areas (R,) and the rewards (R, N); of several masks of one area
+            only the best.
     """
 
     reward: Reward
@@ -71,6 +73,8 @@ class Solver(Protocol):
 
 _LONGEST_SHIFT = 4.0  # of the threshold in one step, in logits: where nothing is near it, the first order says little
 _START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
+_FORK = 0.5  # the area at which one search becomes several
+_SLOWER = 2.4  # so many times as many steps for the same ratio of areas above the fork
 _FIRST_PART = 18  # of all steps, one in so many at least leads to the first area
 _LOGIT_RANGE = 8.0  # parameters stay this close to the threshold, in logits, so that none is lost for good
 _MEAN_SQUARE_MEMORY = 0.9
@@ -79,13 +83,17 @@ _SHARPNESS = (2.0, 4.0)  # of the variants tried at the end
 
 @dataclass(frozen=True)
 class PathSolver:
-    """Follow one mask an image along the path of areas (a homotopy).
+    """Follow a few masks an image along the path of areas (a homotopy).
 
-    The mask starts with nearly everything kept and is tightened geometrically; as it passes an area that was asked for,
+    A mask starts with nearly everything kept and is tightened geometrically; as it passes an area that was asked for,
     it is recorded. At each step the logits of its parameters take a step of momentum along the gradient, whose length
     is normalised by its running mean square, so that the learning rate knows nothing of the model's scale; then they
     are shifted to the area of the next step, and the gradient knows of that shift, as in
     :func:`~captum_extremal.area.fit_area`.
+
+    Where the mask is to be small, much depends on which parts it has lost hold of before: the search is a matter of
+    luck. So at one half of the input it forks into several that differ in their learning rates and binary weights, and
+    each area keeps the best of them. That gains more than as many steps of a single search.
 
     At the end every area tries sharper versions of its mask, and its neighbours' masks widened or tightened to it.
 
@@ -93,7 +101,11 @@ class PathSolver:
     back as well, from the smallest area up to the largest, and the better masks of the two legs are kept.
 
     Args:
-        steps: of one leg of the path: forward and backward passes of each image for the whole sweep.
+        steps: of one leg of the path. Above the fork, to which about four tenths of them lead, each is a forward and
+            backward pass of each image; below it as many as there are searches.
+        searches: into how many the search forks. They lie evenly, by their logarithms, around the settings below: the
+            first and last have learning rates smaller and larger by the square root of 2, and half and twice the binary
+            weight.
         learning_rate: change of a typical logit in the first step; it falls geometrically to ``final_learning_rate``.
         momentum: of the normalised gradient.
         decay: the part of each logit that is forgotten in a step, so that a parameter far from the threshold can come
@@ -107,17 +119,19 @@ class PathSolver:
         TypeError, ValueError: a setting has the wrong type or is out of range.
     """
 
-    steps: int = 150
-    learning_rate: float = 0.5
-    final_learning_rate: float = 0.2
+    steps: int = 100
+    searches: int = 3
+    learning_rate: float = 0.35
+    final_learning_rate: float = 0.14
     momentum: float = 0.8
     decay: float = 0.02
-    binary_weight: float = 2.0
+    binary_weight: float = 1.0
     legs: int | None = None
     precision: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps)
+        check_count("searches", self.searches)
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("final_learning_rate", self.final_learning_rate, above=0)
         check_number("momentum", self.momentum, at_least=0, below=1)
@@ -148,10 +162,10 @@ class PathSolver:
 def area_schedule(areas: tuple[float, ...], steps: int, legs: int, start: float) -> list[tuple[float, int | None]]:
     """The areas of a path, and which of the areas asked for each of them is, if any.
 
-    The first leg goes from the start down to the smallest area, the next ones up to the largest and down again. Between
-    two neighbouring areas the path is geometric, and each part of a leg gets steps in proportion to its length, but at
-    least one: the step at its end. The first part gets a few, however short it is, because the masks at the start know
-    nothing yet. Areas above the path's start are met at its start.
+    The first leg goes from the start down to the smallest area, the next ones up to the largest and down again. The
+    path is geometric, and slower above the fork. Each part of a leg, between two neighbouring areas, gets steps in
+    proportion to its length, but at least one: the step at its end. The first part gets a few, however short it is,
+    because the masks at the start know nothing yet. Areas above the path's start are met at its start.
     """
     down = list(range(len(areas)))[::-1]
     schedule: list[tuple[float, int | None]] = []
@@ -159,14 +173,24 @@ def area_schedule(areas: tuple[float, ...], steps: int, legs: int, start: float)
     for leg in range(legs):
         route = down if leg == 0 else (down[::-1] if leg % 2 else down)[1:]
         ends = [min(areas[index], start) for index in route]
-        lengths = [abs(math.log(end / one)) for one, end in zip([before, *ends], ends)]
+        lengths = [abs(_mile(end) - _mile(one)) for one, end in zip([before, *ends], ends)]
         for index, end, length in zip(route, ends, lengths):
             least = 1 if schedule else max(1, steps // _FIRST_PART)
             count = max(least, round(steps * length / max(sum(lengths), 1e-12)))
-            schedule += [(before * (end / before) ** (step / count), None) for step in range(1, count)]
+            first, last = _mile(before), _mile(end)
+            schedule += [(_area_at(first + (last - first) * step / count), None) for step in range(1, count)]
             schedule.append((end, index))
             before = end
     return schedule
+
+
+def _mile(area: float) -> float:
+    """Where on the path an area is: steps of one length lie evenly between two areas."""
+    return math.log(area / _FORK) * (_SLOWER if area > _FORK else 1.0)
+
+
+def _area_at(mile: float) -> float:
+    return _FORK * math.exp(mile / _SLOWER if mile > 0 else mile)
 
 
 @dataclass(frozen=True)
@@ -209,14 +233,20 @@ class _Walk:
 
     def __init__(self, solver: PathSolver, search: Search) -> None:
         self._search = search
+        self._searches = solver.searches
         self._schedule = solver.schedule(search)
         self._ascents = [_Ascent(solver, bound, search.images) for bound in search.bounds[0]]
         self._precision = solver.precision
+        self._forked = False
 
     def run(self) -> list[_Record]:
         best: dict[int, _Record] = {}
         goals = [area for area, _ in self._schedule]
         for step, (area, index) in enumerate(self._schedule):
+            if area < _FORK and not self._forked:
+                self._forked = True
+                for ascent in self._ascents:
+                    ascent.fork(self._searches)
             record = self._step(area, goals[step + 1 : step + 2], step / len(goals))
             self._search.report(step, record.reward.new_tensor([area]), record.reward[None])
             if index is not None:
@@ -224,12 +254,12 @@ class _Walk:
         return [best[index] for index in range(len(self._search.areas))]
 
     def _step(self, area: float, following: list[float], progress: float) -> _Record:
-        """The parameters at this area and their rewards, and the step that follows from the gradient."""
+        """The best parameters at this area and their rewards, and the step that follows from the gradient."""
         bounds = self._bounds_at(area)
         leaves = [ascent.coarse_at(area, bound) for ascent, bound in zip(self._ascents, bounds)]
         masks = tuple(bound.expand(leaf) for bound, leaf in zip(bounds, leaves))
-        reward = self._search.reward(masks, precision=self._precision)[0]
-        record = _Record(tuple(ascent.parameters for ascent in self._ascents), reward.detach())
+        reward = self._search.reward(masks, precision=self._precision)
+        record = _best_row(tuple(ascent.parameters for ascent in self._ascents), reward.detach())
         gradients = torch.autograd.grad(reward.sum(), leaves)
         for next_area in following:
             for ascent, gradient in zip(self._ascents, gradients):
@@ -244,8 +274,15 @@ class _Walk:
         return self._search.bounds[-1]
 
 
+def _best_row(parameters: Parameters, reward: Tensor) -> _Record:
+    """For each image the parameters, of rows (R N, D), with the highest of the rewards (R, N)."""
+    searches, images = reward.shape
+    rows = reward.argmax(0) * images + torch.arange(images, device=reward.device)
+    return _Record(tuple(p[rows] for p in parameters), reward.amax(0))
+
+
 class _Ascent:
-    """Momentum along gradients of a normalised length, on the logits (N, D) of one input's masks.
+    """Momentum along gradients of a normalised length, on the logits (R N, D) of one input's masks.
 
     The threshold of the logits is 0: the shift that keeps to the path is part of each step. To first order, with the
     area's derivative c p' by the logits, a step dz changes the area by its sum with c p', and so does the shift. What
@@ -257,10 +294,20 @@ class _Ascent:
         self._logits = bound.new_parameters(images)
         self._velocity = torch.zeros_like(self._logits)
         self._square = self._logits.new_zeros(images, 1)
+        self._factor = torch.ones_like(self._square)
         self._steps = 0
         self._bound = bound
         self._met = False
         self.parameters = self._logits
+
+    def fork(self, searches: int) -> None:
+        """Go on as several searches from here."""
+        images = len(self._logits)
+        factors = 2 ** torch.linspace(-1, 1, searches) if searches > 1 else torch.ones(1)
+        self._factor = factors.to(self._logits).repeat_interleave(images)[:, None]
+        self._logits, self._velocity, self._square = (
+            state.repeat(searches, 1) for state in (self._logits, self._velocity, self._square)
+        )
 
     def coarse_at(self, area: float, bound: BoundMask) -> Tensor:
         """The masks' coarse values, as a leaf of the graph; on a new bound the area is met anew."""
@@ -276,8 +323,8 @@ class _Ascent:
     def step(self, by_coarse: Tensor, next_area: float, progress: float) -> None:
         """Ascend along the gradient (B, G) by the coarse values, to the next area of the path."""
         reward, binary, area = self._gradients(by_coarse)
-        ascent = self._momentum(reward) + self._solver.binary_weight * binary
-        change = self._rate(progress) * ascent - self._solver.decay * self._logits
+        ascent = self._momentum(reward) + self._solver.binary_weight * self._factor * binary
+        change = self._rate(progress) * self._factor.sqrt() * ascent - self._solver.decay * self._logits
         # Newton's step on the log-odds of the area, which fall almost linearly with the shift.
         covered = self._here.area[:, None]
         excess = (torch.logit(covered) - math.log(next_area / (1 - next_area))) * covered * (1 - covered)

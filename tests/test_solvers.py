@@ -22,7 +22,7 @@ SIDE = 24
 GAMES = ["preserve", "delete", "hybrid"]
 # A weight that starts as strong as the models' pull and ends far above it.
 SOLVERS = {
-    "path": PathSolver(steps=40),
+    "path": PathSolver(steps=80),
     "penalty": PenaltySolver(steps=120, learning_rate=0.05, weight=30.0, growth=1.02, flip=False),
 }
 
@@ -270,7 +270,7 @@ def test_path_meets_every_area_in_the_steps_it_announced(steps: int, legs: int, 
 
 
 @pytest.mark.parametrize(
-    ("areas", "first"), [((0.3, 0.94), 8), ((0.97,), 8), ((0.5, 1.0), 8), ((0.05, 0.1, 0.2, 0.4, 0.6, 0.8), 9)], ids=str
+    ("areas", "first"), [((0.3, 0.94), 8), ((0.97,), 8), ((0.5, 1.0), 8), ((0.05, 0.1, 0.2, 0.4, 0.6, 0.8), 16)], ids=str
 )
 def test_first_area_of_the_path_is_not_met_at_once(areas: tuple[float, ...], first: int) -> None:
     """Masks that were not searched for at all would be recorded there."""
@@ -305,6 +305,48 @@ def test_callback_is_told_of_every_step(network: nn.Module, images: Tensor, solv
         assert areas.dim() == 1
         assert scores.shape == (2, len(areas))
         assert bool(((areas > 0) & (areas <= 1)).all())
+
+
+@pytest.mark.parametrize("searches", [1, 2, 3])
+def test_one_search_forks_into_several_below_one_half(searches: int) -> None:
+    reports: list[tuple[int, Tensor, Tensor]] = []
+    seen: list[Tensor] = []
+    plain = linear_search(torch.rand(2, 14, 14, dtype=torch.float64) ** 8, (0.1, 0.3, 0.7), reports)
+
+    def reward(masks: tuple[Tensor, ...], **how: Any) -> Tensor:
+        seen.append(masks[0].detach())
+        return plain.reward(masks, **how)
+
+    found = PathSolver(steps=20, searches=searches).solve(dataclasses.replace(plain, reward=reward))
+    rows = [len(masks) // 2 for masks in seen[: len(reports)]]
+    areas = [float(area) for _, area, _ in reports]
+    assert rows == [1 if area >= 0.5 else searches for area in areas]
+    forked = next(step for step, area in enumerate(areas) if area < 0.5)
+    first, last = (seen[step].unflatten(0, (searches, 2)) for step in (forked, len(reports) - 1))
+    assert torch.equal(first, first[:1].expand_as(first))
+    assert len(torch.unique(last, dim=0)) == searches
+    for masks, (_, area, best) in zip(seen, reports):
+        rewards = plain.reward((masks,)).view(-1, 2)
+        torch.testing.assert_close(best[0], rewards.amax(0))
+        for index, goal in enumerate(plain.areas):
+            if abs(float(area) - goal) < 1e-9:  # no search was better than what was kept
+                kept = plain.reward((plain.bounds[index][0](found[index][0]),))[0]
+                assert bool((kept >= rewards.amax(0) - 1e-9).all())
+
+
+def test_searches_lie_around_the_settings() -> None:
+    """A search alone is the middle one of three."""
+    search = linear_search(torch.rand(2, 14, 14, dtype=torch.float64) ** 8, (0.1,), [])
+    alone, middle = [], []
+    for searches, masks in ((1, alone), (3, middle)):
+
+        def reward(given: tuple[Tensor, ...], masks: list[Tensor] = masks, **how: Any) -> Tensor:
+            masks.append(given[0].detach())
+            return search.reward(given, **how)
+
+        PathSolver(steps=12, searches=searches).solve(dataclasses.replace(search, reward=reward))
+    for one, three in zip(alone[:12], middle[:12]):
+        torch.testing.assert_close(three if len(three) == 2 else three[2:4], one)
 
 
 @pytest.mark.parametrize("legs", [1, 2, 3])
@@ -411,6 +453,7 @@ def test_bad_settings_are_named(solver: type, name: str, values: tuple[object, .
         (PenaltySolver, "doublings", (0.5, 1.5)),
         (PenaltySolver, "ramp", -0.1),
         (PenaltySolver, "ramp", 1.1),
+        (PathSolver, "searches", 0),
     ],
 )
 def test_bad_settings_of_one_solver_are_named(solver: type, name: str, value: object) -> None:

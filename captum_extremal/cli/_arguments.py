@@ -12,7 +12,7 @@ from captum_extremal.cli._console import StopError
 if TYPE_CHECKING:
     import torch
 
-STEPS = 150  # PathSolver's
+STEPS = 100  # PathSolver's
 
 ABOUT_SIZES = (
     "The shorter side of a photograph is resized to what the weights' transforms say, and it is cropped only if the "
@@ -60,7 +60,7 @@ def add_search(parser: argparse.ArgumentParser, out: str) -> None:
         "whole image, 1 (with --game delete, of the way back); 0.9 asks for a little less, so that a* is smaller "
         "(%(default)g)",
     )
-    add("--steps", type=positive, default=STEPS, help="passes of a photograph through the model (%(default)s)")
+    add("--steps", type=positive, default=STEPS, help="of a search: more take longer (%(default)s)")
     add("--device", default="auto", help='"cpu", "cuda", "cuda:1", ... (auto: the first GPU, else the CPU)')
     add("--out", metavar="DIR", default=out, help="folder to write to (%(default)s)")
 
