@@ -20,6 +20,7 @@ from captum_extremal.games import Game
 from captum_extremal.perturbations import gaussian_blur
 
 _SALIENCY_BLUR = 0.09  # of the shorter side (section 4.2)
+_CONTRAST_BLUR = 0.01  # of the shorter side: so that no single noisy pixel is the maximum
 _FORMAT = 1
 
 
@@ -39,6 +40,8 @@ class ExtremalMasks:
         sigma: (A,), the radius in pixels of the smooth masks' disks at each area (of each input: (A, inputs), where
             the inputs were a tuple).
         settings: how the masks were made: game, perturbation, mask, solver, steps, seconds, versions; plain values.
+        contrast: (N, 1, *S), how far the full perturbation moves each position of the inputs, the Euclidean norm over
+            their channels; a tuple where the inputs were a tuple. None for channels.
     """
 
     masks: Tensor | tuple[Tensor, ...]
@@ -51,6 +54,7 @@ class ExtremalMasks:
     threshold: Tensor
     sigma: Tensor
     settings: dict[str, Any]
+    contrast: Tensor | tuple[Tensor, ...] | None = None
 
     def __repr__(self) -> str:
         masks = self.masks if isinstance(self.masks, tuple) else (self.masks,)
@@ -100,6 +104,31 @@ class ExtremalMasks:
         check_number("blur", blur, at_least=0)
         return self._each(lambda masks: _summed(masks, blur))
 
+    def refined_saliency(self) -> Tensor | tuple[Tensor, ...]:
+        r"""The mean of the masks, and the image's own detail where all of them agree: points within a mask.
+
+        Smooth masks have no detail finer than their disks, and are flat in the middle of what they keep. Where the
+        perturbation changes nothing, a mask can be anything, so positions that every mask keeps are told apart by
+        what the perturbation would take from them:
+
+        .. math::
+
+            \frac{1}{A} \sum_a m_a + \frac{c}{\max c} \prod_a m_a
+
+        with c the contrast, blurred by 1 % of the shorter side. Elsewhere the order is that of the mean.
+
+        Returns:
+            (N, 1, *S), in [0, 2].
+
+        Raises:
+            ValueError: there is no contrast: these are masks of channels, or a file of an earlier version.
+        """
+        if self.contrast is None:
+            raise ValueError("refined_saliency needs the contrast of positions, which this result does not have")
+        if isinstance(self.masks, tuple):
+            return tuple(_refined(masks, contrast) for masks, contrast in zip(self.masks, self.contrast))
+        return _refined(self.masks, cast(Tensor, self.contrast))
+
     def binary_masks(self) -> Tensor | tuple[Tensor, ...]:
         """Masks of 0 and 1 of exactly each area, rounded to whole positions: each mask's highest values.
 
@@ -127,6 +156,9 @@ class ExtremalMasks:
         by_image = ("scores", "complement_scores", "clean_score", "perturbed_score", "values", "threshold")
         parts: dict[str, Any] = {name: getattr(self, name)[one] for name in by_image}
         parts["masks"] = self._each(lambda masks: masks[one])
+        if self.contrast is not None:
+            several = isinstance(self.contrast, tuple)
+            parts["contrast"] = tuple(part[one] for part in self.contrast) if several else self.contrast[one]
         return ExtremalMasks(areas=self.areas, sigma=self.sigma, settings=self.settings, **parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -138,6 +170,9 @@ class ExtremalMasks:
         masks = self.masks if isinstance(self.masks, tuple) else (self.masks,)
         arrays = {name: getattr(self, name).cpu().numpy() for name in _TENSORS}
         arrays |= {f"masks_{k}": mask.cpu().numpy() for k, mask in enumerate(masks)}
+        if self.contrast is not None:
+            contrast = self.contrast if isinstance(self.contrast, tuple) else (self.contrast,)
+            arrays |= {f"contrast_{k}": part.cpu().numpy() for k, part in enumerate(contrast)}
         about = {
             "format": _FORMAT,
             "inputs": len(masks) if isinstance(self.masks, tuple) else None,
@@ -165,11 +200,18 @@ class ExtremalMasks:
             try:
                 about, arrays = _read(file)
                 tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-                masks = tuple(tensors.pop(f"masks_{k}") for k in range(about["inputs"] or 1))
+                inputs = range(about["inputs"] or 1)
+                masks = tuple(tensors.pop(f"masks_{k}") for k in inputs)
+                contrast = tuple(tensors.pop(f"contrast_{k}") for k in inputs if "contrast_0" in arrays)
                 is_tuple, settings = about["inputs"] is not None, about["settings"]
             except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 raise ValueError(f"path must be a file written by save, got {os.fspath(path)!r}: {error}") from error
-        return cls(masks=masks if is_tuple else masks[0], settings=settings, **tensors)
+        return cls(
+            masks=masks if is_tuple else masks[0],
+            settings=settings,
+            contrast=(contrast if is_tuple else contrast[0]) if contrast else None,
+            **tensors,
+        )
 
     def _reaching(self) -> Tensor:
         return self.values >= self.threshold[:, None]
@@ -180,7 +222,7 @@ class ExtremalMasks:
         return of_masks(self.masks)
 
 
-_TENSORS = tuple(field.name for field in fields(ExtremalMasks) if field.name not in ("masks", "settings"))
+_TENSORS = tuple(field.name for field in fields(ExtremalMasks) if field.name not in ("masks", "settings", "contrast"))
 
 
 def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -192,7 +234,10 @@ def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
         about = json.loads(str(archive["about"]))
         if about["format"] != _FORMAT:
             raise ValueError(f"its format is {about['format']}, this version reads {_FORMAT}")
-        names = [*_TENSORS, *(f"masks_{k}" for k in range(about["inputs"] or 1))]
+        inputs = range(about["inputs"] or 1)
+        names = [*_TENSORS, *(f"masks_{k}" for k in inputs)]
+        if "contrast_0" in archive.files:
+            names += [f"contrast_{k}" for k in inputs]
         return about, {name: archive[name] for name in names}
 
 
@@ -253,6 +298,12 @@ def _summed(masks: Tensor, blur: float) -> Tensor:
     total = masks.sum(1)
     sigma = blur * min(total.shape[2:], default=0)
     return gaussian_blur(total, sigma, "zeros", normalise=True) if sigma else total
+
+
+def _refined(masks: Tensor, contrast: Tensor) -> Tensor:
+    detail = gaussian_blur(contrast.to(masks), _CONTRAST_BLUR * min(contrast.shape[2:]), "zeros", normalise=True)
+    strongest = detail.flatten(1).amax(1).clamp(min=1e-30).view(-1, *[1] * (detail.dim() - 1))
+    return masks.mean(1) + masks.prod(1) * detail / strongest
 
 
 def _binary(masks: Tensor, areas: Tensor) -> Tensor:

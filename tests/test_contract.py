@@ -76,6 +76,11 @@ METHODS = {
             "reduce": "sum",
         },
     ),
+    "extremal perturbation, refined": Method(
+        make=ExtremalPerturbation,
+        name="Extremal Perturbation",
+        settings={"areas": (0.2, 1.0), "solver": PathSolver(steps=5), "reduce": "refined"},
+    ),
     "layer extremal perturbation, channels": Method(
         make=at_first_layer,
         name="Layer Extremal Perturbation",
@@ -285,6 +290,7 @@ def test_data_parallel_model_is_explained_like_the_model(method: Method, model: 
 
 
 @pytest.mark.usefixtures("_nothing_compiled")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, compiling for another batch size
 def test_compiled_model_is_explained_like_the_model(method: Method, model: nn.Module, x: Tensor) -> None:
     compiled = torch.compile(model, backend="aot_eager")
     expected = attribute(method, model, x)

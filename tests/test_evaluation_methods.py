@@ -18,6 +18,7 @@ from captum_extremal.evaluation import last_spatial_layer, make_method, method_n
 
 QUICK: dict[str, dict[str, Any]] = {
     "extremal": {"solver": PathSolver(steps=2)},
+    "extremal_paper": {"solver": PathSolver(steps=2)},
     "rise": {"n_samples": 6},
     "meaningful_perturbation": {"steps": 2},
     "shapley_value_sampling": {"n_samples": 1},
@@ -89,7 +90,9 @@ def test_the_baselines_of_table_1_are_literally_these(model: nn.Sequential, x: T
 def test_ours_are_what_the_paper_asks_for(model: nn.Sequential, x: Tensor) -> None:
     how: Any = {"areas": (0.2, 0.4), "solver": PathSolver(steps=2)}
     expected = ExtremalPerturbation(model).attribute(x, target=TARGETS, reduce="sum", **how)
-    assert torch.equal(make_method("extremal", model, options=how)(x, TARGETS), expected)
+    assert torch.equal(make_method("extremal_paper", model, options=how)(x, TARGETS), expected)
+    refined = ExtremalPerturbation(model).attribute(x, target=TARGETS, game="hybrid", reduce="refined", **how)
+    assert torch.equal(make_method("extremal", model, options=how)(x, TARGETS), refined)
     probabilities = RISE(lambda x: model(x).softmax(1)).attribute(x, target=TARGETS, n_samples=6)
     torch.testing.assert_close(make_method("rise", model, options={"n_samples": 6})(x, TARGETS), probabilities)
 
@@ -154,7 +157,7 @@ def test_ones_own_method(model: nn.Sequential, x: Tensor, tmp_path: Path, monkey
     ("call", "message"),
     [
         (lambda m: make_method("grad-cam", m), "method must be a known name .* near it: grad_cam"),
-        (lambda m: make_method("qqq", m), "one of extremal, rise"),
+        (lambda m: make_method("qqq", m), "one of extremal, extremal_paper"),
         (lambda m: make_method("saliency", m, layer="3"), "layer must not be given to saliency"),
         (lambda m: make_method("grad_cam", m, layer="33"), "layer must be a module of the model, got '33'; near it: 3"),
         (lambda m: make_method("grad_cam", m, layer=""), "layer must be a module of the model, got ''"),

@@ -18,7 +18,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import SqueezeNet1_0_Weights, squeezenet1_0
 
-from captum_extremal import BlurPyramid, ExtremalMasks, ExtremalPerturbation, PathSolver, PenaltySolver, SmoothMask
+from captum_extremal import (
+    BlurPyramid,
+    ExtremalMasks,
+    ExtremalPerturbation,
+    FadePyramid,
+    PathSolver,
+    PenaltySolver,
+    SmoothMask,
+)
 
 AREAS = (0.1, 0.3, 1.0)
 QUICK = PathSolver(steps=8)
@@ -124,10 +132,24 @@ def test_attribution_is_the_mask_of_the_smallest_sufficient_area(network: nn.Mod
     )
 
 
-def test_sum_is_the_pointing_map(network: nn.Module, images: Tensor) -> None:
-    expected = find(network, images, target=1, areas=(0.1, 0.3)).saliency()
-    found = attribute(network, images, target=1, areas=(0.1, 0.3), reduce="sum")
+@pytest.mark.parametrize("reduce", ["sum", "refined"])
+def test_maps_of_all_areas_are_read_off_the_masks(network: nn.Module, images: Tensor, reduce: str) -> None:
+    result = find(network, images, target=1, areas=(0.1, 0.3))
+    expected = result.saliency() if reduce == "sum" else result.refined_saliency()
+    found = attribute(network, images, target=1, areas=(0.1, 0.3), reduce=reduce)
     torch.testing.assert_close(found, expected.expand_as(images).double(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("perturbation", ["blur", "fade"])
+def test_contrast_is_how_far_the_full_perturbation_moves_a_position(
+    network: nn.Module, images: Tensor, perturbation: str
+) -> None:
+    baselines = torch.full_like(images, 0.25)
+    result = find(network, images, baselines, target=1, areas=(0.3,), perturbation=perturbation)
+    family = BlurPyramid() if perturbation == "blur" else FadePyramid()
+    perturbed = family.bind(images, baselines)(torch.zeros_like(images[:, :1]))
+    assert result.contrast.dtype == torch.float32
+    torch.testing.assert_close(result.contrast, (perturbed - images).norm(dim=1, keepdim=True).float())
 
 
 def test_one_area_may_be_a_number(network: nn.Module, images: Tensor) -> None:

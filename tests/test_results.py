@@ -211,6 +211,60 @@ def test_saliency_of_channels_is_not_blurred() -> None:
     torch.testing.assert_close(result_of(masks).saliency(), masks.sum(1))
 
 
+def with_contrast(masks: Tensor, contrast: Tensor) -> ExtremalMasks:
+    return replace(result_of(masks), contrast=contrast)
+
+
+def test_refined_saliency_is_the_mean_where_some_mask_keeps_nothing() -> None:
+    masks = torch.rand(2, 3, 1, 10, 12)
+    masks[:, 0, :, :, 6:] = 0
+    refined = with_contrast(masks, torch.rand(2, 1, 10, 12)).refined_saliency()
+    torch.testing.assert_close(refined[..., 6:], masks.mean(1)[..., 6:])
+    assert bool((refined[..., :6] > masks.mean(1)[..., :6]).all())
+
+
+def test_refined_saliency_adds_the_contrast_times_what_all_masks_keep() -> None:
+    masks = torch.rand(2, 3, 1, 10, 12, dtype=torch.float64)
+    contrast = torch.rand(2, 1, 10, 12)
+    added = with_contrast(masks, contrast).refined_saliency() - masks.mean(1)
+    # A blur of 0.1 px leaves every pixel by itself.
+    expected = masks.prod(1) * contrast / contrast.amax((2, 3), keepdim=True)
+    torch.testing.assert_close(added, expected, rtol=0, atol=1e-6)
+
+
+def test_refined_saliency_points_at_what_the_perturbation_takes_within_a_disk() -> None:
+    masks = torch.zeros(1, 3, 1, 100, 100)
+    for index, radius in enumerate((10, 20, 40)):
+        masks[0, index, 0, 50 - radius : 50 + radius, 50 - radius : 50 + radius] = 1
+    contrast = torch.zeros(1, 1, 100, 100)
+    contrast[0, 0, 44:49, 57:59] = 1  # within the smallest mask, off its centre
+    contrast[0, 0, 5:15, 5:15] = 3  # the image's strongest, which no mask keeps
+    refined = with_contrast(masks, contrast).refined_saliency()[0, 0]
+    row, column = divmod(int(refined.argmax()), 100)
+    assert 44 <= row < 49
+    assert 57 <= column < 59
+
+
+@pytest.mark.parametrize("shape", [(30,), (20, 31), (8, 9, 10)], ids=str)
+def test_refined_saliency_of_an_image_without_contrast_is_the_mean(shape: tuple[int, ...]) -> None:
+    masks = torch.rand(2, 3, 1, *shape)
+    refined = with_contrast(masks, torch.zeros(2, 1, *shape)).refined_saliency()
+    torch.testing.assert_close(refined, masks.mean(1))
+
+
+def test_refined_saliency_of_a_tuple_is_a_tuple() -> None:
+    parts = (torch.rand(2, 3, 1, 9), torch.rand(2, 3, 1, 8, 10))
+    contrast = (torch.rand(2, 1, 9), torch.rand(2, 1, 8, 10))
+    found = replace(result_of(parts), contrast=contrast).refined_saliency()
+    for refined, masks, part in zip(found, parts, contrast):
+        assert torch.equal(refined, with_contrast(masks, part).refined_saliency())
+
+
+def test_refined_saliency_of_channels_is_refused() -> None:
+    with pytest.raises(ValueError, match="contrast"):
+        result_of(torch.rand(2, 3, 7)).refined_saliency()
+
+
 @pytest.mark.parametrize(("blur", "error"), [("9%", TypeError), (-0.1, ValueError), (math.nan, ValueError)])
 def test_bad_blur_is_named(blur: float, error: type[Exception]) -> None:
     with pytest.raises(error, match="blur"):
@@ -235,12 +289,15 @@ def test_one_image_is_a_result_of_its_own(found: ExtremalMasks, index: int) -> N
     assert torch.equal(one.sigma, found.sigma)
     assert one.settings == found.settings
     torch.testing.assert_close(one.optimal_area, found.optimal_area[row : row + 1], equal_nan=True)
+    assert torch.equal(one.refined_saliency(), found.refined_saliency()[row : row + 1])
 
 
 def test_one_image_of_a_tuple_is_a_tuple() -> None:
     parts = (torch.rand(2, 3, 1, 9), torch.rand(2, 3, 1, 8, 10))
-    one = result_of(parts).image(1)
-    assert all(torch.equal(mine, part[1:]) for mine, part in zip(one.masks, parts))
+    contrast = (torch.rand(2, 1, 9), torch.rand(2, 1, 8, 10))
+    one = replace(result_of(parts), contrast=contrast).image(1)
+    pairs = [*zip(one.masks, parts), *zip(one.contrast, contrast)]
+    assert all(torch.equal(mine, part[1:]) for mine, part in pairs)
 
 
 @pytest.mark.parametrize(("index", "error"), [(2, IndexError), (-3, IndexError), (0.0, TypeError), (None, TypeError)])
@@ -259,6 +316,10 @@ def assert_same(one: ExtremalMasks, other: ExtremalMasks) -> None:
     masks = [result.masks if isinstance(result.masks, tuple) else (result.masks,) for result in (one, other)]
     pairs = [*zip(*masks), *((getattr(one, name), getattr(other, name)) for name in TENSORS)]
     assert len(masks[0]) == len(masks[1])
+    contrasts = [result.contrast for result in (one, other)]
+    assert len({type(contrast) for contrast in contrasts}) == 1
+    if contrasts[0] is not None:
+        pairs += zip(*(part if isinstance(part, tuple) else (part,) for part in contrasts))
     for mine, theirs in pairs:
         assert mine.dtype == theirs.dtype
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
@@ -277,15 +338,20 @@ def test_saved_result_is_loaded_as_it_was(found: ExtremalMasks, tmp_path: Path) 
 def test_saved_tuples_are_loaded_as_tuples(tmp_path: Path, count: int) -> None:
     parts = tuple(torch.rand(2, 3, 1, 8 + k) for k in range(count))
     result = result_of(parts, values=[[math.nan, 1.0, math.inf]] * 2)
-    result.save(tmp_path / "masks")
-    assert_same(ExtremalMasks.load(tmp_path / "masks"), result)
+    for contrast in (None, tuple(part[:, 0] for part in parts)):
+        result = replace(result, contrast=contrast)
+        result.save(tmp_path / "masks")
+        assert_same(ExtremalMasks.load(tmp_path / "masks"), result)
 
 
 def test_saved_result_is_loaded_on_any_device(device: torch.device, tmp_path: Path) -> None:
     result = result_of((torch.rand(2, 3, 1, 8), torch.rand(2, 3, 1, 9)))
+    result = replace(result, contrast=(torch.rand(2, 1, 8), torch.rand(2, 1, 9)))
     result.save(tmp_path / "masks.npz")
     loaded = ExtremalMasks.load(tmp_path / "masks.npz", device)
-    assert {part.device.type for part in (*loaded.masks, loaded.areas, loaded.scores)} == {device.type}
+    assert {part.device.type for part in (*loaded.masks, *loaded.contrast, loaded.areas, loaded.scores)} == {
+        device.type
+    }
 
 
 def test_saving_again_replaces_the_file(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from captum_extremal.evaluation import Evaluation, Processes, Settings
 
 _METRICS = ("pointing", "energy", "insertion_deletion")
+STEPS = 224  # Evaluation's
 _SECONDS = 0.5, 30.0  # between two lines of progress: on a terminal, in a file
 
 
@@ -45,6 +46,7 @@ def add_evaluate(commands: Any) -> None:
     add("--layer", metavar="NAME", help="for methods that look at a layer (the last whose output has positions)")
     add("--metric", nargs="+", choices=_METRICS, default=["pointing"], help="one or several (pointing)")
     add_tolerance(evaluate)
+    add("--steps", type=positive, default=STEPS, help="of the curves of insertion and deletion (%(default)s)")
     add("--model", metavar="NAME", default="resnet50", help="torchvision's classifier, or digits (%(default)s)")
     add(
         "--weights",
@@ -151,9 +153,12 @@ def _asked(options: argparse.Namespace, device: torch.device) -> tuple[Evaluatio
         index_of=index_of,
         explain=explain,
         metrics=tuple(dict.fromkeys(options.metric)),
+        steps=options.steps,
         batch_size=options.batch_size,
     )
     about |= {"data": data.name, "classes": index_of, "method": options.method, "metrics": list(evaluation.metrics)}
+    if "insertion_deletion" in evaluation.metrics:
+        about["steps"] = evaluation.steps
     return evaluation, Settings(about)
 
 

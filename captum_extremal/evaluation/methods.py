@@ -39,6 +39,8 @@ Explain = Callable[[Tensor, TargetType], Tensor]
 POINTING_AREAS = (0.025, 0.05, 0.1, 0.2)
 """The areas of section 4.2 for PASCAL VOC; for COCO they are 0.018, 0.025, 0.05, 0.1."""
 
+_REFINED_AREAS = (*POINTING_AREAS, 0.4)
+
 _NEVER = (
     captum.attr.ShapleyValues,  # as many passes as there are subsets of cells
     captum.attr.FeaturePermutation,  # exchanges values between the images of a batch: nothing happens to one alone
@@ -94,7 +96,10 @@ class Method:
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "extremal": Method(ExtremalPerturbation, options={"areas": POINTING_AREAS, "reduce": "sum"}),
+        "extremal": Method(
+            ExtremalPerturbation, options={"areas": _REFINED_AREAS, "game": "hybrid", "reduce": "refined"}
+        ),
+        "extremal_paper": Method(ExtremalPerturbation, options={"areas": POINTING_AREAS, "reduce": "sum"}),
         "rise": Method(RISE, options={"perturbations_per_eval": 4}, of_probabilities=True),
         "meaningful_perturbation": Method(MeaningfulPerturbation, of_probabilities=True),
         "excitation_backprop": Method(ExcitationBackprop, _summed),

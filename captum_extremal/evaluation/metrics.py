@@ -19,6 +19,8 @@ Values = dict[str, float | None]
 TOLERANCE = 15.0
 """Pixels by which a map may miss the object in the pointing game (Zhang et al. 2018)."""
 
+STEPS = 224
+"""How many steps the curves of insertion and deletion have (Petsiuk et al. 2018, at 224 px)."""
 
 @dataclass(frozen=True)
 class Explained:
@@ -29,12 +31,14 @@ class Explained:
         targets: N indices of classes.
         maps: (N, 1, H, W) or (N, C, H, W).
         regions: N masks (H', W') bool of the class in the annotated image.
+        steps: of the curves of insertion and deletion.
     """
 
     inputs: Tensor
     targets: list[int]
     maps: Tensor
     regions: list[Tensor]
+    steps: int = STEPS
 
 
 def _pointing(model: nn.Module, found: Explained) -> list[Values]:
@@ -49,7 +53,7 @@ def _energy(model: nn.Module, found: Explained) -> list[Values]:
 
 
 def _insertion_deletion(model: nn.Module, found: Explained) -> list[Values]:
-    curves = insertion_deletion(model, found.maps, found.inputs, found.targets)
+    curves = insertion_deletion(model, found.maps, found.inputs, found.targets, steps=found.steps)
     areas = zip(curves.insertion_auc.tolist(), curves.deletion_auc.tolist())
     return [{"insertion": inserted, "deletion": deleted} for inserted, deleted in areas]
 

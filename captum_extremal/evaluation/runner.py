@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from captum_extremal._captum import TargetType
 from captum_extremal._checks import check_choice, check_count
 from captum_extremal.datasets.annotated import AnnotatedImage, AnnotatedImages, UnreadableError
-from captum_extremal.evaluation.metrics import METRICS, Explained, Values
+from captum_extremal.evaluation.metrics import METRICS, STEPS, Explained, Values
 from captum_extremal.evaluation.processes import Processes
 from captum_extremal.evaluation.rows import Pair, Row, RowFile, Settings, read_rows
 
@@ -40,6 +40,7 @@ class Evaluation:
         index_of: the model's index of each class of the data.
         explain: from inputs and targets to maps, as :func:`~captum_extremal.evaluation.methods.make_method` makes it.
         metrics: names in :data:`~captum_extremal.evaluation.metrics.METRICS`.
+        steps: of the curves of insertion and deletion, each a forward pass.
         batch_size: how many pairs are taken together. Those whose inputs have one size are explained at once.
     """
 
@@ -49,9 +50,11 @@ class Evaluation:
     index_of: Mapping[str, int]
     explain: Callable[[Tensor, TargetType], Tensor]
     metrics: tuple[str, ...] = ("pointing",)
+    steps: int = STEPS
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        check_count("steps", self.steps)
         check_count("batch_size", self.batch_size)
         for name in self.metrics:
             check_choice("metrics", name, METRICS)
@@ -145,7 +148,7 @@ def _rows(evaluation: Evaluation, batch: _Batch) -> list[Row]:
         maps = _checked(evaluation.explain(batch.inputs, targets), len(targets))
     seconds = (_clock(batch.inputs) - started) / len(targets)
     regions = [image.regions[label] for image, (_, label) in zip(batch.images, batch.pairs)]
-    found = Explained(batch.inputs, targets, maps, regions)
+    found = Explained(batch.inputs, targets, maps, regions, evaluation.steps)
     values: list[Values] = [{} for _ in targets]
     for name in evaluation.metrics:
         for known, new in zip(values, METRICS[name](evaluation.model, found)):
