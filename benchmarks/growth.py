@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/growth.py [--out FOLDER] [--threads 1] [--device cpu]
 
-Networks have random weights and images are noise, which changes no time. A sweep is timed with a few steps of a single
-search, beside the bare forward and backward of the same images in the same run; *overhead* is a step over the bare pass.
-Each figure is the median of a few repetitions. The tables are printed and the curves drawn.
+Networks have random weights and images are noise, which changes no time. A sweep is timed with a few steps of a
+single search, beside the bare forward and backward of the same images in the same run; *overhead* is a step over the
+bare pass. Each figure is the median of a few repetitions. The tables are printed and the curves drawn.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -95,7 +96,7 @@ def sweep(model: nn.Module, x: Tensor, areas: int) -> tuple[float, float]:
 
     explain = ExtremalPerturbation(model).extremal_masks
     whole = timed(lambda: explain(x, target=0, areas=fractions, solver=solver, callback=tick), x.device)
-    step = statistics.median(after - before for before, after in zip(ends, ends[1:]))
+    step = statistics.median(after - before for before, after in pairwise(ends))
     return step, whole - (ends[-1] - ends[0])
 
 
@@ -113,7 +114,10 @@ def synchronise(device: torch.device) -> None:
 
 
 def table(name: str, rows: list[Row]) -> str:
-    lines = [f"| {name} | ms a step | ms before and after the steps | ms of a bare pass | overhead |", "|---|---|---|---|---|"]
+    lines = [
+        f"| {name} | ms a step | ms before and after the steps | ms of a bare pass | overhead |",
+        "|---|---|---|---|---|",
+    ]
     for at, step, rest, alone, ratio in rows:
         cells = [str(at), *(f"{1e3 * float(seconds):.1f}" for seconds in (step, rest, alone)), f"{float(ratio):.2f}"]
         lines.append("| " + " | ".join(cells) + " |")

@@ -276,7 +276,7 @@ class _Walk:
 
 def _best_row(parameters: Parameters, reward: Tensor) -> _Record:
     """For each image the parameters, of rows (R N, D), with the highest of the rewards (R, N)."""
-    searches, images = reward.shape
+    images = reward.shape[1]
     rows = reward.argmax(0) * images + torch.arange(images, device=reward.device)
     return _Record(tuple(p[rows] for p in parameters), reward.amax(0))
 

@@ -18,6 +18,11 @@ from captum_extremal.metrics import pointing_game, quantus_explainer, summarise
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients:UserWarning")
 
 
+@pytest.fixture
+def quantus() -> Any:
+    return pytest.importorskip("quantus", reason="Quantus is not installed: pip install '.[quantus]'")
+
+
 class Quadrants(nn.Module):
     """Four classes: how bright each quarter of the image is."""
 
@@ -107,8 +112,7 @@ def test_our_pointing_game_of_the_example_is_three_quarters() -> None:
 @pytest.mark.parametrize(
     "make", [explain_quickly, lambda model: lambda x, target: Saliency(model).attribute(x, target=target) * x]
 )
-def test_quantus_pointing_game_of_the_example_is_three_quarters(make: Any) -> None:
-    quantus = pytest.importorskip("quantus")
+def test_quantus_pointing_game_of_the_example_is_three_quarters(make: Any, quantus: Any) -> None:
     x, targets, masks = the_example()
     metric = quantus.PointingGame(disable_warnings=True)
     scores = metric(
@@ -123,9 +127,8 @@ def test_quantus_pointing_game_of_the_example_is_three_quarters(make: Any) -> No
     assert np.mean(scores) == 0.75
 
 
-def test_other_metrics_of_quantus_run(network: nn.Sequential) -> None:
+def test_other_metrics_of_quantus_run(network: nn.Sequential, quantus: Any) -> None:
     """One that compares with masks, one that perturbs inputs, one that hands over randomised models."""
-    quantus = pytest.importorskip("quantus")
     x = np.random.default_rng(0).normal(size=(2, 3, 16, 16)).astype(np.float32)
     targets, masks = np.array([1, 3]), np.zeros((2, 1, 16, 16), dtype=bool)
     masks[:, :, 4:12, 3:9] = True

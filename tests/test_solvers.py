@@ -270,7 +270,9 @@ def test_path_meets_every_area_in_the_steps_it_announced(steps: int, legs: int, 
 
 
 @pytest.mark.parametrize(
-    ("areas", "first"), [((0.3, 0.94), 8), ((0.97,), 8), ((0.5, 1.0), 8), ((0.05, 0.1, 0.2, 0.4, 0.6, 0.8), 16)], ids=str
+    ("areas", "first"),
+    [((0.3, 0.94), 8), ((0.97,), 8), ((0.5, 1.0), 8), ((0.05, 0.1, 0.2, 0.4, 0.6, 0.8), 16)],
+    ids=str,
 )
 def test_first_area_of_the_path_is_not_met_at_once(areas: tuple[float, ...], first: int) -> None:
     """Masks that were not searched for at all would be recorded there."""

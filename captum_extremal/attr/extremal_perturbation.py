@@ -121,8 +121,8 @@ class ExtremalPerturbation(PerturbationAttribution):
                 shorter side; "refined" for :meth:`~captum_extremal.ExtremalMasks.refined_saliency`, in [0, 2], which
                 points more exactly at what is smaller than a mask's disks.
             perturbations_per_eval: how many perturbed copies of each input go through the model at once; None for all
-                (three on the path, one an area for "penalty"; twice as many for "hybrid"). It changes the memory, and the result by
-                rounding alone, which a search in float32 can amplify.
+                (three on the path, one an area for "penalty"; twice as many for "hybrid"). It changes the memory, and
+                the result by rounding alone, which a search in float32 can amplify.
             callback: called after each step with its number, the areas (R,) and the game's values there (N, R).
             show_progress: draw a progress bar.
 

@@ -22,6 +22,7 @@ TOLERANCE = 15.0
 STEPS = 224
 """How many steps the curves of insertion and deletion have (Petsiuk et al. 2018, at 224 px)."""
 
+
 @dataclass(frozen=True)
 class Explained:
     """A batch of pairs and their maps.

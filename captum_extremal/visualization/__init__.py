@@ -9,18 +9,24 @@ normalisation leaves them.
 """
 
 from captum_extremal.visualization.attributions import compare
+from captum_extremal.visualization.bars import show_bars
 from captum_extremal.visualization.curves import show_curves
 from captum_extremal.visualization.inputs import show_mask, show_order, show_sweep, show_targets
 from captum_extremal.visualization.layers import show_channels, show_class_channel, show_inversions
+from captum_extremal.visualization.other_masks import compare_masks
+from captum_extremal.visualization.randomisation import show_randomisation
 
 __all__ = [
     "compare",
+    "compare_masks",
+    "show_bars",
     "show_channels",
     "show_class_channel",
     "show_curves",
     "show_inversions",
     "show_mask",
     "show_order",
+    "show_randomisation",
     "show_sweep",
     "show_targets",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from captum_extremal._checks import check_number
+from captum_extremal._checks import check_count, check_number
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization._panels import Array
 
@@ -65,6 +65,34 @@ def check_heat_maps(heat_maps: object, count: int) -> Tensor:
     if not bool(maps.isfinite().all()):
         raise ValueError(f"heat_maps must be finite, got NaN or infinite values in shape {tuple(heat_maps.shape)}")
     return maps
+
+
+def check_index(index: object, count: int) -> None:
+    """Which of ``count`` images."""
+    check_count("index", index, at_least=None)
+    if not -count <= index < count:  # type: ignore[operator]
+        raise IndexError(f"index must be from {-count} to {count - 1}, got {index}")
+
+
+def check_attributions(name: str, given: object, shape: tuple[int, int], count: int) -> dict[str, Tensor]:
+    """Finite attributions (N, C, H, W) of N = ``count`` images of this shape, by name."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name} must be a dict of names and tensors, got {type(given).__name__}")
+    for key, values in given.items():
+        _check_attribution(f"{name}[{key!r}]", values, shape, count)
+    return {str(key): values for key, values in given.items()}
+
+
+def _check_attribution(name: str, values: object, shape: tuple[int, int], count: int) -> None:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
+    if values.dim() != 4 or len(values) != count or tuple(values.shape[2:]) != shape or not values.numel():
+        raise ValueError(
+            f"{name} must be ({count}, C, {shape[0]}, {shape[1]}), got shape {tuple(values.shape)}: "
+            "captum.attr.LayerAttribution.interpolate brings a layer's map to the image's size"
+        )
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
 
 
 def check_names(name: str, names: Sequence[str], count: int, each: str) -> list[str]:

@@ -73,15 +73,20 @@ def _of_input(name: str, given: Tensor | tuple[Tensor, ...], input_index: int) -
 
 def draw_masked(ax: Axes, view: View, area: int, *, outline: bool = True) -> None:
     """The image under one of its masks: what is hidden is dark and grey."""
-    mask = view.masks[area][..., None].clip(0, 1)
-    hidden = _HIDDEN * (view.rgb @ GREY)[..., None]
-    ax.imshow(mask * view.rgb + (1 - mask) * hidden, interpolation="nearest")
-    bare(ax)
+    draw_kept(ax, view.rgb, view.masks[area])
     if outline and _has_outline(view.masks[area], view.binary[area]):
         values, level = _outline(view.masks[area], view.binary[area])
         # Dark under light, so that it shows on any picture.
         ax.contour(values, levels=[level], colors=["black"], linewidths=[2.4], alpha=0.6)
         ax.contour(values, levels=[level], colors=[MARK], linewidths=[1.2])
+
+
+def draw_kept(ax: Axes, rgb: Array, mask: Array) -> None:
+    """An image (H, W, 3) under any mask (H, W)."""
+    kept = mask[..., None].clip(0, 1)
+    hidden = _HIDDEN * (rgb @ GREY)[..., None]
+    ax.imshow(kept * rgb + (1 - kept) * hidden, interpolation="nearest")
+    bare(ax)
 
 
 def _has_outline(mask: Array, binary: NDArray[np.bool_]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 from captum_extremal.results import ExtremalMasks
@@ -16,6 +17,11 @@ def number(value: float) -> str:
     decimals = 0 if size >= 100 else 1 if size >= 10 else 2
     text = f"{value:.{decimals}f}" if size >= 0.1 else f"{value:.2g}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def wrapped(text: str, letters: int) -> str:
+    """In lines of at most so many letters, which begin after spaces and underscores."""
+    return textwrap.fill(text.replace("_", "_ "), letters).replace("_ ", "_")
 
 
 @dataclass(frozen=True)
