@@ -1,0 +1,122 @@
+"""What becomes of maps as a model's weights are randomised, after figure 7 of the paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_extremal.metrics import WeightRandomisation
+from captum_extremal.visualization._arguments import array, as_rgb, check_images, check_index
+from captum_extremal.visualization._panels import INK, NORMAL, SMALL, Array, bare, draw_blank, draw_image, panels
+from captum_extremal.visualization._wording import wrapped
+
+_BASE = 1.15  # inches, a map's side
+_LETTER = 0.075  # inches, of a layer's name
+_NAME = 14  # letters in a line of a method's name
+
+
+def show_randomisation(
+    found: Mapping[str, WeightRandomisation], images: Tensor, index: int = 0, *, title: str | None = None
+) -> Figure:
+    """The maps of one image while layer after layer is randomised, a row a method (figure 7).
+
+    Each map has its own range of colours: from 0 to its maximum where it has no negative value, else blue below and red
+    above 0 as far as its largest magnitude. Under it stand the rank correlation and the structural similarity with the
+    learned model's map, of absolute attributions: near 0, the map depends on what was learned; near 1, it does not.
+    Maps that are empty almost everywhere are structurally similar whatever they show.
+
+    Args:
+        found: name -> what :func:`~captum_extremal.metrics.weight_randomisation` gives, all of the same layers and
+            images.
+        images: (N, 3, H, W) or (N, 1, H, W) in [0, 1].
+        index: which of the N images.
+        title: a line above the figure, such as the target's name.
+
+    Returns:
+        a figure of the image, and of a row of 1 + L maps a method: the learned model's, then one a layer.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values, or the methods were not randomised in
+            the same layers.
+        IndexError: there is no such image.
+    """
+    runs = _check_runs(found)
+    layers, shape = _shared(runs)
+    pictures = check_images("images", images, shape[0])
+    check_index(index, len(pictures))
+    names = ["learned weights", *layers]
+    figure, rows = panels(
+        (shape[1], shape[2]),
+        len(runs) * (1 + len(names)),
+        base=_BASE,
+        title=title,
+        title_lines=1,
+        least_width=_LETTER * max(map(len, names)),
+        most_columns=1 + len(names),
+    )
+    draw_image(rows[0][0], as_rgb(pictures[index]), "image")
+    for row in rows[1:]:
+        figure.delaxes(row[0])
+    for (_, *axes), (method, run) in zip(rows, runs.items()):
+        axes[0].set_ylabel(wrapped(method, _NAME), fontsize=NORMAL, color=INK)
+        for step, ax in enumerate(axes):
+            _draw_map(ax, array(run.maps[step, index]))
+            ax.set_xlabel(_alike_text(run, step, index), fontsize=SMALL, color=INK)
+    for ax, name in zip(rows[0][1:], names):
+        ax.set_title(name, fontsize=SMALL, color=INK)
+    figure.supxlabel(
+        "columns: the last layer randomised; below each map: rank correlation / SSIM with the learned model's",
+        fontsize=SMALL,
+        color=INK,
+    )
+    return figure
+
+
+def _check_runs(found: object) -> dict[str, WeightRandomisation]:
+    if not isinstance(found, Mapping):
+        raise TypeError(f"found must be a dict of names and WeightRandomisation, got {type(found).__name__}")
+    if not found:
+        raise ValueError("found must hold at least one method, got none")
+    for name, run in found.items():
+        if not isinstance(run, WeightRandomisation):
+            raise TypeError(f"found[{name!r}] must be a WeightRandomisation, got {type(run).__name__}")
+    return {str(name): run for name, run in found.items()}
+
+
+def _shared(runs: Mapping[str, WeightRandomisation]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The layers and the maps' N, H and W, the same for all methods."""
+    (first, one), *others = runs.items()
+    for name, other in others:
+        if other.layers != one.layers or other.maps.shape != one.maps.shape:
+            raise ValueError(
+                f"found must hold methods of the same layers and images, got {first!r} with {len(one.layers)} layers "
+                f"and maps {tuple(one.maps.shape)}, {name!r} with {len(other.layers)} and {tuple(other.maps.shape)}"
+            )
+    return one.layers, tuple(one.maps.shape[1:])
+
+
+def _draw_map(ax: Axes, values: Array) -> None:
+    largest = float(np.abs(values).max())
+    if largest == 0:
+        draw_blank(ax, values.shape, "", all_zero=True)
+        return
+    signed = bool((values < 0).any())
+    ax.imshow(values, cmap="RdBu_r" if signed else "inferno", vmin=-largest if signed else 0, vmax=largest)
+    bare(ax)
+
+
+def _alike_text(run: WeightRandomisation, step: int, index: int) -> str:
+    if step == 0:
+        return ""
+    return " / ".join(_decimals(float(alike[step - 1, index])) for alike in (run.rank_correlation_absolute, run.ssim))
+
+
+def _decimals(value: float) -> str:
+    if math.isnan(value):
+        return "none"  # the rank correlation with a constant map
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")  # + 0.0: no -0.00

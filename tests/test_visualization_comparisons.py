@@ -1,0 +1,308 @@
+"""The figures that put methods side by side show their own maps, masks and numbers, and leave pyplot alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from captum.attr import Saliency
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_extremal import ExtremalMasks
+from captum_extremal import visualization as vis
+from captum_extremal.metrics import WeightRandomisation, weight_randomisation
+from captum_extremal.visualization._wording import wrapped
+
+HEIGHT, WIDTH = 24, 40
+AREAS = (0.05, 0.1, 0.2)
+LAYERS = ("classifier.1", "features.12", "features.0")
+
+
+def make_found(images: int = 3, threshold: float = 10.0) -> ExtremalMasks:
+    """Masks that grow from the left; the threshold of 10 is reached at 20 %."""
+    share = (torch.arange(WIDTH) + 0.5) / WIDTH
+    masks = ((torch.tensor(AREAS)[:, None] - share) * 40).sigmoid().view(1, 3, 1, 1, WIDTH)
+    kept = torch.tensor([[2.0, 8.0, 11.0]] * images)
+    return ExtremalMasks(
+        masks=masks.expand(images, -1, -1, HEIGHT, -1),
+        areas=torch.tensor(AREAS),
+        scores=kept,
+        complement_scores=10 - kept,
+        clean_score=torch.full((images,), 10.0),
+        perturbed_score=torch.ones(images),
+        values=kept,
+        threshold=torch.full((images,), threshold),
+        sigma=torch.full((3,), 3.0),
+        settings={"game": {"kept": 1.0, "removed": 0.0}},
+    )
+
+
+def make_run(images: int = 2, layers: tuple[str, ...] = LAYERS, seed: int = 3) -> WeightRandomisation:
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.rand(1 + len(layers), images, HEIGHT, WIDTH, generator=generator)
+    signed, absolute, alike = torch.rand(3, len(layers), images, generator=generator)
+    return WeightRandomisation(layers, maps, signed, absolute, alike)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.rand(3, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_shown() -> Iterator[None]:
+    before = mpl.get_backend()
+    yield
+    assert plt.get_fignums() == []
+    assert mpl.get_backend() == before
+
+
+def drawn(figure: Figure) -> Figure:
+    figure.draw_without_rendering()  # lays it out
+    return figure
+
+
+def picture(ax):
+    return np.asarray(ax.images[0].get_array())
+
+
+def overlap(boxes):
+    return any(box.overlaps(other) for k, box in enumerate(boxes) for other in boxes[k + 1 :])
+
+
+# Figure 2: rows of images
+
+
+def test_compare_has_a_row_an_image(images):
+    attributions = {"one": torch.rand(3, 1, HEIGHT, WIDTH), "another": torch.rand(3, 3, HEIGHT, WIDTH)}
+    how = {"method": "heat_map", "outlier_perc": 0}
+    figure = drawn(vis.compare(make_found(), images, attributions, [2, 0], names=["cat", "dog"], **how))
+    assert len(figure.axes) == 8
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == ["image", "extremal, a* = 20 %", "one", "another", "", "extremal, a* = 20 %", "", ""]
+    assert [figure.axes[k].get_ylabel() for k in (0, 4)] == ["cat", "dog"]
+    for row, index in ((0, 2), (4, 0)):
+        np.testing.assert_allclose(picture(figure.axes[row]), images[index].permute(1, 2, 0), atol=1e-6)
+        summed = attributions["another"][index].sum(0)
+        np.testing.assert_allclose(picture(figure.axes[row + 3]), summed / summed.max(), rtol=1e-5)
+    tops = [ax.get_window_extent().y1 for ax in figure.axes]
+    assert min(tops[:4]) > max(tops[4:])
+
+
+def test_compare_of_one_image_wraps_its_panels_and_of_several_does_not(images):
+    attributions = {f"method {k}": images for k in range(8)}
+    lines = {}
+    for index in (1, range(3)):
+        figure = drawn(vis.compare(make_found(), images, attributions, index))
+        lines[index] = len({round(ax.get_window_extent().y1) for ax in figure.axes})
+    assert lines == {1: 2, range(3): 3}
+
+
+def test_long_names_in_rows_do_not_overlap(images):
+    names = ["contrastive_excitation_backprop", "meaningful_perturbation", "excitation_backprop"]
+    found = make_found(threshold=99.0)  # a* not reached, the longest title of a mask
+    square = dataclasses.replace(found, masks=found.masks[..., :HEIGHT])
+    pictures = images[..., :HEIGHT]
+    figure = drawn(vis.compare(square, pictures, dict.fromkeys(names, pictures), range(3)))
+    boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
+    assert not overlap(boxes)
+    assert max(box.y1 for box in boxes) <= figure.bbox.y1
+
+
+def test_compare_of_no_or_wrong_images_is_refused(images):
+    attributions = {"a": images}
+    with pytest.raises(ValueError, match="index must name at least one image"):
+        vis.compare(make_found(), images, attributions, [])
+    with pytest.raises(IndexError, match="index must be below 3, got 3"):
+        vis.compare(make_found(), images, attributions, [0, 3])
+    with pytest.raises(TypeError, match="index must be an integer, got '0'"):
+        vis.compare(make_found(), images, attributions, "01")
+    with pytest.raises(ValueError, match="names must be 2, one for each image, got 1"):
+        vis.compare(make_found(), images, attributions, [0, 1], names=["cat"])
+
+
+# Figure 6: masks
+
+
+def test_masks_are_drawn_alike_and_say_their_areas(images):
+    other = torch.linspace(0, 1, WIDTH).expand(3, 3, HEIGHT, WIDTH)
+    figure = drawn(vis.compare_masks(make_found(), images, {"other": other}, 1, title="cat"))
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == ["image", "other\n50 %", "extremal\n5 %", "extremal\n10 %", "extremal\n20 %"]
+    assert figure.get_suptitle() == "cat"
+    boxed = [ax.get_title() for ax in figure.axes if ax.title.get_bbox_patch() is not None]
+    assert boxed == ["extremal\n20 %"]
+    rgb = images[1].permute(1, 2, 0).double().numpy()
+    hidden = picture(figure.axes[1])[:, 0]  # where the other mask is 0
+    for column, mask in ((1, other[1, 0, 0]), (2, make_found().masks[1, 0, 0, 0])):
+        kept = mask.double().numpy()[None, :, None]
+        dark = 0.28 * (rgb @ [0.299, 0.587, 0.114])[..., None]
+        np.testing.assert_allclose(picture(figure.axes[column]), kept * rgb + (1 - kept) * dark, atol=1e-6)
+    assert hidden.max() < 0.29
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (lambda x: x, TypeError, "masks must be a dict of names and tensors, got Tensor"),
+        (lambda x: {"a": x.numpy()}, TypeError, r"masks\['a'\] must be a tensor, got ndarray"),
+        (lambda x: {"a": x[:2]}, ValueError, r"masks\['a'\] must be \(3, C, 24, 40\), got shape \(2, 3, 24, 40\)"),
+        (lambda x: {"a": x / 0}, ValueError, r"masks\['a'\] must be finite"),
+        (lambda x: {"a": x + 0.1}, ValueError, r"masks\['a'\] must be a mask in \[0, 1\], got values from 0.1 to 1.1"),
+        (lambda x: {"b": x, "a": x - 1}, ValueError, r"masks\['a'\] must be a mask in \[0, 1\]"),
+    ],
+)
+def test_what_is_no_mask_is_refused(images, bad, error, message):
+    masks = torch.linspace(0, 1, WIDTH).expand(3, 3, HEIGHT, WIDTH)
+    with pytest.raises(error, match=message):
+        vis.compare_masks(make_found(), images, bad(masks))
+
+
+# Figure 7: randomisation
+
+
+def test_randomisation_has_a_row_a_method_and_a_column_a_layer(images):
+    runs = {"first": make_run(), "another method": make_run(seed=4)}
+    figure = drawn(vis.show_randomisation(runs, images[:2], 1, title="cat"))
+    image, *maps = figure.axes
+    np.testing.assert_allclose(picture(image), images[1].permute(1, 2, 0), atol=1e-6)
+    assert len(maps) == 2 * 4
+    assert [ax.get_title() for ax in maps] == ["learned weights", *LAYERS, "", "", "", ""]
+    assert [maps[0].get_ylabel(), maps[4].get_ylabel()] == ["first", "another method"]
+    assert figure.get_suptitle() == "cat"
+    for row, run in enumerate(runs.values()):
+        for step in range(4):
+            ax = maps[4 * row + step]
+            np.testing.assert_allclose(picture(ax), run.maps[step, 1], rtol=1e-6)
+            assert ax.images[0].get_clim() == (0, pytest.approx(float(run.maps[step, 1].max())))
+            alike = [] if step == 0 else [run.rank_correlation_absolute[step - 1, 1], run.ssim[step - 1, 1]]
+            assert ax.get_xlabel() == " / ".join(f"{float(value):.2f}" for value in alike)
+
+
+def test_randomisation_of_signed_and_of_empty_maps(images):
+    run = make_run(layers=LAYERS[:2])
+    run.maps[0] -= 0.25
+    run.maps[2] = 0
+    run.rank_correlation_absolute[0] = -0.004
+    run.rank_correlation_absolute[1] = torch.nan
+    _, signed, positive, empty = drawn(vis.show_randomisation({"a": run}, images[:2], -1)).axes
+    largest = float(run.maps[0, -1].abs().max())
+    assert signed.images[0].get_clim() == pytest.approx((-largest, largest))
+    assert positive.images[0].get_clim()[0] == 0
+    assert [text.get_text() for text in empty.texts] == ["all zero"]
+    assert empty.get_xlabel().startswith("none / ")
+    assert positive.get_xlabel().startswith("0.00 / ")
+
+
+@pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients:UserWarning")
+def test_randomisation_that_was_made_here(network):
+    x = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    run = weight_randomisation(network, Saliency, x, 2)
+    figure = drawn(vis.show_randomisation({"gradient": run}, torch.rand(1, 1, 16, 16)))
+    assert [ax.get_title() for ax in figure.axes] == ["image", "learned weights", "4", "0"]
+
+
+def test_bad_randomisations_are_refused(images):
+    run, two = make_run(), images[:2]
+    with pytest.raises(TypeError, match="found must be a dict of names and WeightRandomisation, got WeightRandomisa"):
+        vis.show_randomisation(run, two)
+    with pytest.raises(ValueError, match="found must hold at least one method"):
+        vis.show_randomisation({}, two)
+    with pytest.raises(TypeError, match=r"found\['a'\] must be a WeightRandomisation, got Tensor"):
+        vis.show_randomisation({"a": run.maps}, two)
+    with pytest.raises(ValueError, match=r"the same layers and images, got 'a' with 3 layers .* 'b' with 2"):
+        vis.show_randomisation({"a": run, "b": make_run(layers=LAYERS[:2])}, two)
+    with pytest.raises(ValueError, match=r"the same layers and images.*\(4, 2, 24, 40\), 'b' with 3 and \(4, 1, 24"):
+        vis.show_randomisation({"a": run, "b": make_run(images=1)}, two)
+    with pytest.raises(ValueError, match=r"images must be \(2, 3, H, W\)"):
+        vis.show_randomisation({"a": run}, images)
+    with pytest.raises(IndexError, match="index must be from -2 to 1, got 2"):
+        vis.show_randomisation({"a": run}, two, 2)
+    with pytest.raises(TypeError, match="index must be an integer"):
+        vis.show_randomisation({"a": run}, two, 0.0)
+
+
+# Bars
+
+
+def test_bars_are_means_with_intervals():
+    values = {"ours": (0.9, 0.8, 0.95), "theirs": (0.4, 0.25, 0.6), "neither": (0.0, 0.0, 0.0)}
+    figure = drawn(vis.show_bars(values, ylabel="pointing game"))
+    (ax,) = figure.axes
+    assert [bar.get_height() for bar in ax.patches] == [0.9, 0.4, 0.0]
+    assert [list(line.get_ydata()) for line in ax.lines[:3]] == [[0.8, 0.95], [0.25, 0.6], [0.0, 0.0]]
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(values)
+    assert [text.get_text() for text in ax.texts] == ["0.90", "0.40", "0"]
+    assert ax.get_ylabel() == "pointing game"
+    low, high = ax.get_ylim()
+    assert low == 0
+    assert high > 0.95
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"a": (-0.4, -0.6, -0.3), "b": (0.2, 0.1, 0.3)},
+        {"a": (-0.4, -0.6, -0.3)},
+        {"a": (0.0, 0.0, 0.0)},
+        {"a": (1e-7, 0.0, 2e-7)},
+        {"a": (3e6, 1e6, 4e6)},
+        {"a": (0.5, 0.6, 0.7)},  # an interval of percentiles need not hold the mean
+    ],
+)
+def test_bars_of_any_size_and_sign_lie_within_the_axes(values):
+    (ax,) = drawn(vis.show_bars(values, ylabel="score")).axes
+    low, high = ax.get_ylim()
+    assert low <= 0 <= high
+    assert low < high
+    for text, numbers in zip(ax.texts, values.values()):
+        assert low <= min(numbers)
+        assert max(numbers) <= high
+        box, place = text.get_window_extent(), ax.get_window_extent()
+        assert place.y0 <= box.y0
+        assert box.y1 <= place.y1 + 1
+
+
+def test_names_of_bars_do_not_overlap_and_stay_in_the_figure():
+    names = ["contrastive_excitation_backprop layer=features.12.expand3x3", "extremal", "meaningful_perturbation"]
+    figure = drawn(vis.show_bars(dict.fromkeys(names, (0.5, 0.4, 0.6)), ylabel="energy"))
+    ax = figure.axes[0]
+    for label in ax.get_xticklabels():
+        box = label.get_window_extent()
+        assert box.y0 >= 0
+        assert box.x0 >= 0
+    assert ax.get_window_extent().height > 150  # pixels, of 100 an inch
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ([("a", 1, 0, 2)], TypeError, r"values must be a dict of names and \(mean, low, high\), got list"),
+        ({}, ValueError, "values must hold at least one bar"),
+        ({"a": 0.5}, TypeError, r"values\['a'\] must be \(mean, low, high\), got 0.5"),
+        ({"a": (0.5, 0.4)}, ValueError, r"values\['a'\] must be \(mean, low, high\), got 2 numbers"),
+        ({"a": (0.5, "0.4", 0.6)}, TypeError, r"values\['a'\]'s low must be a number"),
+        ({"a": (float("nan"), 0.4, 0.6)}, ValueError, r"values\['a'\]'s mean must be finite"),
+        ({"a": (0.5, 0.6, 0.4)}, ValueError, r"values\['a'\]'s low must be at most its high, got 0.6 and 0.4"),
+    ],
+)
+def test_bad_bars_are_refused(values, error, message):
+    with pytest.raises(error, match=message):
+        vis.show_bars(values, ylabel="score")
+
+
+def test_a_label_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="ylabel must be a string, got None"):
+        vis.show_bars({"a": (0.5, 0.4, 0.6)}, ylabel=None)
+
+
+def test_names_break_after_spaces_and_underscores():
+    assert wrapped("excitation_backprop", 12) == "excitation_\nbackprop"
+    assert wrapped("a short name", 20) == "a short name"
+    assert wrapped("grad_cam", 20) == "grad_cam"
