@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,13 @@ ASKED = (0.05, 0.1, 0.2, 0.4)  # of TorchRay
 STEPS, TIMED_STEPS = 800, 40
 TUNED = ("0001_goldfish", "0009_ostrich", "0069_trilobite", "0086_partridge", "0144_pelican", "0940_spaghetti_squash")
 HELD_OUT = ("0045_Gila_monster", "0292_tiger", "0340_zebra", "0388_giant_panda", "0546_electric_guitar", "0618_ladle")
+# One longer search, as the default was before it forked.
+SINGLE = PathSolver(steps=150, searches=1, learning_rate=0.5, final_learning_rate=0.2, binary_weight=2.0)
 SOLVERS = {
     "path": PathSolver(),
     "path-bf16": PathSolver(precision=torch.bfloat16),
+    "path-single": SINGLE,
+    "path-single-bf16": replace(SINGLE, precision=torch.bfloat16),
     "penalty": PenaltySolver.released(),
     "penalty-bf16": PenaltySolver(precision=torch.bfloat16),
 }

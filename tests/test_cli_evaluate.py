@@ -34,6 +34,15 @@ def make(model, seconds=0.0):
         return (model.features(x) * weights).sum(1, keepdim=True).detach()
 
     return explain
+
+
+def name_type(model):
+    def explain(x, target):
+        with open("type.txt", "w") as file:
+            file.write(str(model(x).dtype))
+        return x[:, :1]
+
+    return explain
 """
 
 
@@ -105,6 +114,13 @@ def test_the_table_is_that_of_the_metrics(tmp_path, capsys, drawn):
     assert not drawn  # there is nothing to compare with
     assert cli.main(["compare", str(out), "--tolerance", "1000", "--out", str(tmp_path / "again")]) == 0
     assert table(tmp_path / "again")[0]["scores"]["pointing"]["all"]["mean"] == 1  # judged anew
+
+
+@pytest.mark.parametrize(("given", "seen"), [([], "float32"), (["--autocast", "bfloat16"], "bfloat16")])
+def test_the_network_runs_in_the_type_of_autocast(own, given, seen):
+    assert cli.main([*DIGITS, "--method", "own_method:name_type", *given, "--out", "out"]) == 0
+    assert Path("type.txt").read_text() == f"torch.{seen}"
+    assert table(own / "out")[0]["about"].get("autocast") == (seen if given else None)
 
 
 def test_several_methods_compare_in_one_folder_and_in_one_call(tmp_path, capsys, drawn):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from captum_extremal.evaluation import Evaluation, Processes, Settings
 
+_TYPES = ("bfloat16", "float16")
 _METRICS = ("pointing", "energy", "insertion_deletion")
 STEPS = 224  # Evaluation's
 _SECONDS = 0.5, 30.0  # between two lines of progress: on a terminal, in a file
@@ -70,6 +71,11 @@ def add_evaluate(commands: Any) -> None:
     )
     add("--shorter-side", type=positive, metavar="PIXELS", help="that images are resized to (what the weights want)")
     add("--square", action="store_true", help="squeeze images into a square, for networks that take one size alone")
+    add(
+        "--autocast",
+        choices=_TYPES,
+        help="floating type in which the network runs for the maps, where the device gains from it",
+    )
     add("--batch-size", type=positive, default=8, metavar="PAIRS", help="taken together (%(default)s)")
     add("--device", default="auto", help='"cpu", "cuda", "cuda:1", ... (auto: a GPU for each process, else the CPU)')
     add("--out", metavar="DIR", default="captum-extremal-evaluate", help="folder to write to (%(default)s)")
@@ -125,6 +131,8 @@ def _own_device(name: str) -> torch.device:
 
 def _asked(options: argparse.Namespace, device: torch.device) -> tuple[Evaluation, Settings]:
     """What the arguments ask for, and the settings that decide the rows."""
+    import torch
+
     from captum_extremal.evaluation import Evaluation, Settings, make_method
 
     data = loaded_data(options.data)
@@ -154,8 +162,11 @@ def _asked(options: argparse.Namespace, device: torch.device) -> tuple[Evaluatio
         explain=explain,
         metrics=tuple(dict.fromkeys(options.metric)),
         steps=options.steps,
+        autocast=options.autocast and getattr(torch, options.autocast),
         batch_size=options.batch_size,
     )
+    if options.autocast:
+        about["autocast"] = options.autocast
     about |= {"data": data.name, "classes": index_of, "method": options.method, "metrics": list(evaluation.metrics)}
     if "insertion_deletion" in evaluation.metrics:
         about["steps"] = evaluation.steps

@@ -127,7 +127,7 @@ def loaded_network(
 
     return Network(
         name=classifier.name + ("-convolutional" if convolutional else ""),
-        model=model,
+        model=_channels_last(model),
         categories=classifier.categories,
         normalise=classifier.normalised,
         resize=resize,
@@ -135,6 +135,13 @@ def loaded_network(
         square=square,
         device=device,
     )
+
+
+def _channels_last(model: nn.Module) -> nn.Module:
+    """The same, its weights in the order in which convolutions are fastest on a CPU and in half precision."""
+    import torch
+
+    return model.to(memory_format=torch.channels_last)
 
 
 def _check_digits(weights: str, convolutional: bool) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class Evaluation:
         explain: from inputs and targets to maps, as :func:`~captum_extremal.evaluation.methods.make_method` makes it.
         metrics: names in :data:`~captum_extremal.evaluation.metrics.METRICS`.
         steps: of the curves of insertion and deletion, each a forward pass.
+        autocast: the floating type that the model runs in while maps are made; None for its own.
         batch_size: how many pairs are taken together. Those whose inputs have one size are explained at once.
     """
 
@@ -51,6 +52,7 @@ class Evaluation:
     explain: Callable[[Tensor, TargetType], Tensor]
     metrics: tuple[str, ...] = ("pointing",)
     steps: int = STEPS
+    autocast: torch.dtype | None = None
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -144,8 +146,8 @@ def _batches(evaluation: Evaluation, chunk: list[Pair], images: dict[str, Annota
 def _rows(evaluation: Evaluation, batch: _Batch) -> list[Row]:
     targets = [evaluation.index_of[label] for _, label in batch.pairs]
     started = _clock(batch.inputs)
-    with _own_chance(batch):
-        maps = _checked(evaluation.explain(batch.inputs, targets), len(targets))
+    with _own_chance(batch), _precision(batch.inputs.device, evaluation.autocast):
+        maps = _checked(evaluation.explain(batch.inputs, targets), len(targets)).float()
     seconds = (_clock(batch.inputs) - started) / len(targets)
     regions = [image.regions[label] for image, (_, label) in zip(batch.images, batch.pairs)]
     found = Explained(batch.inputs, targets, maps, regions, evaluation.steps)
@@ -164,6 +166,10 @@ def _checked(maps: object, count: int) -> Tensor:
         got = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
         raise ValueError(f"explain must return maps ({count}, 1, H, W) or ({count}, C, H, W), got {got}")
     return maps
+
+
+def _precision(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
 @contextmanager
