@@ -115,6 +115,19 @@ def test_long_names_in_rows_do_not_overlap(images):
     assert max(box.y1 for box in boxes) <= figure.bbox.y1
 
 
+def test_names_of_rows_stay_beside_their_image(images):
+    names = ["a rather long class name, and another, and one more", "contrastive_excitation_backprop", "cat"]
+    figure = drawn(vis.compare(make_found(), images, {"a": images}, range(3), names=names))
+    rows = [figure.axes[3 * row] for row in range(3)]
+    assert [ax.get_ylabel().replace("\n", " ").replace("_ ", "_") for ax in rows] == names
+    boxes = [ax.yaxis.label.get_window_extent() for ax in rows]
+    assert not overlap(boxes)
+    for ax, box in zip(rows, boxes):
+        place = ax.get_window_extent()
+        assert box.x0 >= 0
+        assert box.height <= place.height
+
+
 def test_compare_of_no_or_wrong_images_is_refused(images):
     attributions = {"a": images}
     with pytest.raises(ValueError, match="index must name at least one image"):
@@ -174,7 +187,7 @@ def test_randomisation_has_a_row_a_method_and_a_column_a_layer(images):
     np.testing.assert_allclose(picture(image), images[1].permute(1, 2, 0), atol=1e-6)
     assert len(maps) == 2 * 4
     assert [ax.get_title() for ax in maps] == ["learned weights", *LAYERS, "", "", "", ""]
-    assert [maps[0].get_ylabel(), maps[4].get_ylabel()] == ["first", "another method"]
+    assert [maps[0].get_ylabel(), maps[4].get_ylabel()] == ["first", "another\nmethod"]
     assert figure.get_suptitle() == "cat"
     for row, run in enumerate(runs.values()):
         for step in range(4):
@@ -183,6 +196,21 @@ def test_randomisation_has_a_row_a_method_and_a_column_a_layer(images):
             assert ax.images[0].get_clim() == (0, pytest.approx(float(run.maps[step, 1].max())))
             alike = [] if step == 0 else [run.rank_correlation_absolute[step - 1, 1], run.ssim[step - 1, 1]]
             assert ax.get_xlabel() == " / ".join(f"{float(value):.2f}" for value in alike)
+
+
+def test_randomisation_of_many_layers_with_long_names_is_readable(images):
+    layers = tuple(f"features.denseblock{k}.denselayer16.conv2" for k in range(12))
+    runs = {"contrastive_excitation_backprop": make_run(layers=layers), "b": make_run(layers=layers)}
+    figure = drawn(vis.show_randomisation(runs, images[:2]))
+    titles = [ax.title for ax in figure.axes if ax.get_title()]
+    assert titles[-1].get_text() == "features.\ndenseblock11.\ndenselayer16.conv2"
+    boxes = [title.get_window_extent() for title in titles]
+    boxes += [ax.yaxis.label.get_window_extent() for ax in figure.axes if ax.get_ylabel()]
+    assert not overlap(boxes)
+    assert max(box.y1 for box in boxes) <= figure.bbox.y1
+    panels = [ax.get_window_extent() for ax in figure.axes]
+    assert max(panel.width for panel in panels) < 1.01 * min(panel.width for panel in panels)
+    assert figure.bbox.width < 2 * 14 * min(panel.width for panel in panels)
 
 
 def test_randomisation_of_signed_and_of_empty_maps(images):
@@ -216,9 +244,9 @@ def test_bad_randomisations_are_refused(images):
         vis.show_randomisation({}, two)
     with pytest.raises(TypeError, match=r"found\['a'\] must be a WeightRandomisation, got Tensor"):
         vis.show_randomisation({"a": run.maps}, two)
-    with pytest.raises(ValueError, match=r"the same layers and images, got 'a' with 3 layers .* 'b' with 2"):
-        vis.show_randomisation({"a": run, "b": make_run(layers=LAYERS[:2])}, two)
-    with pytest.raises(ValueError, match=r"the same layers and images.*\(4, 2, 24, 40\), 'b' with 3 and \(4, 1, 24"):
+    with pytest.raises(ValueError, match=r"the same layers and images, got 'a' of classifier.1, .* 'b' of c, b, a "):
+        vis.show_randomisation({"a": run, "b": make_run(layers=("c", "b", "a"))}, two)
+    with pytest.raises(ValueError, match=r"the same layers and images.*\(4, 2, 24, 40\), .*maps \(4, 1, 24, 40\)"):
         vis.show_randomisation({"a": run, "b": make_run(images=1)}, two)
     with pytest.raises(ValueError, match=r"images must be \(2, 3, H, W\)"):
         vis.show_randomisation({"a": run}, images)
@@ -306,3 +334,4 @@ def test_names_break_after_spaces_and_underscores():
     assert wrapped("excitation_backprop", 12) == "excitation_\nbackprop"
     assert wrapped("a short name", 20) == "a short name"
     assert wrapped("grad_cam", 20) == "grad_cam"
+    assert wrapped("features.12.expand3x3", 13, after=".") == "features.12.\nexpand3x3"

@@ -13,6 +13,7 @@ SMALL, NORMAL, LARGE = 8.5, 10.0, 11.5  # points
 INK, FAINT = "#222222", "#8a8a8a"
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e08214", "#1b8a3d", "#c5283d"  # figure 3's; apart for the colour-blind too
 MARK = "#e0a800"  # a*: its box and its outline
+LETTERS = 12  # of normal size that fit along an inch
 GREY = np.array([0.299, 0.587, 0.114])  # luminance
 
 _MOST_COLUMNS = 8

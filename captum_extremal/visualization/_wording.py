@@ -19,9 +19,9 @@ def number(value: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def wrapped(text: str, letters: int) -> str:
-    """In lines of at most so many letters, which begin after spaces and underscores."""
-    return textwrap.fill(text.replace("_", "_ "), letters).replace("_ ", "_")
+def wrapped(text: str, letters: int, after: str = "_") -> str:
+    """In lines of at most so many letters, which begin after spaces and after this sign."""
+    return textwrap.fill(text.replace(after, f"{after} "), letters).replace(f"{after} ", after)
 
 
 @dataclass(frozen=True)

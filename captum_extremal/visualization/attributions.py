@@ -14,7 +14,18 @@ from captum_extremal._checks import check_choice, check_number
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization._arguments import array, check_attributions, check_names
 from captum_extremal.visualization._masked import draw_masked, view_of
-from captum_extremal.visualization._panels import INK, NORMAL, Array, bare, box_title, draw_blank, draw_image, panels
+from captum_extremal.visualization._panels import (
+    INK,
+    LETTERS,
+    NORMAL,
+    Array,
+    bare,
+    box_title,
+    draw_blank,
+    draw_image,
+    panel_size,
+    panels,
+)
 from captum_extremal.visualization._wording import optimal_text, wrapped
 
 _SIGNS = ("all", "positive", "negative", "absolute_value")
@@ -22,9 +33,8 @@ _METHODS = ("blended_heat_map", "heat_map")
 _COLOURS = {"all": "RdBu_r", "positive": "inferno", "negative": "inferno", "absolute_value": "inferno"}
 
 # Inches: a panel's side and the room for its title, of one image and of each of several.
-_ALONE, _IN_ROWS = (2.3, 1.9), (1.6, 1.5)
+_ALONE, _IN_ROWS = (2.3, 1.9), (1.6, 1.6)
 _MOST_COLUMNS = 6  # of one image
-_LETTERS = 13  # that fit along an inch
 
 # With 0, Captum's threshold can round to more than the sum of all values, which nothing reaches.
 _LEAST_OUTLIERS = 1e-6  # per cent
@@ -72,7 +82,8 @@ def compare(
     maps = check_attributions("attributions", attributions, views[0].shape, len(found.clean_score))
     columns = 2 + len(maps)
     base, width = _ALONE if len(views) == 1 else _IN_ROWS
-    letters = int(_LETTERS * width)
+    letters = int(LETTERS * width)
+    _, height = panel_size(views[0].shape, base)
     figure, grid = panels(
         views[0].shape,
         len(views) * columns,
@@ -86,7 +97,7 @@ def compare(
     for row, (one, view) in enumerate(zip(chosen, views)):
         image, mask, *others = axes[row * columns : (row + 1) * columns]
         draw_image(image, view.rgb, "" if row else "image")
-        image.set_ylabel(labels[row], fontsize=NORMAL, color=INK)
+        image.set_ylabel(wrapped(labels[row], int(LETTERS * height)), fontsize=NORMAL, color=INK)
         draw_masked(mask, view, view.optimal)
         box_title(mask, wrapped(f"extremal, {optimal_text(view.found)}", letters), boxed=bool(view.found.reached))
         for ax, (name, values) in zip(others, maps.items()):

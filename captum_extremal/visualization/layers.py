@@ -29,6 +29,7 @@ from captum_extremal.visualization._panels import (
     GREY,
     INK,
     LARGE,
+    LETTERS,
     NORMAL,
     RED,
     SMALL,
@@ -44,7 +45,6 @@ from captum_extremal.visualization.curves import draw_curves
 
 _LEAST_TITLE_WIDTH, _CURVES_WIDTH, _LEAST_CURVES_HEIGHT, _LEGEND_WIDTH = 2.8, 4.0, 2.4, 3.0  # inches
 _OPACITY = 0.85  # of the heat map where it is strongest
-_LETTERS = 12  # that fit along an inch of a row's name
 
 
 def show_channels(
@@ -126,7 +126,7 @@ def show_inversions(
     for ax, name in zip(rows[0], ("image and heat map", "inversion, whole activation", "inversion, masked activation")):
         ax.set_title(name, fontsize=NORMAL, color=INK)
     for (left, *_), name in zip(rows, names):
-        letters = int(_LETTERS * panel_size(shape, 2.3)[1])
+        letters = int(LETTERS * panel_size(shape, 2.3)[1])
         left.set_ylabel(textwrap.fill(name, letters), fontsize=NORMAL, color=INK)
     return figure
 

@@ -12,12 +12,22 @@ from torch import Tensor
 
 from captum_extremal.metrics import WeightRandomisation
 from captum_extremal.visualization._arguments import array, as_rgb, check_images, check_index
-from captum_extremal.visualization._panels import INK, NORMAL, SMALL, Array, bare, draw_blank, draw_image, panels
+from captum_extremal.visualization._panels import (
+    INK,
+    LETTERS,
+    NORMAL,
+    SMALL,
+    Array,
+    bare,
+    draw_blank,
+    draw_image,
+    panel_size,
+    panels,
+)
 from captum_extremal.visualization._wording import wrapped
 
-_BASE = 1.15  # inches, a map's side
-_LETTER = 0.075  # inches, of a layer's name
-_NAME = 14  # letters in a line of a method's name
+_BASE, _LEAST_WIDTH = 1.15, 1.2  # inches: a map's side, and the room for its title
+_SMALL_LETTERS = 14  # that fit along an inch
 
 
 def show_randomisation(
@@ -27,8 +37,8 @@ def show_randomisation(
 
     Each map has its own range of colours: from 0 to its maximum where it has no negative value, else blue below and red
     above 0 as far as its largest magnitude. Under it stand the rank correlation and the structural similarity with the
-    learned model's map, of absolute attributions: near 0, the map depends on what was learned; near 1, it does not.
-    Maps that are empty almost everywhere are structurally similar whatever they show.
+    learned model's map, of absolute attributions: near 1, the map does not depend on what was learned; near 0 or below
+    it, it does. Maps that are empty almost everywhere are structurally similar whatever they show.
 
     Args:
         found: name -> what :func:`~captum_extremal.metrics.weight_randomisation` gives, all of the same layers and
@@ -49,28 +59,27 @@ def show_randomisation(
     layers, shape = _shared(runs)
     pictures = check_images("images", images, shape[0])
     check_index(index, len(pictures))
-    names = ["learned weights", *layers]
+    size = (shape[1], shape[2])
+    names = _column_names(layers, size)
     figure, rows = panels(
-        (shape[1], shape[2]),
+        size,
         len(runs) * (1 + len(names)),
         base=_BASE,
         title=title,
-        title_lines=1,
-        least_width=_LETTER * max(map(len, names)),
+        title_lines=1 + max(name.count("\n") for name in names),
+        least_width=_LEAST_WIDTH,
         most_columns=1 + len(names),
     )
     draw_image(rows[0][0], as_rgb(pictures[index]), "image")
     for row in rows[1:]:
         figure.delaxes(row[0])
     for (_, *axes), (method, run) in zip(rows, runs.items()):
-        axes[0].set_ylabel(wrapped(method, _NAME), fontsize=NORMAL, color=INK)
-        for step, ax in enumerate(axes):
-            _draw_map(ax, array(run.maps[step, index]))
-            ax.set_xlabel(_alike_text(run, step, index), fontsize=SMALL, color=INK)
+        axes[0].set_ylabel(wrapped(method, int(LETTERS * panel_size(size, _BASE)[1])), fontsize=NORMAL, color=INK)
+        _draw_maps(axes, run, index)
     for ax, name in zip(rows[0][1:], names):
         ax.set_title(name, fontsize=SMALL, color=INK)
     figure.supxlabel(
-        "columns: the last layer randomised; below each map: rank correlation / SSIM with the learned model's",
+        "above: the layer randomised last; below each map: rank correlation / SSIM with the learned model's",
         fontsize=SMALL,
         color=INK,
     )
@@ -94,10 +103,22 @@ def _shared(runs: Mapping[str, WeightRandomisation]) -> tuple[tuple[str, ...], t
     for name, other in others:
         if other.layers != one.layers or other.maps.shape != one.maps.shape:
             raise ValueError(
-                f"found must hold methods of the same layers and images, got {first!r} with {len(one.layers)} layers "
-                f"and maps {tuple(one.maps.shape)}, {name!r} with {len(other.layers)} and {tuple(other.maps.shape)}"
+                "found must hold methods of the same layers and images, got "
+                f"{first!r} of {', '.join(one.layers)} with maps {tuple(one.maps.shape)}, "
+                f"{name!r} of {', '.join(other.layers)} with maps {tuple(other.maps.shape)}"
             )
     return one.layers, tuple(one.maps.shape[1:])
+
+
+def _column_names(layers: tuple[str, ...], size: tuple[int, int]) -> list[str]:
+    width = max(panel_size(size, _BASE)[0], _LEAST_WIDTH)
+    return [wrapped(name, int(_SMALL_LETTERS * width), after=".") for name in ("learned weights", *layers)]
+
+
+def _draw_maps(axes: list[Axes], run: WeightRandomisation, index: int) -> None:
+    for step, ax in enumerate(axes):
+        _draw_map(ax, array(run.maps[step, index]))
+        ax.set_xlabel(_alike_text(run, step, index), fontsize=SMALL, color=INK)
 
 
 def _draw_map(ax: Axes, values: Array) -> None:
