@@ -7,6 +7,7 @@ parameters until the mask has the area, and is differentiable through that shift
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -137,13 +138,14 @@ def fit_limit(bound: BoundMask) -> float:
 
 
 _LOOK_FROM = 2  # steps from which testing for convergence, which waits for the device, pays
-_CLOSE = 2e-6  # in log-odds of the area: half a millionth of the input at most, and what float32 can tell
+_CLOSE = {torch.float32: 2e-6, torch.float64: 1e-12}  # in log-odds of the area: what can be told from rounding
 
 
 def _solve_shift(logits: Tensor, area: float, bound: BoundMask, shift: Tensor | None, steps: int) -> Tensor:
     goal = torch.logit(torch.tensor(area, dtype=logits.dtype, device=logits.device))
     low, high = logits.amin(1) - 20, logits.amax(1) + 20  # everything kept, nothing kept
     shift = logits.mean(1) if shift is None else shift.clamp(low, high)
+    before = torch.full_like(shift, math.inf)
     for step in range(steps):
         p = torch.sigmoid(logits - shift[:, None])
         here = bound.linearised(p)
@@ -154,10 +156,13 @@ def _solve_shift(logits: Tensor, area: float, bound: BoundMask, shift: Tensor | 
         excess = torch.logit(value, eps=1e-12) - goal
         low, high = torch.where(excess > 0, shift, low), torch.where(excess < 0, shift, high)
         newton = shift - excess * odds / slope.clamp(max=-1e-30)
-        inside = (newton > low) & (newton < high)
-        if step >= _LOOK_FROM and bool((excess.abs() < _CLOSE).all()):
+        # Newton's steps may jump to and fro between two far places: where the last one did harm, halve the interval.
+        trusted = (newton > low) & (newton < high) & (excess.abs() < before)
+        before = excess.abs()
+        found = before < _CLOSE[logits.dtype]
+        if step >= _LOOK_FROM and bool(found.all()):
             break
-        shift = torch.where(excess == 0, shift, torch.where(inside, newton, (low + high) / 2))
+        shift = torch.where(found, shift, torch.where(trusted, newton, (low + high) / 2))
     return shift
 
 

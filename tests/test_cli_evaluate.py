@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,14 @@ import torchvision
 from matplotlib.figure import Figure
 from PIL import Image
 
-from captum_extremal import cli, visualization
-from captum_extremal.cli import _console, _networks
+from captum_extremal import PathSolver, cli, visualization
+from captum_extremal.cli import _console, _data_sets, _networks
 from captum_extremal.datasets import DigitImages, digit_network
 from captum_extremal.evaluation import Row, RowFile, Settings, make_method, read_rows
 from captum_extremal.metrics import Outcome, bootstrap_interval, pointing_game, summarise
 
 DIGITS = ["evaluate", "--data", "digits:6", "--model", "digits", "--device", "cpu"]
+POINTING = "pointing within 15 px, as a fraction"
 SHOW_BARS = visualization.show_bars
 OWN = """
 import time
@@ -128,7 +130,7 @@ def test_several_methods_compare_in_one_folder_and_in_one_call(tmp_path, capsys,
     for method, out in (("saliency", shared), ("center", shared), ("input_x_gradient", alone)):
         assert cli.main([*DIGITS, "--method", method, "--out", str(out)]) == 0
     assert [run["label"] for run in table(shared)] == ["saliency", "center"]
-    assert set(drawn["pointing"]) == {"saliency", "center"}
+    assert set(drawn[POINTING]) == {"saliency", "center"}
     assert (shared / "pointing.png").exists()
     capsys.readouterr()
     files = [str(path) for path in alone.glob("*.jsonl")]
@@ -136,7 +138,7 @@ def test_several_methods_compare_in_one_folder_and_in_one_call(tmp_path, capsys,
     runs = table(tmp_path / "all")
     assert [run["label"] for run in runs] == ["saliency", "center", "input_x_gradient"]
     score = runs[2]["scores"]["pointing"]["all"]
-    assert drawn["pointing"]["input_x_gradient"] == (score["mean"], score["low"], score["high"])
+    assert drawn[POINTING]["input_x_gradient"] == (score["mean"], score["low"], score["high"])
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[:4]] == ["method", "saliency", "center", "input_x_gradient"]
 
@@ -150,6 +152,17 @@ def test_methods_from_elsewhere_are_drawn_as_text(tmp_path, monkeypatch):
     assert cli.main(["compare", str(tmp_path), "--out", str(tmp_path)]) == 0
     with Image.open(tmp_path / "pointing.png") as figure:
         assert min(figure.size) > 100
+
+
+def test_labels_that_are_alike_once_they_are_cut_have_a_key(tmp_path, capsys, drawn):
+    runs = [Settings({"method": "m" * 80, "layer": layer}) for layer in ("a", "b")]
+    for settings in runs:
+        with RowFile(tmp_path, settings, 1) as file:
+            file.append([Row(image="a", label="b", difficult=False, seconds=1.0, values={"distance": 3.0})])
+    assert cli.main(["compare", str(tmp_path), "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert all(f"({settings.key})" in told for settings in runs)
+    assert len(drawn[POINTING]) == 2
 
 
 def run(own, *arguments):
@@ -261,8 +274,9 @@ def numbered(tmp_path):
     """Images named after their class, one of them cut short."""
     folder = tmp_path / "numbered"
     folder.mkdir()
-    for seed, name in enumerate(("0000_a.jpg", "0002_b.jpg", "0002_c.jpg", "readme.jpg")):
+    for seed, name in enumerate(("0000_a.jpg", "0002_b.jpg", "0002_c.PNG", "readme.jpg", "00001.jpg")):
         photo(folder / name, seed=seed)
+    (folder / "0001_a.xml").write_text("<annotation/>")
     content = (folder / "0002_b.jpg").read_bytes()
     (folder / "0002_b.jpg").write_bytes(content[: len(content) // 2])
     return folder
@@ -271,16 +285,23 @@ def numbered(tmp_path):
 def test_images_without_regions_serve_insertion_and_deletion(numbered, weights, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["--data", f"images:{numbered}", "--model", "resnet18", "--weights", weights, "--shorter-side", "32"]
-    arguments += ["--method", "saliency", "--metric", "insertion_deletion", "pointing", "--out", str(out)]
+    arguments += ["--method", "saliency", "--metric", "insertion_deletion", "--out", str(out)]
     assert cli.main(["evaluate", *arguments, "--fully-convolutional", "--square"]) == 0
     (run,) = table(out)
     assert list(run["scores"]) == ["insertion", "deletion"]
     assert set(run["scores"]["insertion"]["all"]["by_class"]) == {"0", "2"}
     assert (run["unreadable"], run["images"], run["pairs"]) == (1, 2, 3)
     assert run["about"]["model"] == "resnet18-convolutional"
+    assert tells_changes(f"images:{numbered}", run["about"]["data_checksum"], numbered / "0000_a.jpg")
     stdout, stderr = capsys.readouterr()
     assert f"{numbered / '0002_b.jpg'}: cannot be read as JPEG or PNG" in stderr
     assert "images that could not be read: 1" in stdout
+
+
+@pytest.mark.parametrize("metrics", [[], ["--metric", "energy"], ["--metric", "pointing", "insertion_deletion"]])
+def test_images_without_regions_serve_nothing_else(metrics, numbered, weights, capsys):
+    arguments = ["--data", f"images:{numbered}", "--model", "resnet18", "--weights", weights, "--method", "center"]
+    assert "needs --metric insertion_deletion" in failed(capsys, "evaluate", *arguments, *metrics, status=2)
 
 
 @pytest.fixture
@@ -296,6 +317,16 @@ def annotate(path, label):
     path.write_text(f"<annotation><object><name>{label}</name>{box}</object></annotation>")
 
 
+def tells_changes(data, checksum, *files):
+    """Whether the checksum is that of the data, and another one whenever a file has grown."""
+    seen = [checksum]
+    for path in files:
+        assert _data_sets.loaded_data(data)[1] == seen[-1]
+        path.write_bytes(path.read_bytes() + b"\n")
+        seen.append(_data_sets.loaded_data(data)[1])
+    return len(set(seen)) == 1 + len(files)
+
+
 def test_voc_in_its_folders(twenty, tmp_path):
     voc = tmp_path / "VOCdevkit" / "VOC2007"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
@@ -308,6 +339,8 @@ def test_voc_in_its_folders(twenty, tmp_path):
     (run,) = table(tmp_path / "out")
     assert run["scores"]["pointing"]["all"]["by_class"] == {"aeroplane": 1.0, "tvmonitor": 1.0}
     assert list(run["about"]["classes"].values()) == list(range(20))
+    files = voc / "JPEGImages" / "000001.jpg", voc / "Annotations" / "000002.xml"
+    assert tells_changes(f"voc:{tmp_path}", run["about"]["data_checksum"], *files)
 
 
 def test_coco_in_its_folders(twenty, tmp_path):
@@ -334,6 +367,70 @@ def test_coco_in_its_folders(twenty, tmp_path):
     (run,) = table(tmp_path / "out")
     assert run["scores"]["pointing"]["all"]["by_class"] == {"cat": 0.0, "dog": 1.0}
     assert set(run["scores"]["pointing"]) == {"all", "difficult"}
+    files = tmp_path / "val" / "1.jpg", tmp_path / "instances_val2014.json"
+    assert tells_changes(data, run["about"]["data_checksum"], *files)
+
+
+def photos(folder, *names, label="kangaroo", seed=0):
+    """A folder of photographs that are annotated."""
+    folder.mkdir(parents=True)
+    for name in names:
+        photo(folder / f"{name}.jpg", seed=seed)
+        annotate(folder / f"{name}.xml", label)
+    return folder
+
+
+def test_another_folder_of_the_same_names_is_another_data_set(twenty, tmp_path, capsys):
+    """And the same files elsewhere are the same one."""
+    here, there = photos(tmp_path / "here" / "photos", "a"), photos(tmp_path / "there" / "photos", "a", seed=1)
+    elsewhere = shutil.copytree(here, tmp_path / "elsewhere" / "photos")
+    out = tmp_path / "out"
+    for folder, files in ((here, 1), (elsewhere, 1), (there, 2)):
+        arguments = ["evaluate", "--data", f"folder:{folder}", *twenty, "--classes", "kangaroo=7", "--out", str(out)]
+        assert cli.main(arguments) == 0
+        assert len(list(out.glob("*.jsonl"))) == files
+    labels = [run["label"] for run in table(out)]
+    assert len(set(labels)) == 2
+    assert all(label.startswith("center data_checksum=") for label in labels)
+
+
+def test_a_folder_whose_annotations_are_all_unreadable(twenty, tmp_path, capsys):
+    folder = photos(tmp_path / "photos", "a")
+    (folder / "a.xml").write_text("<annotation>")
+    told = failed(capsys, "evaluate", "--data", f"folder:{folder}", *twenty, "--classes", "kangaroo=7", status=1)
+    assert "has no image with a class: " in told
+    assert "a.xml" in told
+
+
+def test_a_method_whose_file_has_changed_is_another(own):
+    arguments = [*DIGITS, "--method", "own_method:make", "--out", "out"]
+    for comment, files in (("", 1), ("", 1), ("# changed", 2)):
+        sys.modules.pop("own_method", None)
+        (own / "own_method.py").write_text(OWN + comment)
+        assert cli.main(arguments) == 0
+        assert len(list((own / "out").glob("*.jsonl"))) == files
+
+
+def test_the_order_of_the_metrics_makes_no_other_run(tmp_path):
+    for metrics in (["energy", "pointing"], ["pointing", "energy"], ["energy", "pointing", "energy"]):
+        assert cli.main([*DIGITS, "--method", "center", "--metric", *metrics, "--out", str(tmp_path)]) == 0
+    assert len(list(tmp_path.glob("*.jsonl"))) == 1
+
+
+def test_the_search_is_an_option(tmp_path):
+    arguments = [*DIGITS[:2], "digits:1", *DIGITS[3:], "--method", "extremal", "--option", "areas=[0.1,0.2]"]
+    search = {"steps": 2, "searches": 1}
+    assert cli.main([*arguments, "--option", f"solver={json.dumps(search)}", "--out", str(tmp_path)]) == 0
+    (run,) = table(tmp_path)
+    assert run["about"]["options"]["solver"] == search
+    how = {"areas": (0.1, 0.2), "solver": PathSolver(**search)}
+    data = DigitImages(1)
+    (name, *_), labels = zip(*data.pairs())
+    image = data.load(name)
+    x = ((image.pixels - 0.485) / 0.2).expand(len(labels), -1, -1, -1)
+    maps = make_method("extremal", digit_network(), options=how)(x, [int(label) for label in labels])
+    found = pointing_game(maps, ground_truth=[image.regions[label] for label in labels])
+    assert [rows_of(tmp_path)[name, label][0]["distance"] for label in labels] == [one.distance for one in found]
 
 
 def test_a_folder_with_an_annotation_and_an_image_that_cannot_be_read(twenty, tmp_path, capsys):
@@ -387,7 +484,6 @@ def test_a_photograph_is_prepared_as_the_weights_want(weights, tmp_path):
         (("b", "a", "x"), {}, {"b": 0, "a": 1, "x": 2}),  # in the data's order, where there are as many
         (("b", "a", "x"), {"a": 2}, {"b": 0, "a": 2, "x": 2}),
         (("Class 1", "class 0"), {}, {"Class 1": 1, "class 0": 0}),
-        (("2", "other"), {"other": 1}, {"2": 2, "other": 1}),
     ],
 )
 def test_classes_of_the_data_have_an_index_each(classes, given, expected, weights):
@@ -405,6 +501,11 @@ def test_a_name_of_two_classes_is_none(weights):
         network.index_of(("crane",), {})
 
 
+def test_a_digit_is_no_number_of_another_networks_class(weights, capsys):
+    arguments = ["--data", "digits:2", "--model", "resnet18", "--weights", weights, "--method", "center"]
+    assert "resnet18 has no class named 0, 1, 2" in failed(capsys, "evaluate", *arguments, status=2)
+
+
 def failed(capsys, *arguments, status):
     assert cli.main(list(arguments)) == status
     told = capsys.readouterr().err
@@ -419,7 +520,12 @@ def failed(capsys, *arguments, status):
         (["--data", "digits"], 2, "--data: must be a kind and a place"),
         (["--data", "imagenet:x"], 2, "--data: must be one of voc, coco, folder, digits and images, got 'imagenet'"),
         (["--data", "images:."], 1, "must hold images named NNNN_name.jpg"),
-        (["--data", "images:nowhere"], 1, "nowhere"),
+        (["--data", "images:nowhere"], 1, "--data: ROOT must be a folder, got nowhere"),
+        (["--data", "coco:file.json"], 1, "--data: coco needs ROOT,FILE"),
+        (["--method", "extremal", "--option", 'solver={"stps": 3}'], 2, "unexpected keyword argument 'stps'"),
+        (["--method", "extremal", "--option", 'solver={"steps": 0}'], 2, "steps must be at least 1, got 0"),
+        (["--method", "extremal", "--option", "solver=3"], 2, "solver must be PathSolver's settings, such as"),
+        (["--method", "rise", "--option", 'solver={"steps": 3}'], 2, "options of rise must be among"),
         (["--method", "grad-cam"], 2, "near it: grad_cam"),
         (["--method", "no_such:thing"], 2, "must be importable"),
         (["--layer", "features"], 2, "layer must not be given to center"),
@@ -445,7 +551,7 @@ def test_a_class_that_the_network_does_not_know(weights, tmp_path, capsys):
     folder.mkdir()
     photo(folder / "0104_wallaby.jpg")
     arguments = ["evaluate", "--data", f"images:{folder}", "--model", "resnet18", "--weights", weights]
-    told = failed(capsys, *arguments, "--method", "center", status=2)
+    told = failed(capsys, *arguments, "--method", "center", "--metric", "insertion_deletion", status=2)
     assert "resnet18 has the classes 0 to 2, got 104=104" in told
 
 
@@ -453,6 +559,21 @@ def test_a_method_that_cannot_explain_the_network_is_told_in_a_line(own, capsys)
     (own / "silent.py").write_text("def make(model):\n    return lambda x, target: None\n")
     told = failed(capsys, *DIGITS, "--method", "silent:make", "--batch-size", "99", "--out", str(own / "out"), status=1)
     assert "silent:make: explain must return maps (18, 1, H, W) or (18, C, H, W), got NoneType" in told
+    assert "are kept" not in told
+
+
+def test_rows_are_said_to_be_kept_where_there_are_some(own, capsys):
+    lines = ["def make(model):", "    def explain(x, target, calls=[]):", "        calls.append(1)"]
+    lines += ["        return x if len(calls) < 2 else None", "    return explain"]
+    (own / "short.py").write_text("\n".join(lines))
+    assert "the rows so far are kept" in failed(capsys, *DIGITS, "--method", "short:make", "--out", "out", status=1)
+    assert len(rows_of(own / "out")) == 8
+
+
+def test_a_method_of_ones_own_that_is_not_made_of_a_model_is_told_in_a_line(own, capsys):
+    (own / "direct.py").write_text("def explain(inputs, target):\n    return inputs\n")
+    told = failed(capsys, *DIGITS, "--method", "direct:explain", status=2)
+    assert "must take (model), got 'direct:explain' that takes (inputs, target)" in told
 
 
 def test_weights_that_hold_code_are_refused(own, capsys):
@@ -472,4 +593,4 @@ def test_a_damaged_file_of_rows_is_named(own, capsys):
     assert "rows.jsonl is damaged, or no file of rows, at line 1" in told
     (own / "rows.jsonl").write_text("")
     assert "there is no row in rows.jsonl" in failed(capsys, "compare", "rows.jsonl", status=1)
-    assert "No such file" in failed(capsys, "compare", "nowhere.jsonl", status=1)
+    assert "there is no file or folder nowhere.jsonl" in failed(capsys, "compare", "nowhere.jsonl", status=1)

@@ -139,11 +139,17 @@ def test_ones_own_method(model: nn.Sequential, x: Tensor, tmp_path: Path, monkey
         "    def method(model, power=1):",
         "        return lambda x, target: x.abs() ** power",
         "number = 3",
+        "def no_function(model):",
+        "    return 3",
     ]
     (tmp_path / "a_method_of_ones_own.py").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path)
     explain = make_method("a_method_of_ones_own:Own.method", model, options={"power": 2})
     torch.testing.assert_close(explain(x, TARGETS), x**2)
+    with pytest.raises(ValueError, match=r"must take \(model, q\), got .*:Own\.method' that takes \(model, power=1\)"):
+        make_method("a_method_of_ones_own:Own.method", model, options={"q": 2})
+    with pytest.raises(ValueError, match=r"must return a function \(inputs, target\), got int of"):
+        make_method("a_method_of_ones_own:no_function", model)
     with pytest.raises(ValueError, match=r"must name a callable that takes the model, got .* of int"):
         make_method("a_method_of_ones_own:number", model)
     with pytest.raises(ValueError, match="must be importable as module:callable"):

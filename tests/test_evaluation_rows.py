@@ -78,6 +78,13 @@ def test_each_process_and_each_start_has_a_file_of_its_own(tmp_path: Path) -> No
         assert len(read_rows([tmp_path])[SETTINGS.key].rows) == 3  # flushed: readers need not wait for the end
 
 
+def test_runs_come_in_the_order_in_which_they_were_started(tmp_path: Path) -> None:
+    several = [Settings({"method": str(number)}) for number in range(20)]
+    for settings in several:
+        written(tmp_path, ROWS, settings=settings)
+    assert list(read_rows([tmp_path])) == [settings.key for settings in several]
+
+
 def test_images_that_could_not_be_used_are_forgotten_once_they_can(tmp_path: Path) -> None:
     with RowFile(tmp_path, SETTINGS, 3) as file:
         file.note_unreadable("a", "a.jpg: truncated")

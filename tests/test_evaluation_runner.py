@@ -219,6 +219,6 @@ def test_a_map_that_is_none_ends_the_run_and_keeps_its_rows(make: Make, tmp_path
     def explain(x: Tensor, target: object) -> Tensor:
         return of_colour(x, target) if next(calls) < 2 else torch.full((len(x), 1, 4, 4), torch.nan)
 
-    with pytest.raises(ValueError, match="finite maps"):
+    with pytest.raises(ValueError, match=r"finite maps, got others for image '\d' and class 'red'"):
         evaluate(make(explain=explain), SETTINGS, tmp_path, ALONE)
     assert len(rows_in(tmp_path)) == 4

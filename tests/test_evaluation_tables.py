@@ -73,7 +73,22 @@ def test_several_metrics_have_a_column_each() -> None:
 def test_labels_say_in_what_runs_differ() -> None:
     runs = [kept(ROWS), kept(ROWS, method="rise"), kept(ROWS, method="rise", layer="x", data="coco")]
     labels = [line.label for line in tabulate(runs)]
-    assert labels == ["saliency", "rise data=voc layer=None", "rise data=coco layer=x"]
+    assert labels == ["saliency data=voc", "rise data=voc", "rise data=coco"]
+    labels = [line.label for line in tabulate([*runs[:2], kept(ROWS, method="rise", layer="x")])]
+    assert labels == ["saliency", "rise layer=None", "rise layer=x"]
+
+
+def test_labels_name_the_options_that_differ() -> None:
+    runs = [kept(ROWS, steps=9, options={"steps": steps, "areas": [0.1] * 50}) for steps in (1, 2)]
+    assert [line.label for line in tabulate(runs)] == ["saliency steps=1", "saliency steps=2"]
+
+
+def test_rows_without_a_checksum_of_the_data_stand_beside_those_with_one() -> None:
+    runs = [kept(ROWS), kept(ROWS, method="rise", data_checksum="1"), kept(ROWS, data_checksum="1")]
+    assert [line.label for line in tabulate(runs)] == ["saliency", "rise", "saliency data_checksum=1"]
+    runs[1] = kept(ROWS, method="rise", data_checksum="2")
+    labels = [line.label for line in tabulate(runs)]
+    assert labels == ["saliency", "rise data_checksum=2", "saliency data_checksum=1"]
 
 
 def test_a_label_cannot_move_the_cursor() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
+import inspect
 import json
 import os
 import sys
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from captum_extremal.cli._arguments import checked_device, positive
 from captum_extremal.cli._compare import add_tolerance
 from captum_extremal.cli._console import FAILED, INTERRUPTED, PROGRAM, StopError, one_line, say
-from captum_extremal.cli._data_sets import ABOUT_DATA, loaded_data
+from captum_extremal.cli._data_sets import ABOUT_DATA, NumberedImages, loaded_data
 from captum_extremal.cli._networks import Network, loaded_network
 from captum_extremal.cli._report import report
 from captum_extremal.cli._summary import made_folder
@@ -82,7 +84,10 @@ def add_evaluate(commands: Any) -> None:
     evaluate.set_defaults(command=_evaluate)
 
 
-_ABOUT_OPTION = "a keyword argument of the method, such as areas=[0.018,0.025,0.05,0.1] or n_samples=4000; repeatable"
+_ABOUT_OPTION = (
+    "a keyword argument of the method, such as areas=[0.018,0.025,0.05,0.1], n_samples=4000, or for the search of "
+    "extremal PathSolver's: 'solver={\"steps\": 50}'; repeatable"
+)
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -135,7 +140,10 @@ def _asked(options: argparse.Namespace, device: torch.device) -> tuple[Evaluatio
 
     from captum_extremal.evaluation import Evaluation, Settings, make_method
 
-    data = loaded_data(options.data)
+    data, data_checksum = loaded_data(options.data)
+    numbered = data.index_of if isinstance(data, NumberedImages) else {}
+    if numbered and set(options.metric) != {"insertion_deletion"}:
+        raise StopError(f"--data: {options.data} has no regions: needs --metric insertion_deletion alone")
     network = loaded_network(
         options.model,
         options.weights,
@@ -144,13 +152,13 @@ def _asked(options: argparse.Namespace, device: torch.device) -> tuple[Evaluatio
         square=options.square,
         convolutional=options.fully_convolutional,
     )
-    index_of = network.index_of(data.classes, dict(options.classes))
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in options.option}
+    index_of = network.index_of(data.classes, numbered | dict(options.classes))
+    given = dict(options.option)
     if ":" in options.method:
         sys.path.insert(0, os.getcwd())  # as python -m does
     try:
         layer = _layer(options.method, options.layer, network)
-        explain = make_method(options.method, network.model, layer=layer, options=given)
+        explain = make_method(options.method, network.model, layer=layer, options=_as_taken(options.method, given))
         about = network.about() | {"options": _all_options(options.method, given), "layer": layer}
     except ValueError as error:
         raise StopError(one_line(error, 1000)) from error
@@ -160,17 +168,44 @@ def _asked(options: argparse.Namespace, device: torch.device) -> tuple[Evaluatio
         prepare=network.prepare,
         index_of=index_of,
         explain=explain,
-        metrics=tuple(dict.fromkeys(options.metric)),
+        metrics=tuple(name for name in _METRICS if name in options.metric),
         steps=options.steps,
         autocast=options.autocast and getattr(torch, options.autocast),
         batch_size=options.batch_size,
     )
     if options.autocast:
         about["autocast"] = options.autocast
-    about |= {"data": data.name, "classes": index_of, "method": options.method, "metrics": list(evaluation.metrics)}
+    about |= {"data": data.name, "data_checksum": data_checksum, "classes": index_of}
+    about |= {"method": options.method, "metrics": list(evaluation.metrics)}
+    if ":" in options.method:
+        about["source_checksum"] = _source_checksum(options.method)
     if "insertion_deletion" in evaluation.metrics:
         about["steps"] = evaluation.steps
     return evaluation, Settings(about)
+
+
+def _as_taken(method: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Options as the method takes them: lists as tuples, and the settings of a search of this package as the search."""
+    from captum_extremal.solvers import PathSolver
+
+    taken: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if "solver" in taken and ":" not in method:
+        try:
+            taken["solver"] = PathSolver(**taken["solver"])
+        except (TypeError, ValueError) as error:
+            raise StopError(
+                f'--option: solver must be PathSolver\'s settings, such as {{"steps": 50}}: {one_line(error)}'
+            ) from error
+    return taken
+
+
+def _source_checksum(method: str) -> str | None:
+    """A hash of the file that holds one's own method, None where there is none."""
+    try:
+        source = inspect.getsource(sys.modules[method.partition(":")[0]])
+    except (OSError, TypeError):
+        return None
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
 def _layer(method: str, layer: str | None, network: Network) -> str | None:
@@ -203,21 +238,28 @@ def _run(evaluation: Evaluation, settings: Settings, folder: Path, processes: Pr
         tell(f"annotations that cannot be read: {len(lost)}")
         for line in lost:
             tell(line)
+    progress = _Progress(method, hidden=not processes.first)
     try:
-        with _Progress(method, hidden=not processes.first) as progress:
+        with progress:
             evaluate(evaluation, settings, folder, processes, progress, tell)
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
-        raise StopError(f"{method}: {one_line(error)}; the rows so far are kept", FAILED) from error
+        kept = "; the rows so far are kept" if progress.done else ""
+        raise StopError(f"{method}: {one_line(error)}{kept}", FAILED) from error
 
 
 class _Progress(contextlib.ExitStack):
-    """A bar on stderr with the time left, from the first call on."""
+    """A bar on stderr with the time left, from the first call on.
+
+    Attributes:
+        done: how many pairs are.
+    """
 
     def __init__(self, name: str, *, hidden: bool) -> None:
         super().__init__()
         interval = _SECONDS[0] if sys.stderr.isatty() else _SECONDS[1]
         self._how: dict[str, Any] = {"desc": name, "unit": "pair", "mininterval": interval, "disable": hidden}
         self._bar: Any = None
+        self.done = 0
 
     def __call__(self, done: int, total: int) -> None:
         """How many pairs are done, and of how many."""
@@ -225,4 +267,5 @@ class _Progress(contextlib.ExitStack):
 
         if self._bar is None:
             self._bar = self.enter_context(tqdm(total=total, **self._how))
-        self._bar.update(done - self._bar.n)
+        self._bar.update(done - self.done)
+        self.done = done

@@ -68,8 +68,8 @@ class Network:
     def index_of(self, classes: tuple[str, ...], given: dict[str, int]) -> dict[str, int]:
         """The network's index of each class of a data set.
 
-        As given; else by the class's name or number; where some have none and the network has as many outputs as there
-        are classes, in the data set's order.
+        As given; else by the class's name; where some have none and the network has as many outputs as there are
+        classes, in the data set's order.
         """
         unknown = sorted(set(given) - set(classes))
         if unknown:
@@ -77,8 +77,7 @@ class Network:
         count = len(self.categories)
         names = [name.lower() for name in self.categories]
         own = {name: index for index, name in enumerate(names) if names.count(name) == 1}  # ImageNet has two cranes
-        numbers = {name: int(name) for name in classes if name.isdecimal()}
-        found = {name: own[name.lower()] for name in classes if name.lower() in own} | numbers | given
+        found = {name: own[name.lower()] for name in classes if name.lower() in own} | given
         if len(found) < len(classes) == count:
             found = dict(zip(classes, range(count))) | given
         missing = [name for name in classes if name not in found]

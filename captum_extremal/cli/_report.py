@@ -24,6 +24,9 @@ def report(paths: Sequence[Path], tolerance: float, folder: Path) -> None:
     from captum_extremal.evaluation.rows import read_rows
     from captum_extremal.evaluation.tables import tabulate
 
+    for path in paths:
+        if not path.exists():
+            raise StopError(f"there is no file or folder {path}", FAILED)
     try:
         runs = read_rows(paths)
     except ValueError as error:
@@ -34,7 +37,7 @@ def report(paths: Sequence[Path], tolerance: float, folder: Path) -> None:
     _print(lines, tolerance)
     _write_csv(lines, folder / f"{TABLE}.csv")
     _write_json(lines, tolerance, folder / f"{TABLE}.json")
-    figures = _write_figures(lines, folder)
+    figures = _write_figures(lines, tolerance, folder)
     print(f"Written to {folder.resolve()}:")
     print_files(
         {f"{TABLE}.csv": "a line a run, metric and subset", f"{TABLE}.json": "the same with settings and classes"}
@@ -49,17 +52,24 @@ def _print(lines: list[Line], tolerance: float) -> None:
     columns = [(column, subset) for column, subset in wanted if any(_score(line, column, subset) for line in lines)]
     names = [column if subset == "all" else f"{column}, {subset}" for column, subset in columns]
     table = [["method", *names, "s/image", "pairs"]]
-    for line in lines:
+    labels = _short_labels(lines)
+    for line, label in zip(lines, labels):
         cells = [_text(_score(line, column, subset)) for column, subset in columns]
         pairs = str(line.rows) if line.rows == line.pairs else f"{line.rows} of {line.pairs}"
-        table.append([shortened(line.label, _LONGEST_LABEL), *cells, f"{line.seconds_per_image:.2f}", pairs])
+        table.append([label, *cells, f"{line.seconds_per_image:.2f}", pairs])
     widths = [max(map(len, column)) for column in zip(*table)]
     print("\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table))
     pointing = f", pointing within {tolerance:g} px" if ("pointing", "all") in columns else ""
     print(f"Per cent, means over the classes{pointing}; in brackets 95 % intervals from drawing the images again.")
-    for line in lines:
+    for line, label in zip(lines, labels):
         if line.unreadable:
-            print(f"{shortened(line.label, _LONGEST_LABEL)}: images that could not be read: {line.unreadable}.")
+            print(f"{label}: images that could not be read: {line.unreadable}.")
+
+
+def _short_labels(lines: list[Line]) -> list[str]:
+    """Labels that fit into the table; those that are alike once they are cut end in the key of their settings."""
+    short = [shortened(line.label, _LONGEST_LABEL) for line in lines]
+    return [f"{label} ({line.key})" if short.count(label) > 1 else label for line, label in zip(lines, short)]
 
 
 def _score(line: Line, column: str, subset: str) -> Score | None:
@@ -90,16 +100,17 @@ def _write_json(lines: list[Line], tolerance: float, path: Path) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_figures(lines: list[Line], folder: Path) -> list[str]:
+def _write_figures(lines: list[Line], tolerance: float, folder: Path) -> list[str]:
     """A figure for each metric that several runs have: the names of the files."""
     from captum_extremal import visualization
 
     written = []
     for column in dict.fromkeys(column for line in lines for column in line.scores):
-        scores = {line.label: _score(line, column, "all") for line in lines}
+        scores = {label: _score(line, column, "all") for line, label in zip(lines, _short_labels(lines))}
         values = {_as_text(label): (score.mean, score.low, score.high) for label, score in scores.items() if score}
         if len(values) > 1:
-            figure = visualization.show_bars(values, ylabel=column)
+            within = f" within {tolerance:g} px" if column == "pointing" else ""
+            figure = visualization.show_bars(values, ylabel=f"{column}{within}, as a fraction")
             written.append(write_figure(figure, folder / f"{column}.png"))
     return written
 

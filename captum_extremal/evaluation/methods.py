@@ -147,12 +147,13 @@ def make_method(
         options: keyword arguments of the method's ``attribute``, or of one's own callable.
 
     Raises:
-        ValueError: there is no such method or layer, the method has no such option, or takes no layer.
+        ValueError: there is no such method or layer, the method has no such option, or takes no layer; one's own does
+            not take the model and the options, or returns no function.
     """
     given = dict(options or {})
     if ":" in name:
         _refuse_layer(name, layer)
-        return _imported(name)(model, **given)
+        return _own(name, model, given)
     method = find_method(name)
     unknown = sorted(set(given) - set(method.parameters))
     if unknown:
@@ -238,6 +239,20 @@ def _required(parameters: Mapping[str, inspect.Parameter]) -> set[str]:
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _own(name: str, model: nn.Module, given: dict[str, Any]) -> Explain:
+    make = _imported(name)
+    signature = inspect.signature(make)
+    try:
+        signature.bind(model, **given)
+    except TypeError as error:
+        takes = ", ".join(["model", *given])
+        raise ValueError(f"method must take ({takes}), got {name!r} that takes {signature}") from error
+    explain: Any = make(model, **given)
+    if not callable(explain):
+        raise ValueError(f"method must return a function (inputs, target), got {type(explain).__name__} of {name!r}")
+    return cast(Explain, explain)
 
 
 def _imported(name: str) -> Callable[..., Explain]:

@@ -12,10 +12,10 @@ import json
 import math
 import os
 import socket
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -98,7 +98,7 @@ class RowFile:
     def __init__(self, folder: Path, settings: Settings, pairs: int) -> None:
         self._key = settings.key
         self._header = {"evaluation": _FORMAT, "settings": self._key, "about": dict(settings.about), "pairs": pairs}
-        started = time.strftime("%Y%m%dT%H%M%S")
+        started = datetime.now().strftime("%Y%m%dT%H%M%S.%f")  # read in this order
         name = f"rows-{started}-{self._key}-{socket.gethostname()}-{os.getpid()}"
         self._paths = (folder / f"{name}-{number:03}{SUFFIX}" for number in itertools.count())
         self._file: BinaryIO | None = None

@@ -147,7 +147,7 @@ def _rows(evaluation: Evaluation, batch: _Batch) -> list[Row]:
     targets = [evaluation.index_of[label] for _, label in batch.pairs]
     started = _clock(batch.inputs)
     with _own_chance(batch), _precision(batch.inputs.device, evaluation.autocast):
-        maps = _checked(evaluation.explain(batch.inputs, targets), len(targets)).float()
+        maps = _checked(evaluation.explain(batch.inputs, targets), batch.pairs).float()
     seconds = (_clock(batch.inputs) - started) / len(targets)
     regions = [image.regions[label] for image, (_, label) in zip(batch.images, batch.pairs)]
     found = Explained(batch.inputs, targets, maps, regions, evaluation.steps)
@@ -161,10 +161,14 @@ def _rows(evaluation: Evaluation, batch: _Batch) -> list[Row]:
     ]
 
 
-def _checked(maps: object, count: int) -> Tensor:
+def _checked(maps: object, pairs: list[Pair]) -> Tensor:
+    count = len(pairs)
     if not isinstance(maps, Tensor) or maps.dim() != 4 or len(maps) != count:
         got = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
         raise ValueError(f"explain must return maps ({count}, 1, H, W) or ({count}, C, H, W), got {got}")
+    for (image, label), one in zip(pairs, maps):
+        if not bool(one.isfinite().all()):
+            raise ValueError(f"explain must return finite maps, got others for image {image!r} and class {label!r}")
     return maps
 
 

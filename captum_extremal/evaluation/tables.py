@@ -12,6 +12,7 @@ from captum_extremal.evaluation.rows import Kept
 from captum_extremal.metrics import Outcome, bootstrap_interval, summarise
 
 SUBSETS = ("all", "difficult")
+_OPTION = "options."  # the insertion has steps, and so have options of methods
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,14 +121,35 @@ def _score(outcomes: list[Outcome]) -> Score:
 
 
 def _labels(runs: list[Kept]) -> list[str]:
-    """For each run its method, and those of its settings in which runs of this method differ."""
+    """For each run its method, its data set where there are several, and in what it differs from others of both."""
+    every = [_flat(run.settings.about) for run in runs]
     labels = []
-    for run in runs:
-        about = run.settings.about
-        alike = [other.settings.about for other in runs if other.settings.about.get("method") == about.get("method")]
-        differing = [
-            f"{name}={value}" for name, value in about.items() if any(other.get(name) != value for other in alike)
-        ]
-        label = " ".join([str(about.get("method")), *differing])
+    for about in every:
+        same_data = [other for other in every if other.get("data") == about.get("data")]
+        known = [other for other in same_data if "data_checksum" in other]  # rows of earlier versions have none
+        alike = [other for other in same_data if other.get("method") == about.get("method")]
+        differing = (
+            _differing(about, ["data"], every)
+            | _differing(about, ["data_checksum"], known)
+            | _differing(about, about, alike)
+        )
+        settings = [f"{name.removeprefix(_OPTION)}={value}" for name, value in differing.items()]
+        label = " ".join([str(about.get("method")), *settings])
         labels.append("".join(sign if sign.isprintable() else "?" for sign in label))  # a file may come from anywhere
     return labels
+
+
+def _differing(about: Mapping[str, Any], names: Iterable[str], others: list[dict[str, Any]]) -> dict[str, Any]:
+    """The settings of these names that some of the others have not or have otherwise."""
+    return {
+        name: about[name] for name in names if name in about and any(other.get(name) != about[name] for other in others)
+    }
+
+
+def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, each option of the method one of them."""
+    options = about.get("options")
+    if not isinstance(options, dict):
+        return dict(about)
+    flat = {name: value for name, value in about.items() if name != "options"}
+    return flat | {_OPTION + name: value for name, value in options.items()}
