@@ -91,7 +91,7 @@ def test_ours_are_what_the_paper_asks_for(model: nn.Sequential, x: Tensor) -> No
     how: Any = {"areas": (0.2, 0.4), "solver": PathSolver(steps=2)}
     expected = ExtremalPerturbation(model).attribute(x, target=TARGETS, reduce="sum", **how)
     assert torch.equal(make_method("extremal_paper", model, options=how)(x, TARGETS), expected)
-    refined = ExtremalPerturbation(model).attribute(x, target=TARGETS, game="hybrid", reduce="refined", **how)
+    refined = ExtremalPerturbation(model).attribute(x, target=TARGETS, reduce="refined", **how)
     assert torch.equal(make_method("extremal", model, options=how)(x, TARGETS), refined)
     probabilities = RISE(lambda x: model(x).softmax(1)).attribute(x, target=TARGETS, n_samples=6)
     torch.testing.assert_close(make_method("rise", model, options={"n_samples": 6})(x, TARGETS), probabilities)

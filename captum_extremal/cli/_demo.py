@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from captum_extremal.results import ExtremalMasks
 
 _AREAS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.4)
-_STEPS = 100
+_STEPS = 60
 
 
 def add_demo(commands: Any) -> None:

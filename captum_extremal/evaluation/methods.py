@@ -96,9 +96,7 @@ class Method:
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "extremal": Method(
-            ExtremalPerturbation, options={"areas": _REFINED_AREAS, "game": "hybrid", "reduce": "refined"}
-        ),
+        "extremal": Method(ExtremalPerturbation, options={"areas": _REFINED_AREAS, "reduce": "refined"}),
         "extremal_paper": Method(ExtremalPerturbation, options={"areas": POINTING_AREAS, "reduce": "sum"}),
         "rise": Method(RISE, options={"perturbations_per_eval": 4}, of_probabilities=True),
         "meaningful_perturbation": Method(MeaningfulPerturbation, of_probabilities=True),
