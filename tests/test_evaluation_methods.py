@@ -55,7 +55,7 @@ def x() -> Tensor:
 @pytest.mark.parametrize("name", [name for name in method_names() if "lrp" not in name])
 def test_every_method_gives_one_map_an_image(name: str, model: nn.Sequential, x: Tensor) -> None:
     if name in ("lime", "kernel_shap"):
-        pytest.importorskip("sklearn", reason="Captum fits their linear models with scikit-learn, which is not installed")
+        pytest.importorskip("sklearn", reason="Captum fits their models with scikit-learn, which is not installed")
     state = torch.get_rng_state()
     explain = make_method(name, model, options=QUICK.get(name))
     maps = explain(x, TARGETS)
