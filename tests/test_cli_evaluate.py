@@ -20,7 +20,8 @@ from captum_extremal import PathSolver, cli, visualization
 from captum_extremal.cli import _console, _data_sets, _networks
 from captum_extremal.datasets import DigitImages, digit_network
 from captum_extremal.evaluation import Row, RowFile, Settings, make_method, read_rows
-from captum_extremal.metrics import Outcome, bootstrap_interval, pointing_game, summarise
+from captum_extremal.evaluation import metrics as judging
+from captum_extremal.metrics import Outcome, bootstrap_interval, insertion_deletion, pointing_game, summarise
 
 DIGITS = ["evaluate", "--data", "digits:6", "--model", "digits", "--device", "cpu"]
 POINTING = "pointing within 15 px, as a fraction"
@@ -296,6 +297,21 @@ def test_images_without_regions_serve_insertion_and_deletion(numbered, weights, 
     stdout, stderr = capsys.readouterr()
     assert f"{numbered / '0002_b.jpg'}: cannot be read as JPEG or PNG" in stderr
     assert "images that could not be read: 1" in stdout
+
+
+@pytest.mark.parametrize(("given", "steps"), [([], judging.STEPS), (["--steps", "3"], 3)])
+def test_curves_have_the_steps_asked_for(given, steps, tmp_path, monkeypatch):
+    seen = []
+
+    def curves(*arguments, steps):
+        seen.append(steps)
+        return insertion_deletion(*arguments, steps=2)
+
+    monkeypatch.setattr(judging, "insertion_deletion", curves)
+    how = ["--method", "center", "--metric", "insertion_deletion", "--out", str(tmp_path)]
+    assert cli.main(["evaluate", "--data", "digits:1", "--model", "digits", "--device", "cpu", *how, *given]) == 0
+    assert set(seen) == {steps}
+    assert table(tmp_path)[0]["about"]["steps"] == steps
 
 
 @pytest.mark.parametrize("metrics", [[], ["--metric", "energy"], ["--metric", "pointing", "insertion_deletion"]])
