@@ -8,6 +8,7 @@ parameters until the mask has the area, and is differentiable through that shift
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -99,7 +100,7 @@ def fit_area(
         parameters (B, D) in (0, 1), and the shift (B,), which carries no gradient.
     """
     with torch.no_grad():
-        shift = _solve_shift(logits, area, bound, shift, steps)
+        shift = _solve_shift(logits, area, bound, _logistic, shift, steps)
     parameters: Tensor = _AtExactArea.apply(logits, shift, bound)
     return parameters, shift
 
@@ -115,6 +116,16 @@ def at_area(p: Tensor, area: float, bound: BoundMask, sharpness: float = 1.0) ->
     """
     logits = sharpness * torch.logit(p, eps=_LOGIT_EPS)
     return fit_area(logits, min(area, fit_limit(bound)), bound, shift=torch.zeros_like(logits[:, 0]))[0]
+
+
+def project(values: Tensor, area: float, bound: BoundMask) -> Tensor:
+    r"""Parameters (B, D) in [0, 1] whose masks have the area: the values less a shift, :math:`clamp(v - \tau, 0, 1)`.
+
+    Where the area is linear in the parameters and all weigh the same, these are the nearest to the values (B, D)
+    that there are. The area is at most ``fit_limit(bound)``.
+    """
+    start = torch.zeros_like(values[:, 0])
+    return _clipped(values - _solve_shift(values, area, bound, _clipped, start, _PROJECTION_STEPS)[:, None])[0]
 
 
 def mask_of_area(p: Tensor, area: float, bound: BoundMask) -> Tensor:
@@ -141,25 +152,43 @@ _LOOK_FROM = 2  # steps from which testing for convergence, which waits for the 
 _CLOSE = {torch.float32: 2e-6, torch.float64: 1e-12}  # in log-odds of the area: what can be told from rounding
 
 
-def _solve_shift(logits: Tensor, area: float, bound: BoundMask, shift: Tensor | None, steps: int) -> Tensor:
-    goal = torch.logit(torch.tensor(area, dtype=logits.dtype, device=logits.device))
-    low, high = logits.amin(1) - 20, logits.amax(1) + 20  # everything kept, nothing kept
-    shift = logits.mean(1) if shift is None else shift.clamp(low, high)
+_PROJECTION_STEPS = 20
+_Curve = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From shifted values to parameters in [0, 1] and their derivatives."""
+
+
+def _logistic(shifted: Tensor) -> tuple[Tensor, Tensor]:
+    p = torch.sigmoid(shifted)
+    return p, p * (1 - p)
+
+
+def _clipped(shifted: Tensor) -> tuple[Tensor, Tensor]:
+    p = shifted.clamp(0, 1)
+    return p, (p == shifted).to(p)
+
+
+def _solve_shift(
+    values: Tensor, area: float, bound: BoundMask, curve: _Curve, shift: Tensor | None, steps: int
+) -> Tensor:
+    """The shift (B,) that gives the masks of curve(values - shift) the area."""
+    goal = torch.logit(torch.tensor(area, dtype=values.dtype, device=values.device))
+    low, high = values.amin(1) - 20, values.amax(1) + 20  # everything kept, nothing kept
+    shift = values.mean(1) if shift is None else shift.clamp(low, high)
     before = torch.full_like(shift, math.inf)
     for step in range(steps):
-        p = torch.sigmoid(logits - shift[:, None])
+        p, by_value = curve(values - shift[:, None])
         here = bound.linearised(p)
-        value = here.area
+        covered = here.area
         (gradient,) = here.gradients(here.area_by_coarse)
-        slope = -(gradient * p * (1 - p)).sum(1)
-        odds = value * (1 - value)
-        excess = torch.logit(value, eps=1e-12) - goal
+        slope = -(gradient * by_value).sum(1)
+        odds = covered * (1 - covered)
+        excess = torch.logit(covered, eps=1e-12) - goal
         low, high = torch.where(excess > 0, shift, low), torch.where(excess < 0, shift, high)
         newton = shift - excess * odds / slope.clamp(max=-1e-30)
         # Newton's steps may jump to and fro between two far places: where the last one did harm, halve the interval.
         trusted = (newton > low) & (newton < high) & (excess.abs() < before)
         before = excess.abs()
-        found = before < _CLOSE[logits.dtype]
+        found = before < _CLOSE[values.dtype]
         if step >= _LOOK_FROM and bool(found.all()):
             break
         shift = torch.where(found, shift, torch.where(trusted, newton, (low + high) / 2))

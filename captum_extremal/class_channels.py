@@ -38,7 +38,7 @@ from captum_extremal.games import PRESERVE, Game, as_game
 from captum_extremal.layers import LayerTail, check_layer, name_of
 from captum_extremal.objective import Objective
 from captum_extremal.results import threshold_of
-from captum_extremal.solvers import Solver
+from captum_extremal.search import Solver
 
 Loader = Iterable[Any]
 """Gives pairs (inputs, labels): a tensor (N, ...) or several, and N integers as a list, an array or a tensor (N,)."""

@@ -13,63 +13,17 @@ penalty); rows (R N, D) are mask-major.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_choice, check_count, check_number
 from captum_extremal.area import area_loss, at_area, fit_area, fit_limit
-from captum_extremal.games import Game
 from captum_extremal.masks import BoundMask
-
-Masks = tuple[Tensor, ...]
-Parameters = tuple[Tensor, ...]
-"""The free parameters of one mask an image, (N, D) for each input tensor."""
-
-
-class Reward(Protocol):
-    """The game's value (R, N) of masks (R N, 1, *S), differentiable by them."""
-
-    def __call__(  # noqa: D102
-        self, masks: Masks, *, precision: torch.dtype | None = None, flip: bool = False
-    ) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Search:
-    """What a solver is given.
-
-    Args:
-        reward: what to maximise.
-        game: which game's value that is.
-        areas: increasing fractions of the input.
-        bounds: for each area, the mask family of each input tensor.
-        images: N.
-        report: told of every step: its number, the areas (R,) and the rewards (R, N); of several masks of one area
-            only the best.
-    """
-
-    reward: Reward
-    game: Game
-    areas: tuple[float, ...]
-    bounds: Sequence[tuple[BoundMask, ...]]
-    images: int
-    report: Callable[[int, Tensor, Tensor], None]
-
-
-@runtime_checkable
-class Solver(Protocol):
-    """What can stand in ``solver=``: it carries its own settings, and searches."""
-
-    def total_steps(self, search: Search) -> int:
-        """How many steps :meth:`solve` will report."""
-
-    def solve(self, search: Search) -> list[Parameters]:
-        """For each area the parameters of the best masks found, as they are: the caller meets the areas exactly."""
-
+from captum_extremal.momentum import Momentum
+from captum_extremal.search import Parameters, Record, Search, Solver
+from captum_extremal.settling import settle
 
 _LONGEST_SHIFT = 4.0  # of the threshold in one step, in logits: where nothing is near it, the first order says little
 _START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
@@ -77,7 +31,6 @@ _FORK = 0.5  # the area at which one search becomes several
 _SLOWER = 2.4  # so many times as many steps for the same ratio of areas above the fork
 _FIRST_PART = 18  # of all steps, one in so many at least leads to the first area
 _LOGIT_RANGE = 8.0  # parameters stay this close to the threshold, in logits, so that none is lost for good
-_MEAN_SQUARE_MEMORY = 0.9
 _SHARPNESS = (2.0, 4.0)  # of the variants tried at the end
 
 
@@ -95,7 +48,8 @@ class PathSolver:
     luck. So at one half of the input it forks into several that differ in their learning rates and binary weights, and
     each area keeps the best of them. That gains more than as many steps of a single search.
 
-    At the end every area tries sharper versions of its mask, and its neighbours' masks widened or tightened to it.
+    At the end every area tries sharper versions of its mask, and its neighbours' masks widened or tightened to it, and
+    the best of them settles at the area (:mod:`~captum_extremal.settling`).
 
     A game that only removes ("delete") sees little gradient where nearly everything is removed, so its path is walked
     back as well, from the smallest area up to the largest, and the better masks of the two legs are kept.
@@ -113,6 +67,7 @@ class PathSolver:
         binary_weight: of the demand for binary masks that equation 4 makes through its area loss. It decides where the
             reward is indifferent: without it, masks larger than what the model needs stay grey.
         legs: how often the path is walked, down, up, down, ...; None for 1, and 2 for games that only remove.
+        settling: the part of ``steps`` that is added at the end for settling, shared by the areas.
         precision: floating type to autocast the model's forward to, such as ``torch.bfloat16``.
 
     Raises:
@@ -127,6 +82,7 @@ class PathSolver:
     decay: float = 0.02
     binary_weight: float = 1.0
     legs: int | None = None
+    settling: float = 0.4
     precision: torch.dtype | None = None
 
     def __post_init__(self) -> None:
@@ -139,11 +95,12 @@ class PathSolver:
         check_number("binary_weight", self.binary_weight, at_least=0)
         if self.legs is not None:
             check_count("legs", self.legs)
+        check_number("settling", self.settling, at_least=0)
         _check_precision(self.precision)
 
     def total_steps(self, search: Search) -> int:
-        """The steps of the path: at least one for each area it passes."""
-        return len(self.schedule(search))
+        """The steps of the path, at least one for each area it passes, and those of the settling."""
+        return len(self.schedule(search)) + self._settling_steps(search) * len(search.areas)
 
     def schedule(self, search: Search) -> list[tuple[float, int | None]]:
         """The path through the areas of a search: see :func:`area_schedule`."""
@@ -152,11 +109,16 @@ class PathSolver:
         return area_schedule(search.areas, self.steps, legs, start=min(_START, limit))
 
     def solve(self, search: Search) -> list[Parameters]:
-        """Walk the path, and keep for each image and area the best parameters that were seen there."""
+        """Walk the path, keep for each image and area the best parameters that were seen there, and let them settle."""
         records = _Walk(self, search).run()
         with torch.no_grad():
             _try_variants(search, records, self.precision)
-        return [record.parameters for record in records]
+        found = [record.parameters for record in records]
+        first_step = len(self.schedule(search))
+        return settle(search, found, self._settling_steps(search), self.precision, first_step)
+
+    def _settling_steps(self, search: Search) -> int:
+        return math.ceil(round(self.settling * self.steps) / len(search.areas))
 
 
 def area_schedule(areas: tuple[float, ...], steps: int, legs: int, start: float) -> list[tuple[float, int | None]]:
@@ -193,23 +155,7 @@ def _area_at(mile: float) -> float:
     return _FORK * math.exp(mile / _SLOWER if mile > 0 else mile)
 
 
-@dataclass(frozen=True)
-class _Record:
-    """The parameters that were on the path at one area, and their rewards (N,)."""
-
-    parameters: Parameters
-    reward: Tensor
-
-
-def _better(one: _Record, other: _Record) -> _Record:
-    """For each image the parameters with the higher reward; the first ones if it is the same."""
-    wins = other.reward > one.reward
-    pairs = zip(one.parameters, other.parameters)
-    parameters = tuple(torch.where(wins[:, None], theirs, ours) for ours, theirs in pairs)
-    return _Record(parameters, torch.where(wins, other.reward, one.reward))
-
-
-def _try_variants(search: Search, records: list[_Record], precision: torch.dtype | None) -> None:
+def _try_variants(search: Search, records: list[Record], precision: torch.dtype | None) -> None:
     """Let each area try sharper versions of its mask, and its neighbours' masks, at a forward pass of each image a try.
 
     A walk that passed an area on a bad stretch has often found better just before or after it: the smaller area's mask
@@ -225,7 +171,7 @@ def _try_variants(search: Search, records: list[_Record], precision: torch.dtype
         parameters = tuple(at_area(p, area, bound, sharpness) for p, bound in zip(given, bounds))
         masks = tuple(bound(p) for p, bound in zip(parameters, bounds))
         reward = search.reward(masks, precision=precision)[0]
-        records[index] = _better(records[index], _Record(parameters, reward))
+        records[index] = records[index].or_better(Record(parameters, reward))
 
 
 class _Walk:
@@ -239,8 +185,8 @@ class _Walk:
         self._precision = solver.precision
         self._forked = False
 
-    def run(self) -> list[_Record]:
-        best: dict[int, _Record] = {}
+    def run(self) -> list[Record]:
+        best: dict[int, Record] = {}
         goals = [area for area, _ in self._schedule]
         for step, (area, index) in enumerate(self._schedule):
             if area < _FORK and not self._forked:
@@ -250,10 +196,10 @@ class _Walk:
             record = self._step(area, goals[step + 1 : step + 2], step / len(goals))
             self._search.report(step, record.reward.new_tensor([area]), record.reward[None])
             if index is not None:
-                best[index] = _better(best.get(index, record), record)
+                best[index] = best.get(index, record).or_better(record)
         return [best[index] for index in range(len(self._search.areas))]
 
-    def _step(self, area: float, following: list[float], progress: float) -> _Record:
+    def _step(self, area: float, following: list[float], progress: float) -> Record:
         """The best parameters at this area and their rewards, and the step that follows from the gradient."""
         bounds = self._bounds_at(area)
         leaves = [ascent.coarse_at(area, bound) for ascent, bound in zip(self._ascents, bounds)]
@@ -274,11 +220,11 @@ class _Walk:
         return self._search.bounds[-1]
 
 
-def _best_row(parameters: Parameters, reward: Tensor) -> _Record:
+def _best_row(parameters: Parameters, reward: Tensor) -> Record:
     """For each image the parameters, of rows (R N, D), with the highest of the rewards (R, N)."""
     images = reward.shape[1]
     rows = reward.argmax(0) * images + torch.arange(images, device=reward.device)
-    return _Record(tuple(p[rows] for p in parameters), reward.amax(0))
+    return Record(tuple(p[rows] for p in parameters), reward.amax(0))
 
 
 class _Ascent:
@@ -292,10 +238,8 @@ class _Ascent:
     def __init__(self, solver: PathSolver, bound: BoundMask, images: int) -> None:
         self._solver = solver
         self._logits = bound.new_parameters(images)
-        self._velocity = torch.zeros_like(self._logits)
-        self._square = self._logits.new_zeros(images, 1)
-        self._factor = torch.ones_like(self._square)
-        self._steps = 0
+        self._momentum = Momentum(solver.momentum, self._logits)
+        self._factor = self._logits.new_ones(images, 1)
         self._bound = bound
         self._met = False
         self.parameters = self._logits
@@ -305,9 +249,8 @@ class _Ascent:
         images = len(self._logits)
         factors = 2 ** torch.linspace(-1, 1, searches) if searches > 1 else torch.ones(1)
         self._factor = factors.to(self._logits).repeat_interleave(images)[:, None]
-        self._logits, self._velocity, self._square = (
-            state.repeat(searches, 1) for state in (self._logits, self._velocity, self._square)
-        )
+        self._logits = self._logits.repeat(searches, 1)
+        self._momentum.repeat(searches)
 
     def coarse_at(self, area: float, bound: BoundMask) -> Tensor:
         """The masks' coarse values, as a leaf of the graph; on a new bound the area is met anew."""
@@ -355,12 +298,6 @@ class _Ascent:
         lowest = coarse.sort(dim=1, descending=True).values.gather(1, kept[:, None] - 1)
         return (coarse >= lowest).to(coarse) - coarse
 
-    def _momentum(self, gradient: Tensor) -> Tensor:
-        self._steps += 1
-        self._square.lerp_(gradient.square().mean(1, keepdim=True), 1 - _MEAN_SQUARE_MEMORY)
-        typical = (self._square / (1 - _MEAN_SQUARE_MEMORY**self._steps)).sqrt()
-        return self._velocity.lerp_(gradient / typical.clamp(min=1e-30), 1 - self._solver.momentum)
-
     def _rate(self, progress: float) -> float:
         first, last = self._solver.learning_rate, self._solver.final_learning_rate
         return float(first * (last / first) ** progress)
@@ -376,7 +313,7 @@ class PenaltySolver:
     """The paper's solver: gradient descent with momentum on equation 4, for each area a mask of its own.
 
     The parameters start at one and are clamped to [0, 1] after each step. The area that the penalty leaves is near
-    the one that was asked for.
+    the one that was asked for; there each mask settles (:mod:`~captum_extremal.settling`).
 
     The defaults are the settings of the released code; :meth:`paper` has those of the paper.
 
@@ -389,6 +326,7 @@ class PenaltySolver:
         ramp: the fraction of the steps over which the weight rises linearly from 0.
         flip: mirror the perturbed input along its last axis on even steps. It steadies the masks of objects and
             falsifies digits, text and scenes whose two sides differ.
+        settling: the part of ``steps`` that is added at the end for settling.
         precision: floating type to autocast the model's forward to.
 
     Raises:
@@ -404,6 +342,7 @@ class PenaltySolver:
     doublings: tuple[float, ...] = ()
     ramp: float = 0.0
     flip: bool = True
+    settling: float = 0.06
     precision: torch.dtype | None = None
 
     def __post_init__(self) -> None:
@@ -416,6 +355,7 @@ class PenaltySolver:
         for fraction in self.doublings:
             check_number("doublings", fraction, at_least=0, at_most=1)
         check_number("ramp", self.ramp, at_least=0, at_most=1)
+        check_number("settling", self.settling, at_least=0)
         _check_precision(self.precision)
 
     @classmethod
@@ -437,11 +377,11 @@ class PenaltySolver:
         return cls(steps=300, dampening=0.0, weight=1500.0, growth=1.0, ramp=0.5, flip=False)
 
     def total_steps(self, search: Search) -> int:
-        """All areas move at once, so the number of areas plays no part."""
-        return self.steps
+        """The steps of the descent, in which all areas move at once, and those of the settling."""
+        return self.steps + self._settling_steps * len(search.areas)
 
     def solve(self, search: Search) -> list[Parameters]:
-        """Descend on equation 4."""
+        """Descend on equation 4, and settle."""
         parameters = [
             tuple(bound.new_parameters(search.images).add_(1).requires_grad_() for bound in bounds)
             for bounds in search.bounds
@@ -466,7 +406,12 @@ class PenaltySolver:
                 for p in flat:
                     p.clamp_(0, 1)
             search.report(step, areas, reward.detach())
-        return [tuple(p.detach() for p in tensors) for tensors in parameters]
+        found = [tuple(p.detach() for p in tensors) for tensors in parameters]
+        return settle(search, found, self._settling_steps, self.precision, first_step=self.steps)
+
+    @property
+    def _settling_steps(self) -> int:
+        return round(self.settling * self.steps)
 
     def _weight_at(self, step: int) -> float:
         doubled = sum(step >= fraction * self.steps for fraction in self.doublings)

@@ -46,6 +46,9 @@ ORDER = [
     "games",
     "objective",
     "layers",
+    "search",
+    "momentum",
+    "settling",
     "solvers",
     "results",
     "attr",
@@ -120,6 +123,19 @@ def test_helpers_import_no_room(helper: str) -> None:
 )
 def test_attributions_import_no_front_end(path: Path) -> None:
     assert rooms_imported(path) <= {*ORDER, *HELPERS}
+
+
+# Behind the attributions: what measures them, what they are measured on, the evaluation of both, and the front ends.
+LATER = ["metrics", "datasets", "evaluation", "visualization", "cli"]
+
+
+@pytest.mark.parametrize("room", LATER)
+def test_what_measures_and_shows_imports_one_way(room: str) -> None:
+    further_along = set(LATER[LATER.index(room) + 1 :])
+    files = sorted((PACKAGE / room).rglob("*.py"))
+    assert files
+    for path in files:
+        assert not rooms_imported(path) & further_along, relative(path)
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)

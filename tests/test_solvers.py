@@ -16,7 +16,8 @@ from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, Pen
 from captum_extremal.area import fit_area, mask_of_area
 from captum_extremal.games import PRESERVE
 from captum_extremal.masks import BoundMask
-from captum_extremal.solvers import Search, area_schedule, as_solver
+from captum_extremal.search import Search
+from captum_extremal.solvers import area_schedule, as_solver
 
 SIDE = 24
 GAMES = ["preserve", "delete", "hybrid"]
@@ -191,7 +192,7 @@ def linear_search(
 )
 def test_penalty_solver_is_the_papers_descent_step_for_step(settings: dict[str, Any], steps: int) -> None:
     areas, weights = (0.1, 0.5), torch.stack([blob(4, 9, 3.0, 14), blob(9, 3, 2.0, 14)])
-    solver = PenaltySolver(steps=steps, flip=False, **settings)
+    solver = PenaltySolver(steps=steps, flip=False, settling=0.0, **settings)
     reports: list[tuple[int, Tensor, Tensor]] = []
     search = linear_search(weights, areas, reports)
     found = solver.solve(search)
@@ -238,7 +239,7 @@ def test_presets_are_the_papers_and_the_released_codes() -> None:
     [
         (PenaltySolver(steps=4), [True, False, True, False]),
         (PenaltySolver(steps=4, flip=False), [False] * 4),
-        (PathSolver(steps=4), [False] * 6),  # two variants at the end
+        (PathSolver(steps=4, settling=0.0), [False] * 6),  # two variants at the end
     ],
     ids=["flip", "no flip", "path"],
 )
@@ -254,7 +255,7 @@ def test_only_the_released_preset_flips_and_on_even_steps(solver: PenaltySolver,
 def test_path_meets_every_area_in_the_steps_it_announced(steps: int, legs: int, areas: tuple[float, ...]) -> None:
     reports: list[tuple[int, Tensor, Tensor]] = []
     search = linear_search(torch.stack([blob(4, 9, 3.0, 14)] * 3), areas, reports)
-    solver = PathSolver(steps=steps, legs=legs)
+    solver = PathSolver(steps=steps, legs=legs, settling=0.0)
     found = solver.solve(search)
     assert len(reports) == solver.total_steps(search)
     assert [step for step, _, _ in reports] == list(range(len(reports)))
@@ -321,7 +322,7 @@ def test_one_search_forks_into_several_below_one_half(searches: int) -> None:
         seen.append(masks[0].detach())
         return plain.reward(masks, **how)
 
-    found = PathSolver(steps=20, searches=searches).solve(dataclasses.replace(plain, reward=reward))
+    found = PathSolver(steps=20, searches=searches, settling=0.0).solve(dataclasses.replace(plain, reward=reward))
     rows = [len(masks) // 2 for masks in seen[: len(reports)]]
     areas = [float(area) for _, area, _ in reports]
     assert rows == [1 if area >= 0.5 else searches for area in areas]
@@ -359,7 +360,7 @@ def test_path_keeps_the_best_of_its_legs_for_each_image_and_area(legs: int) -> N
     weights = torch.rand(6, 14, 14, dtype=torch.float64) ** 8
     reports: list[tuple[int, Tensor, Tensor]] = []
     search = linear_search(weights, areas, reports)
-    found = PathSolver(steps=12, legs=legs).solve(search)
+    found = PathSolver(steps=12, legs=legs, settling=0.0).solve(search)
     for a, area in enumerate(areas):
         seen = torch.cat([rewards for _, at, rewards in reports if abs(float(at) - area) < 1e-9])
         kept = search.reward((search.bounds[a][0](found[a][0]),))[0]
@@ -371,7 +372,7 @@ def test_areas_take_over_what_their_neighbours_found() -> None:
     """No mask is worse than that of the next larger area, tightened to its own."""
     areas = (0.08, 0.2, 0.5)
     search = linear_search(torch.rand(6, 14, 14, dtype=torch.float64) ** 8, areas, [])
-    found = PathSolver(steps=6).solve(search)
+    found = PathSolver(steps=6, settling=0.0).solve(search)
     rewards = [search.reward((bounds[0](p[0]),))[0] for p, bounds in zip(found, search.bounds)]
     for here, neighbour in ((0, 1), (1, 2)):
         bound = search.bounds[here][0]
@@ -458,6 +459,8 @@ def test_bad_settings_are_named(solver: type, name: str, values: tuple[object, .
         (PenaltySolver, "ramp", -0.1),
         (PenaltySolver, "ramp", 1.1),
         (PathSolver, "searches", 0),
+        (PathSolver, "settling", -0.1),
+        (PenaltySolver, "settling", -0.1),
     ],
 )
 def test_bad_settings_of_one_solver_are_named(solver: type, name: str, value: object) -> None:

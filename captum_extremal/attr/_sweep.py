@@ -20,7 +20,7 @@ from captum_extremal.games import Game
 from captum_extremal.masks import BoundMask
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, ScoreThreshold, threshold_of
-from captum_extremal.solvers import Search, Solver
+from captum_extremal.search import Search, Solver
 
 Callback = Callable[[int, Tensor, Tensor], None]
 """Told of each step: its number, the areas (R,) and the game's values (N, R) at them."""

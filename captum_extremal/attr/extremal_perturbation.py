@@ -26,7 +26,8 @@ from captum_extremal.masks import MaskFamily
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BoundPerturbation, Perturbation
 from captum_extremal.results import ExtremalMasks, ScoreThreshold, check_threshold
-from captum_extremal.solvers import Solver, as_solver
+from captum_extremal.search import Solver
+from captum_extremal.solvers import as_solver
 
 AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """The areas of section 4."""

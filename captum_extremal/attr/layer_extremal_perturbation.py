@@ -27,7 +27,7 @@ from captum_extremal.layers import LayerTail, check_layer, name_of
 from captum_extremal.masks import MaskFamily
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, ScoreThreshold, check_threshold
-from captum_extremal.solvers import Solver
+from captum_extremal.search import Solver
 
 
 class LayerExtremalPerturbation(LayerAttribution, PerturbationAttribution):
