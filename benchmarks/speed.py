@@ -1,7 +1,7 @@
 """Scores and seconds beside the released code (TorchRay): the same photographs, network, areas and cores.
 
     python benchmarks/speed.py --data FOLDER [--out FOLDER] [--threads 1] [--contestants path ...] [--reuse]
-    python benchmarks/speed.py --data FOLDER --beside path-single --contestants path
+    python benchmarks/speed.py --data FOLDER --beside path-one --contestants path
 
 Each contestant runs in a process of its own, one after another. TorchRay (``pip install --no-deps torchray``) needs
 minutes a photograph: its masks are kept in the output folder, and a rerun extrapolates its time from 40 steps on one
@@ -39,16 +39,13 @@ FOUND = (0.082, 0.156, 0.29, 0.542)  # what its masks of twelve photographs have
 STEPS, TIMED_STEPS = 800, 40
 TUNED = ("0001_goldfish", "0009_ostrich", "0069_trilobite", "0086_partridge", "0144_pelican", "0940_spaghetti_squash")
 HELD_OUT = ("0045_Gila_monster", "0292_tiger", "0340_zebra", "0388_giant_panda", "0546_electric_guitar", "0618_ladle")
-# One longer search, as the default was before it forked.
-SINGLE = PathSolver(steps=150, searches=1, learning_rate=0.5, final_learning_rate=0.2, binary_weight=2.0)
-SOLVERS = {
+FLOAT32 = {
     "path": PathSolver(),
-    "path-bf16": PathSolver(precision=torch.bfloat16),
-    "path-single": SINGLE,
-    "path-single-bf16": replace(SINGLE, precision=torch.bfloat16),
+    "path-one": PathSolver(searches=1),
+    "path-six": PathSolver(searches=6),
     "penalty": PenaltySolver.released(),
-    "penalty-bf16": PenaltySolver(precision=torch.bfloat16),
 }
+SOLVERS = FLOAT32 | {f"{name}-bf16": replace(solver, precision=torch.bfloat16) for name, solver in FLOAT32.items()}
 
 
 def main() -> int:
