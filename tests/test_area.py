@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -156,6 +157,30 @@ def test_neighbouring_solution_needs_two_steps() -> None:
     _, shift = fit_area(z, 0.2, bound)
     p, _ = fit_area(z + 0.2 * torch.randn_like(z), 0.19, bound, shift, steps=2)
     assert bound.area(bound.coarse(p)).tolist() == pytest.approx([0.19] * 2, abs=1e-3)
+
+
+class Kinked:
+    """A family of one parameter whose area, by the shift, has a kink so sharp that Newton's steps leap across it.
+
+    The log-odds of the area exceed those of 0.3 by the 0.52th power of the distance left of a shift of 0.7, and fall
+    short by three times as much right of it: from a distance d, Newton's method goes to 0.92 d on the other side.
+    """
+
+    largest_area = 1.0
+
+    def linearised(self, p: Tensor) -> SimpleNamespace:
+        offset = torch.logit(p[:, 0]) + 0.7  # of the logit 0, less the shift
+        steepness = torch.where(offset > 0, 1.0, 3.0)
+        excess = offset.sign() * steepness * offset.abs() ** 0.52
+        area = torch.sigmoid(math.log(0.3 / 0.7) + excess)
+        by_offset = area * (1 - area) * 0.52 * steepness * offset.abs() ** -0.48
+        gradient = by_offset[:, None] / (p * (1 - p))
+        return SimpleNamespace(area=area, area_by_coarse=torch.ones(1, 1), gradients=lambda *_: (gradient,))
+
+
+def test_newtons_steps_that_leap_to_and_fro_are_cut_short() -> None:
+    _, shift = fit_area(torch.zeros(1, 1, dtype=torch.float64), 0.3, Kinked())  # type: ignore[arg-type]
+    assert float(shift) == pytest.approx(0.7, abs=1e-4)
 
 
 @pytest.mark.parametrize("area", [0.1, 0.5])
