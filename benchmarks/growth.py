@@ -134,7 +134,9 @@ def draw(curves: dict[str, tuple[tuple[float | str, ...], list[Row]]]) -> Figure
                 axis.set(yticks=range(len(at)), yticklabels=at, xlabel="ms", xscale="log")
             else:
                 axis.plot(at, seconds, style, label=label)
-                axis.set(xlabel=name, ylabel="ms", ylim=(0, None))
+                axis.set(xlabel=name, ylabel="ms")
+        if name != "network":
+            axis.set_ylim(bottom=0)
         axis.legend(frameon=False)
     return figure
 
