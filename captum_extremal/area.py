@@ -112,10 +112,16 @@ _MARGIN = 0.02  # so far below the family's largest area the shift is well condi
 def at_area(p: Tensor, area: float, bound: BoundMask, sharpness: float = 1.0) -> Tensor:
     """Parameters (B, D) whose masks have the area, or the largest that is fitted: those of p (B, D), shifted.
 
-    A sharpness above 1 multiplies the logits first, which moves the parameters towards 0 and 1.
+    A sharpness above 1 multiplies the logits first, which moves the parameters towards 0 and 1. Otherwise rows that
+    have the area stay as they are: finite logits would take parameters of 0 and 1 away from there.
     """
+    area = min(area, fit_limit(bound))
     logits = sharpness * torch.logit(p, eps=_LOGIT_EPS)
-    return fit_area(logits, min(area, fit_limit(bound)), bound, shift=torch.zeros_like(logits[:, 0]))[0]
+    fitted = fit_area(logits, area, bound, shift=torch.zeros_like(logits[:, 0]))[0]
+    if sharpness != 1:
+        return fitted
+    excess = torch.logit(bound.area(bound.coarse(p)), eps=1e-12) - math.log(area / (1 - area))
+    return torch.where((excess.abs() < _MET * _CLOSE[p.dtype])[:, None], p, fitted)
 
 
 def project(values: Tensor, area: float, bound: BoundMask) -> Tensor:
@@ -149,6 +155,7 @@ def fit_limit(bound: BoundMask) -> float:
 
 
 _LOOK_FROM = 2  # steps from which testing for convergence, which waits for the device, pays
+_MET = 10.0  # so many times as far off counts as met where nothing is solved for
 _CLOSE = {torch.float32: 2e-6, torch.float64: 1e-12}  # in log-odds of the area: what can be told from rounding
 
 

@@ -32,17 +32,24 @@ def settle(
     Args:
         search: what to maximise.
         found: for each area the parameters to start from, whose masks need not have the area.
-        steps: of each area, one forward and backward pass of each image a step; all are reported.
+        steps: of each area, uphill, one forward and backward pass of each image a step. Every mask on the way is
+            reported, so one more than steps.
         precision: floating type to autocast the model's forward to.
         first_step: the number of the first step to report.
 
     Returns:
         parameters in [0, 1] whose masks have the areas; those found if there are no steps.
     """
-    if steps == 0:
+    reports = settling_reports(steps)
+    if reports == 0:
         return found
     walks = [_Walk(search, index, parameters, precision) for index, parameters in enumerate(found)]
-    return [walk.run(steps, first_step + index * steps) for index, walk in enumerate(walks)]
+    return [walk.run(steps, first_step + index * reports) for index, walk in enumerate(walks)]
+
+
+def settling_reports(steps: int) -> int:
+    """How many masks of an area are reported in so many steps."""
+    return steps + 1 if steps else 0
 
 
 class _Walk:
@@ -57,7 +64,7 @@ class _Walk:
         self._momenta = [Momentum(_MEMORY, p) for p in start]
 
     def run(self, steps: int, first_step: int) -> Parameters:
-        rates = [_RATE * (_FINAL_RATE / _RATE) ** (step / steps) for step in range(1, steps)]
+        rates = [_RATE * (_FINAL_RATE / _RATE) ** (step / steps) for step in range(steps)]
         records = []
         for step, rate in enumerate([*rates, None], start=first_step):
             records.append(self._step(rate))

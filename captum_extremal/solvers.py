@@ -23,7 +23,7 @@ from captum_extremal.area import area_loss, at_area, fit_area, fit_limit
 from captum_extremal.masks import BoundMask
 from captum_extremal.momentum import Momentum
 from captum_extremal.search import Parameters, Record, Search, Solver
-from captum_extremal.settling import settle
+from captum_extremal.settling import settle, settling_reports
 
 _LONGEST_SHIFT = 4.0  # of the threshold in one step, in logits: where nothing is near it, the first order says little
 _START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
@@ -55,8 +55,9 @@ class PathSolver:
     back as well, from the smallest area up to the largest, and the better masks of the two legs are kept.
 
     Args:
-        steps: of one leg of the path. Above the fork, to which about four tenths of them lead, each is a forward and
-            backward pass of each image; below it as many as there are searches.
+        steps: of one leg of the path, give or take a few, since each part between two areas has whole ones. Above the
+            fork, to which about four tenths of them lead, each is a forward and backward pass of each image; below it
+            as many as there are searches.
         searches: into how many the search forks. They lie evenly, by their logarithms, around the settings below: the
             first and last have learning rates smaller and larger by the square root of 2, and half and twice the binary
             weight.
@@ -67,7 +68,7 @@ class PathSolver:
         binary_weight: of the demand for binary masks that equation 4 makes through its area loss. It decides where the
             reward is indifferent: without it, masks larger than what the model needs stay grey.
         legs: how often the path is walked, down, up, down, ...; None for 1, and 2 for games that only remove.
-        settling: the part of ``steps`` that is added at the end for settling, shared by the areas.
+        settling: passes of each image for settling at the end, in parts of ``steps``; the areas share them.
         precision: floating type to autocast the model's forward to, such as ``torch.bfloat16``.
 
     Raises:
@@ -100,7 +101,7 @@ class PathSolver:
 
     def total_steps(self, search: Search) -> int:
         """The steps of the path, at least one for each area it passes, and those of the settling."""
-        return len(self.schedule(search)) + self._settling_steps(search) * len(search.areas)
+        return len(self.schedule(search)) + settling_reports(self._settling_steps(search)) * len(search.areas)
 
     def schedule(self, search: Search) -> list[tuple[float, int | None]]:
         """The path through the areas of a search: see :func:`area_schedule`."""
@@ -326,7 +327,7 @@ class PenaltySolver:
         ramp: the fraction of the steps over which the weight rises linearly from 0.
         flip: mirror the perturbed input along its last axis on even steps. It steadies the masks of objects and
             falsifies digits, text and scenes whose two sides differ.
-        settling: the part of ``steps`` that is added at the end for settling.
+        settling: passes of each image and area for settling at the end, in parts of ``steps``.
         precision: floating type to autocast the model's forward to.
 
     Raises:
@@ -378,7 +379,7 @@ class PenaltySolver:
 
     def total_steps(self, search: Search) -> int:
         """The steps of the descent, in which all areas move at once, and those of the settling."""
-        return self.steps + self._settling_steps * len(search.areas)
+        return self.steps + settling_reports(self._settling_steps) * len(search.areas)
 
     def solve(self, search: Search) -> list[Parameters]:
         """Descend on equation 4, and settle."""

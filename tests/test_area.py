@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from captum_extremal import SmoothMask, area_loss
-from captum_extremal.area import fit_area, fit_limit, mask_of_area
+from captum_extremal import ChannelMask, SmoothMask, area_loss
+from captum_extremal.area import at_area, fit_area, fit_limit, mask_of_area
 from captum_extremal.masks import BoundMask
 
 
@@ -232,7 +232,18 @@ def test_mask_of_area_one_is_literally_one(p: float) -> None:
 def test_parameters_that_have_the_area_are_left_alone() -> None:
     bound = bind()
     p, _ = fit_area(torch.randn(2, bound.parameters, dtype=torch.float64), 0.3, bound)
-    torch.testing.assert_close(mask_of_area(p, 0.3, bound), bound(p), rtol=0, atol=1e-5)
+    assert torch.equal(mask_of_area(p, 0.3, bound), bound(p))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_binary_channels_that_have_the_area_are_left_alone_row_by_row(dtype: torch.dtype) -> None:
+    """Away from 0 by a ten-thousandth, 512 channels would take a twentieth of the only one that counts."""
+    bound = ChannelMask().bind_areas((512,), torch.device("cpu"), dtype, (1 / 512,))[0]
+    p = torch.zeros(2, 512, dtype=dtype)
+    p[0, 7], p[1, :3] = 1, 1
+    found = at_area(p, 1 / 512, bound)
+    assert torch.equal(found[0], p[0])
+    assert found.sum(1).tolist() == pytest.approx([1, 1], abs=1e-3)
 
 
 def test_largest_area_fitted_is_below_the_familys_largest() -> None:

@@ -157,7 +157,7 @@ def test_penalty_solver_finds_the_same_channels() -> None:
             found.masks.mean(2), torch.tensor([counts] * 4) / 32, rtol=0, atol=1e-6, check_dtype=False
         )
     assert found.settings["solver"] == repr(PenaltySolver.channels())
-    assert found.settings["steps"] == 300 + 3 * 18  # and a little settling
+    assert found.settings["steps"] == 300 + 3 * 19  # and a little settling
 
 
 def test_spatial_mask_lies_where_the_score_comes_from() -> None:

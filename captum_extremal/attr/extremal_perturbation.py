@@ -124,7 +124,9 @@ class ExtremalPerturbation(PerturbationAttribution):
             perturbations_per_eval: how many perturbed copies of each input go through the model at once; None for all
                 (three on the path, one an area for "penalty"; twice as many for "hybrid"). It changes the memory, and
                 the result by rounding alone, which a search in float32 can amplify.
-            callback: called after each step with its number, the areas (R,) and the game's values there (N, R).
+            callback: called after each step with its number, the areas (R,) and the game's values there (N, R): the
+                best of the masks of one area. The path goes from large areas to small ones, then each area settles;
+                the penalty's steps are of all areas at once. ``settings["steps"]`` of the result counts the calls.
             show_progress: draw a progress bar.
 
         Returns:
