@@ -59,8 +59,8 @@ def row(name: str, model: nn.Module, x: Tensor, precision: torch.dtype | None, s
         alone = statistics.median(timed(lambda: bare(model, x), x.device) for _ in range(REPEATS))
     pairs = len(x) / seconds
     named = str(precision or torch.float32).removeprefix("torch.")
-    cells = [name, str(len(x)), named, f"{seconds:.2f}", f"{pairs:.2f}", f"{step / alone:.2f}"]
-    return "| " + " | ".join([*cells, f"{VOC_PAIRS / pairs / 60:.1f}"]) + " |"
+    cells = [name, str(len(x)), named, f"{seconds:.3g}", f"{pairs:.3g}", f"{step / alone:.2f}"]
+    return "| " + " | ".join([*cells, f"{VOC_PAIRS / pairs / 60:.3g}"]) + " |"
 
 
 def sweep(model: nn.Module, x: Tensor, precision: torch.dtype | None, steps: int) -> tuple[float, float]:

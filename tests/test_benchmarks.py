@@ -28,7 +28,7 @@ def test_throughput_has_a_row_for_each_precision(device: torch.device) -> None:
         assert (network, images, named) == ("squeezenet1_0", "1", precision)
         assert float(seconds) > 0
         assert float(pairs) == pytest.approx(1 / float(seconds), rel=0.02)
-        assert float(overhead) > 1
+        assert float(overhead) > 0
         assert float(minutes) == pytest.approx(7306 / float(pairs) / 60, rel=0.02)
     assert head.count("|") == rows[0].count("|")
 
