@@ -43,8 +43,8 @@ def settle(
     reports = settling_reports(steps)
     if reports == 0:
         return found
-    walks = [_Walk(search, index, parameters, precision) for index, parameters in enumerate(found)]
-    return [walk.run(steps, first_step + index * reports) for index, walk in enumerate(walks)]
+    climbs = [_Climb(search, index, parameters, precision) for index, parameters in enumerate(found)]
+    return [climb.run(steps, first_step + index * reports) for index, climb in enumerate(climbs)]
 
 
 def settling_reports(steps: int) -> int:
@@ -52,8 +52,8 @@ def settling_reports(steps: int) -> int:
     return steps + 1 if steps else 0
 
 
-class _Walk:
-    """One area's walk uphill, for all images at once."""
+class _Climb:
+    """One area's climb, for all images at once."""
 
     def __init__(self, search: Search, index: int, start: Parameters, precision: torch.dtype | None) -> None:
         self._search, self._precision = search, precision
