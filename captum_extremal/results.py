@@ -105,17 +105,18 @@ class ExtremalMasks:
         return self._each(lambda masks: _summed(masks, blur))
 
     def refined_saliency(self) -> Tensor | tuple[Tensor, ...]:
-        r"""The mean of the masks, and the image's own detail where all of them agree: points within a mask.
+        r"""Where the masks' mass lies, and the image's own detail where all of them agree: points within a mask.
 
-        Smooth masks have no detail finer than their disks, and are flat in the middle of what they keep. Where the
-        perturbation changes nothing, a mask can be anything, so positions that every mask keeps are told apart by
-        what the perturbation would take from them:
+        Each mask, divided by its area, says with the same total where the output comes from; a plain sum would leave
+        most of the word to the largest, which is the least exact. Smooth masks also have no detail finer than their
+        disks, and are flat in the middle of what they keep. Where the perturbation changes nothing, a mask can be
+        anything, so positions that every mask keeps are told apart by what the perturbation would take from them:
 
         .. math::
 
-            \frac{1}{A} \sum_a m_a + \frac{c}{\max c} \prod_a m_a
+            \frac{\sum_a m_a / a}{\sum_a 1 / a} + \frac{c}{\max c} \prod_a m_a
 
-        with c the contrast, blurred by 1 % of the shorter side. Elsewhere the order is that of the mean.
+        with c the contrast, blurred by 1 % of the shorter side. Elsewhere the order is that of the first term.
 
         Returns:
             (N, 1, *S), in [0, 2].
@@ -126,8 +127,9 @@ class ExtremalMasks:
         if self.contrast is None:
             raise ValueError("refined_saliency needs the contrast of positions, which this result does not have")
         if isinstance(self.masks, tuple):
-            return tuple(_refined(masks, contrast) for masks, contrast in zip(self.masks, self.contrast))
-        return _refined(self.masks, cast(Tensor, self.contrast))
+            pairs = zip(self.masks, self.contrast)
+            return tuple(_refined(masks, self.areas, contrast) for masks, contrast in pairs)
+        return _refined(self.masks, self.areas, cast(Tensor, self.contrast))
 
     def binary_masks(self) -> Tensor | tuple[Tensor, ...]:
         """Masks of 0 and 1 of exactly each area, rounded to whole positions: each mask's highest values.
@@ -300,10 +302,11 @@ def _summed(masks: Tensor, blur: float) -> Tensor:
     return gaussian_blur(total, sigma, "zeros", normalise=True) if sigma else total
 
 
-def _refined(masks: Tensor, contrast: Tensor) -> Tensor:
+def _refined(masks: Tensor, areas: Tensor, contrast: Tensor) -> Tensor:
+    weights = (1 / areas / (1 / areas).sum()).to(masks).view(-1, *[1] * (masks.dim() - 2))
     detail = gaussian_blur(contrast.to(masks), _CONTRAST_BLUR * min(contrast.shape[2:]), "zeros", normalise=True)
     strongest = detail.flatten(1).amax(1).clamp(min=1e-30).view(-1, *[1] * (detail.dim() - 1))
-    return masks.mean(1) + masks.prod(1) * detail / strongest
+    return (weights * masks).sum(1) + masks.prod(1) * detail / strongest
 
 
 def _binary(masks: Tensor, areas: Tensor) -> Tensor:

@@ -215,21 +215,36 @@ def with_contrast(masks: Tensor, contrast: Tensor) -> ExtremalMasks:
     return replace(result_of(masks), contrast=contrast)
 
 
-def test_refined_saliency_is_the_mean_where_some_mask_keeps_nothing() -> None:
+def densities(masks: Tensor) -> Tensor:
+    """The sum of m_a / a over that of 1 / a, area by area."""
+    total = sum(masks[:, row].double() / area for row, area in enumerate(AREAS))
+    return (total / sum(1 / area for area in AREAS)).to(masks)
+
+
+def test_refined_saliency_is_the_masks_densities_where_some_mask_keeps_nothing() -> None:
     masks = torch.rand(2, 3, 1, 10, 12)
     masks[:, 0, :, :, 6:] = 0
     refined = with_contrast(masks, torch.rand(2, 1, 10, 12)).refined_saliency()
-    torch.testing.assert_close(refined[..., 6:], masks.mean(1)[..., 6:])
-    assert bool((refined[..., :6] > masks.mean(1)[..., :6]).all())
+    torch.testing.assert_close(refined[..., 6:], densities(masks)[..., 6:])
+    assert bool((refined[..., :6] > densities(masks)[..., :6]).all())
 
 
 def test_refined_saliency_adds_the_contrast_times_what_all_masks_keep() -> None:
     masks = torch.rand(2, 3, 1, 10, 12, dtype=torch.float64)
     contrast = torch.rand(2, 1, 10, 12)
-    added = with_contrast(masks, contrast).refined_saliency() - masks.mean(1)
+    added = with_contrast(masks, contrast).refined_saliency() - densities(masks)
     # A blur of 0.1 px leaves every pixel by itself.
     expected = masks.prod(1) * contrast / contrast.amax((2, 3), keepdim=True)
     torch.testing.assert_close(added, expected, rtol=0, atol=1e-6)
+
+
+def test_refined_saliency_gives_every_mask_the_same_share() -> None:
+    masks = torch.zeros(1, 3, 1, 10, 20)
+    for row, (area, column) in enumerate(zip(AREAS, (0, 2, 10))):  # beside each other, each of exactly its area
+        masks[0, row, 0, :, column : column + round(20 * area)] = 1
+    refined = with_contrast(masks, torch.zeros(1, 1, 10, 20)).refined_saliency()
+    shares = [float(refined[masks[:, row].bool()].sum() / refined.sum()) for row in range(3)]
+    assert shares == pytest.approx([1 / 3] * 3)
 
 
 def test_refined_saliency_points_at_what_the_perturbation_takes_within_a_disk() -> None:
@@ -246,10 +261,10 @@ def test_refined_saliency_points_at_what_the_perturbation_takes_within_a_disk() 
 
 
 @pytest.mark.parametrize("shape", [(30,), (20, 31), (8, 9, 10)], ids=str)
-def test_refined_saliency_of_an_image_without_contrast_is_the_mean(shape: tuple[int, ...]) -> None:
+def test_refined_saliency_of_an_image_without_contrast_is_the_masks_densities(shape: tuple[int, ...]) -> None:
     masks = torch.rand(2, 3, 1, *shape)
     refined = with_contrast(masks, torch.zeros(2, 1, *shape)).refined_saliency()
-    torch.testing.assert_close(refined, masks.mean(1))
+    torch.testing.assert_close(refined, densities(masks))
 
 
 def test_refined_saliency_of_a_tuple_is_a_tuple() -> None:
