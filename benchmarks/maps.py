@@ -104,6 +104,7 @@ MAPS: dict[str, Callable[[ExtremalMasks], Tensor]] = {
     "... by 1/a, times the contrast": lambda found: weighted(found, 1) * contrast(found),
     "mean, and the contrast where all masks agree": lambda found: weighted(found, 0) + agreed(found),
     "... weighted by 1/a: refined": lambda found: found.refined_saliency(),
+    "... and squared": lambda found: found.refined_saliency() ** 2,
     "contrast alone": lambda found: contrast(found),
 }
 
