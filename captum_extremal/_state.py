@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
-    """The modules that a forward function is, is bound to, or refers to from its closure or globals."""
+    """The modules that a function is, is bound to, or refers to: in its closure, globals or object's attributes."""
     if isinstance(forward_func, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return [forward_func.module]  # whose mode counts: the wrapper's own says nothing
     compiled = getattr(forward_func, "_orig_mod", None)
@@ -26,7 +26,7 @@ def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
         parts = (forward_func.func, *forward_func.args, *forward_func.keywords.values())
         return [module for part in parts if callable(part) for module in modules_of(part)]
     if inspect.ismethod(forward_func):
-        values = [forward_func.__self__]
+        values = [owner := forward_func.__self__, *getattr(owner, "__dict__", {}).values()]
     elif inspect.isfunction(forward_func):
         used = inspect.getclosurevars(forward_func)
         values = [*used.nonlocals.values(), *used.globals.values()]

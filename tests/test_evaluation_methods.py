@@ -129,9 +129,19 @@ class Reuses(nn.Module):
 
 
 def test_layers_that_run_twice_and_scores_are_not_chosen(x: Tensor) -> None:
-    assert last_spatial_layer(Reuses(), x) == "once"
+    assert last_spatial_layer(Reuses().eval(), x) == "once"
     with pytest.raises(ValueError, match="layer must be given"):
-        last_spatial_layer(nn.Sequential(nn.Flatten(), nn.Linear(960, 5)), x)
+        last_spatial_layer(nn.Sequential(nn.Flatten(), nn.Linear(960, 5)).eval(), x)
+
+
+def test_choosing_a_layer_leaves_nothing_on_a_model_in_train_mode(x: Tensor) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 5, 1))
+    before, state = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    with pytest.warns(UserWarning, match="train mode"):
+        assert last_spatial_layer(model, x) == "1"
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_ones_own_method(model: nn.Sequential, x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -281,7 +281,20 @@ IDENTITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "flipped twice": lambda x: x.flip(-1).flip(-1),
     "batch normalisation": lambda x: F.batch_norm(x, torch.zeros(2).double(), torch.ones(2).double()),
     "assigned": lambda x: _assigned(x),
+    "plus a reshaped parameter": lambda x: x + LEARNED.view(1, -1, 1, 1),
+    "a parameter of many steps, plus it": lambda x: LEARNED.exp()[None, :, None, None].mul(2).expand_as(x) + x,
+    "times an indexed parameter": lambda x: x * LEARNED[None, :, None, None],
+    "over a reshaped parameter": lambda x: x / LEARNED.view(2, 1, 1),
+    "torch.mul, named": lambda x: torch.mul(input=x, other=2.0),
+    "torch.div, named": lambda x: torch.div(x, other=2.0),
+    "torch.add, named": lambda x: torch.add(input=x, other=x, alpha=2),
+    "torch.sub, named": lambda x: torch.sub(input=x, other=x, alpha=0.5),
+    "torch.mean, named": lambda x: torch.mean(input=x.unsqueeze(-1), dim=-1),
+    "relu, named": lambda x: F.relu(input=x),
+    "softplus, named": lambda x: F.softplus(input=x),
 }  # fmt: skip
+
+LEARNED = nn.Parameter(torch.tensor([0.5, 1.5], dtype=torch.float64))
 
 
 def _assigned(x: Tensor) -> Tensor:
@@ -318,6 +331,8 @@ def gate(x: Tensor) -> Tensor:
 
 UNKNOWN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "gate": (gate, "Mul"),
+    "gate, named": (lambda x: torch.mul(x, other=x.sigmoid()), "Mul"),
+    "gate of itself and a parameter": (lambda x: x * (x.mean((2, 3), keepdim=True) + LEARNED.view(2, 1, 1)), "Mul"),
     "quotient": (lambda x: x / x.mean((2, 3), keepdim=True), "Div"),
     "constant over it": (lambda x: 1 / (x + 1), "Reciprocal|Div"),
     "power": (lambda x: x**2, "Pow"),

@@ -60,7 +60,7 @@ def literal_mask(
     generator = torch.Generator().manual_seed(seed)
     mean, square = torch.zeros_like(cells), torch.zeros_like(cells)
     for step in range(1, steps + 1):
-        rows, columns, _ = (int(part * 4 * scale) for part in torch.rand(3, generator=generator).tolist())
+        rows, columns, _ = (int(part * max(2, 4 * scale)) for part in torch.rand(3, generator=generator).tolist())
         cells = cells.detach().requires_grad_()
         rough = (cells[1:] - cells[:-1]).abs() ** power, (cells[:, 1:] - cells[:, :-1]).abs() ** power
         loss = area * cells.sum() + variation * (rough[0].sum() + rough[1].sum()) + without(cells, rows, columns)
@@ -71,9 +71,10 @@ def literal_mask(
     return enlarged(cells)
 
 
-def test_mask_is_the_written_out_methods(make_network: Callable[..., nn.Module]) -> None:
+@pytest.mark.parametrize("size", [(120, 130), (40, 33)], ids=str)
+def test_mask_is_the_written_out_methods(make_network: Callable[..., nn.Module], size: tuple[int, int]) -> None:
     network = make_network(2, 3)
-    x = torch.randn(2, 3, 120, 130, dtype=torch.float64)
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
     settings = {"area_weight": 2e-4, "variation_weight": 3e-2, "variation_power": 2.5, "seed": 5}
     found = attribute(network, x, target=[1, 4], steps=6, learning_rate=0.05, **settings)
     for n, target in enumerate([1, 4]):
@@ -86,8 +87,9 @@ def test_mask_is_the_written_out_methods(make_network: Callable[..., nn.Module])
         assert float(expected.std()) > 0.01
 
 
-def test_shifts_follow_the_seed(make_network: Callable[..., nn.Module]) -> None:
-    network, x = make_network(2, 3), torch.randn(1, 3, 120, 130, dtype=torch.float64)
+@pytest.mark.parametrize("shape", [(120, 130), (17, 23), (9, 8, 11), (60,)], ids=str)
+def test_shifts_follow_the_seed(make_network: Callable[..., nn.Module], shape: tuple[int, ...]) -> None:
+    network, x = make_network(len(shape), 3), torch.randn(1, 3, *shape, dtype=torch.float64)
     one, same, other = (attribute(network, x, target=1, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

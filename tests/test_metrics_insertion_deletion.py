@@ -77,6 +77,17 @@ def test_steps_that_do_not_divide_the_positions_take_whole_ones(network: nn.Modu
     assert float(found.insertion_auc) == pytest.approx(float(torch.trapezoid(found.insertion, found.fractions)))
 
 
+@pytest.mark.parametrize(("shape", "steps"), [((9, 10), 90), ((128,), 128), ((15, 15), 224)], ids=str)
+def test_there_are_224_steps_or_as_many_as_positions(
+    make_network: Callable[..., nn.Module], shape: tuple[int, ...], steps: int
+) -> None:
+    x = torch.randn(1, 3, *shape, dtype=torch.float64)
+    found = insertion_deletion(make_network(len(shape)), x.sum(1), x, 1, perturbations_per_eval=64)
+    assert found.fractions.shape == (steps + 1,)
+    expected = insertion_deletion(make_network(len(shape)), x.sum(1), x, 1, steps=steps)
+    torch.testing.assert_close(found.insertion, expected.insertion)
+
+
 def test_a_linear_model_falls_as_the_logistic_curve() -> None:
     """Every pixel adds as much to the one logit, so that the order plays no part."""
 

@@ -129,6 +129,25 @@ def test_no_flag_is_left_on_the_inputs(network: nn.Module, images: Tensor, fails
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("form", ["captum", "method", "partial", "function"])
+def test_nothing_is_left_on_a_model_in_train_mode(images: Tensor, metric: str, form: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(784, 5))
+    model.to(images)
+    explanation: Any = {
+        "captum": Saliency(model),
+        "method": Saliency(model).attribute,
+        "partial": partial(Saliency(model).attribute, abs=False),
+        "function": lambda inputs, target: Saliency(model).attribute(inputs, target),
+    }[form]
+    before, state = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    with pytest.warns(UserWarning, match="train mode"):
+        score_of(metric, model, explanation, images, [1, 3])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+
+
 GOOD = torch.rand(2, 16, 16)
 BAD_MAPS = {
     "nan": (GOOD.masked_fill(GOOD > 0.9, torch.nan), ValueError),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from captum_extremal.metrics import Outcome, bootstrap_interval, summarise
+from captum_extremal.metrics import Outcome, bootstrap_interval, pointing_game, summarise
 
 
 def outcomes_of(rows: list[tuple[int | str, int | str, float | None]]) -> list[Outcome]:
@@ -73,6 +74,14 @@ def test_pairs_of_one_image_are_drawn_together() -> None:
     single = [(image, 0, float(image % 2)) for image in range(30)]
     tenfold = single * 10
     assert bootstrap_interval(outcomes_of(single)) == pytest.approx(bootstrap_interval(outcomes_of(tenfold)))
+
+
+def test_pairs_without_the_name_of_an_image_are_images_of_their_own() -> None:
+    maps, truth = torch.rand(2, 8, 8), torch.rand(20, 2, 8, 8) < 0.1  # each batch numbers its rows from 0
+    outcomes = [one for masks in truth for one in pointing_game(maps, ground_truth=masks, tolerance=1)]
+    named = [replace(one, image=row) for row, one in enumerate(outcomes)]
+    assert 0 < summarise(outcomes).mean < 1
+    assert bootstrap_interval(outcomes) == bootstrap_interval(named)
 
 
 def test_intervals_are_seeded_and_leave_the_global_state_alone() -> None:

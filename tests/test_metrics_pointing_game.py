@@ -36,19 +36,18 @@ def one_hot(size: tuple[int, int], row: int, column: int) -> Tensor:
 
 
 def literal_resize(one: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear between pixel centres, the border replicated."""
+    """A triangle around every new pixel's centre, as wide as two pixels of the coarser grid, cut off at the border."""
     out = torch.zeros(size, dtype=torch.float64)
     for row in range(size[0]):
         for column in range(size[1]):
-            places = []
+            weights = []
             for at, new, old in ((row, size[0], one.shape[0]), (column, size[1], one.shape[1])):
-                position = min(max((at + 0.5) * old / new - 0.5, 0.0), old - 1.0)
-                low = min(int(position), old - 1)
-                places.append((low, min(low + 1, old - 1), position - low))
-            (r0, r1, r), (c0, c1, c) = places
-            upper = (1 - c) * one[r0, c0] + c * one[r0, c1]
-            lower = (1 - c) * one[r1, c0] + c * one[r1, c1]
-            out[row, column] = (1 - r) * upper + r * lower
+                centre, reach = (at + 0.5) * old / new, max(old / new, 1.0)
+                triangle = [max(0.0, 1 - abs(k + 0.5 - centre) / reach) for k in range(old)]
+                weights.append([weight / sum(triangle) for weight in triangle])
+            for r, of_row in enumerate(weights[0]):
+                for c, of_column in enumerate(weights[1]):
+                    out[row, column] += of_row * of_column * float(one[r, c])
     return out
 
 
@@ -74,7 +73,7 @@ def literal_distance(point: tuple[int, int], mask: Tensor) -> float:
 
 
 @pytest.mark.parametrize("blur", [0.0, 0.09, 0.25])
-@pytest.mark.parametrize("size", [(16, 24), (21, 9), (5, 7), (8, 6)], ids=str)
+@pytest.mark.parametrize("size", [(16, 24), (21, 9), (5, 7), (2, 3), (8, 6)], ids=str)
 def test_maps_are_resized_then_blurred_then_pointed(size: tuple[int, int], blur: float) -> None:
     maps = torch.rand(3, 8, 6, dtype=torch.float64)
     masks = torch.rand(3, *size) < 0.05
@@ -130,6 +129,21 @@ def test_a_constant_map_points_nowhere_and_misses(value: float) -> None:
     assert outcome.within(1e9).value == 0.0
 
 
+def test_a_map_larger_than_the_annotated_image_loses_no_pixel() -> None:
+    corner = one_hot((8, 8), 7, 7)[None]
+    truth = torch.zeros(1, 2, 2, dtype=torch.bool)
+    truth[0, 0, 0] = True
+    (outcome,) = pointing_game(corner, ground_truth=truth, tolerance=0)
+    assert (outcome.point, outcome.value) == ((1, 1), 0.0)
+    assert energy_pointing_game(corner, ground_truth=~truth)[0].value == 1.0
+
+
+def test_a_map_that_is_constant_once_it_is_resized_points_nowhere() -> None:
+    stripes = torch.arange(8.0).remainder(2).expand(1, 8, 8)
+    (outcome,) = pointing_game(stripes, ground_truth=torch.ones(1, 8, 1, dtype=torch.bool))
+    assert (outcome.point, outcome.value) == (None, 0.0)
+
+
 def test_empty_ground_truth_is_skipped_and_counted_and_never_a_hit() -> None:
     masks = torch.zeros(3, 8, 8, dtype=torch.bool)
     masks[0] = True
@@ -167,7 +181,7 @@ def test_pairs_are_named_by_rows_and_targets() -> None:
     ]:
         plain = energy_pointing_game(maps, None, target, ground_truth=masks)
         assert [one.label for one in plain] == labels
-        assert [one.image for one in plain] == [0, 1, 2]
+        assert [one.image for one in plain] == [None] * 3
     widths = pointing_game(
         maps, ground_truth=masks, images=np.arange(3), labels=torch.arange(3), difficult=masks[:, 0, 0]
     )
@@ -184,7 +198,7 @@ def test_outcomes_survive_json() -> None:
         assert PointingOutcome(**row) == outcome
 
 
-@pytest.mark.parametrize("size", [(8, 6), (15, 11), (5, 4)], ids=str)
+@pytest.mark.parametrize("size", [(8, 6), (15, 11), (5, 4), (2, 2)], ids=str)
 def test_energy_is_the_share_of_what_is_positive(size: tuple[int, int]) -> None:
     maps, masks = torch.randn(3, 8, 6, dtype=torch.float64), torch.rand(3, *size) < 0.3
     masks[:, 0, 0] = True

@@ -78,7 +78,7 @@ def test_inputs_take_the_precision_of_the_model_that_is_handed_over() -> None:
 
         return attribute
 
-    double, single = Quadrants().double(), Quadrants()
+    double, single = Quadrants().double().eval(), Quadrants().eval()
     explain = quantus_explainer(make)
     explain(double, x, targets)
     explain(single, x.astype(np.float64), targets.astype(np.int32))

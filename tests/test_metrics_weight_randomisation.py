@@ -144,6 +144,37 @@ def test_random_weights_keep_their_scale() -> None:
     assert recorded.weights[-1]["2.bias"].tolist() == pytest.approx([0.5] * 5)
 
 
+def test_layers_with_nothing_to_lose_are_left_out() -> None:
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(), nn.Flatten(), nn.Linear(4 * 14 * 11, 3)]
+    model = nn.Sequential(*layers).eval()
+    assert weight_randomisation(model, gradient, X, 1).layers == ("4", "0")
+    with pytest.raises(ValueError, match="layers must have parameters of more than one value, got '2'"):
+        weight_randomisation(model, gradient, X, 1, layers=["2", "0"])
+    constant = nn.Sequential(nn.PReLU(), nn.Flatten()).eval()
+    with pytest.raises(ValueError, match="model must have parameters to randomise, of more than one value"):
+        weight_randomisation(constant, gradient, X, 1)
+
+
+def test_in_train_mode_every_map_has_the_same_chances_and_statistics() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 11, 3))
+    recorded, state = Recorded(), torch.get_rng_state()
+
+    def explain(copied: nn.Module) -> Callable[..., Tensor]:
+        recorded(copied)
+
+        def attribute(inputs: Tensor, target: object) -> Tensor:
+            copied(inputs)
+            return nn.functional.dropout(inputs)
+
+        return attribute
+
+    with pytest.warns(UserWarning, match="train mode"):
+        found = weight_randomisation(model, explain, X, 1)
+    assert torch.equal(found.maps, found.maps[:1].expand_as(found.maps))
+    assert all(torch.equal(one["1.running_mean"], model[1].running_mean) for one in recorded.weights)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_statistics_of_batch_normalisation_stay() -> None:
     recorded = Recorded()
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 11, 3)).eval()

@@ -26,6 +26,7 @@ from captum_extremal._state import ForwardPrecision, bare
 from captum_extremal.objective import mean_over_positions, select_checked
 
 _SMALLEST = 1e-30  # an excitation below this is none
+_REACHES_INPUTS = "captum_extremal.reaches_inputs"
 _SCALE = 2.0**14  # lifts probabilities out of half precision's subnormal range; their sum still fits
 
 _Messages = tuple[Tensor, ...]
@@ -64,7 +65,9 @@ class Excitation:
         with torch.enable_grad(), _outputs_of(layer) as seen, caller.forward(), _Recorder():
             # A copy, because a model may change its input in place and autograd lets nobody change a leaf.
             given = tuple(x.clone() for x in leaves)
-            roots = {x.grad_fn for x in given}
+            roots: set[Any] = {x.grad_fn for x in given}
+            for root in roots:
+                root.metadata[_REACHES_INPUTS] = True
             output = run_forward(bare(forward_func), given, None, additional_forward_args)
         with torch.enable_grad():
             score = mean_over_positions(select_checked(output, target, len(inputs[0])))
@@ -247,8 +250,23 @@ class _HandDown(torch.autograd.Function):
 
 
 def _carries(value: object) -> bool:
-    """Whether this depends on the model's inputs; a parameter is a leaf."""
-    return isinstance(value, Tensor) and value.requires_grad and value.grad_fn is not None
+    """Whether this depends on the model's inputs, and not on parameters alone, as a bias that was reshaped does."""
+    return isinstance(value, Tensor) and value.grad_fn is not None and _reaches_inputs(value.grad_fn)
+
+
+def _reaches_inputs(node: Any) -> bool:
+    """Whether autograd computed this from the inputs. The answer is noted on the nodes, so that the walk is short."""
+    waiting, seen, found = [node], set(), False
+    while waiting and not found:
+        one = waiting.pop()
+        known = one.metadata.get(_REACHES_INPUTS)
+        found = bool(known)
+        if known is None and one not in seen:
+            seen.add(one)
+            waiting += [child for child, _ in one.next_functions if child is not None]
+    for one in [node] if found else seen:
+        one.metadata[_REACHES_INPUTS] = found
+    return found
 
 
 def _record(layer: _Layer | _OneToOne, compute: Callable[[], Tensor], *inputs: Tensor) -> Tensor:
@@ -313,6 +331,8 @@ def _normalised(func: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) 
 
 def _scaled(func: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
     """Negation, and products and quotients with what does not depend on the input."""
+    if "other" in kwargs:
+        args = (kwargs.pop("other"),)
     factor = args[0] if args else -1.0
     quotient = "div" in func.__name__
     if _carries(factor) and (_carries(x) or quotient):
@@ -366,8 +386,12 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        named = dict(kwargs or {})
         rule = _RULES.get(getattr(func, "__name__", ""))
-        return func(*args, **(kwargs or {})) if rule is None else rule(func, *args, **(kwargs or {}))
+        if rule is None:
+            return func(*args, **named)
+        first = (named.pop("input"),) if not args and "input" in named else ()  # as torch calls it, where it is named
+        return rule(func, *first, *args, **named)
 
 
 # Operations that move values, copy them or pick the largest: their gradient already hands probability down.

@@ -55,7 +55,8 @@ class CenterAttribution(Attribution):
 
         Returns:
             a tensor like ``inputs`` (a tuple where they are one): same shape, type and device, contiguous. Values in
-            (0, 1], largest at the centre: one position, or the two nearest along a side of even length.
+            (0, 1], largest at the centre: one position, or the two nearest along a side of even length (half precision
+            rounds more of those around it to the same value).
 
         Raises:
             TypeError, ValueError: an argument is bad.

@@ -34,7 +34,7 @@ from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, Pertur
 _CELL = 8.0  # of the mask that is learned
 _MASK_BLUR = 5.0
 _IMAGE_BLUR = 10.0
-_JITTER = 4.0
+_JITTER = 4.0  # shifts are whole numbers below it
 
 _DISKS = 20  # radii tried for the mask to start from
 _SUPPRESSED = 0.99  # of the game's range, by the mask to start from
@@ -136,7 +136,8 @@ class MeaningfulPerturbation(PerturbationAttribution):
 
         def bind(x: Tensor, baseline: Tensor) -> BoundPerturbation:
             chosen = _blur_for(x) if perturbation == "blur" else chosen_perturbation
-            return shifts.around(check.bind_perturbation(chosen, x, baseline), _scaled(_JITTER, x))
+            jitter = max(2.0, _scaled(_JITTER, x))  # so that a small image moves as well, by a pixel
+            return shifts.around(check.bind_perturbation(chosen, x, baseline), jitter)
 
         def penalty(cells: Tensor) -> Tensor:
             return area_weight * cells.sum() + variation_weight * _variation(cells, variation_power)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_extremal._state import left_as_found
+
 
 def last_spatial_layer(model: nn.Module, inputs: Tensor) -> str:
     """The last layer whose output still has positions, and is not yet the scores of the classes.
@@ -28,7 +30,7 @@ def last_spatial_layer(model: nn.Module, inputs: Tensor) -> str:
     """
     seen: list[tuple[str, nn.Module, Tensor]] = []
 
-    with ExitStack() as hooks, torch.no_grad():
+    with ExitStack() as hooks, torch.no_grad(), left_as_found(model, inputs.device):
         for name, module in model.named_modules():
 
             def see(module: nn.Module, _: Any, output: Any, name: str = name) -> None:

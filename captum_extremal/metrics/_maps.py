@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from captum_extremal._captum import TargetType
+from captum_extremal._state import left_as_found
 from captum_extremal.attr import _inputs as check
 
 Explanation = Tensor | Attribution | Callable[..., Tensor]
@@ -54,6 +55,8 @@ def explain(
 ) -> Tensor:
     """The attributions (N, C', *S') as they come, detached, in float32 or float64; C' is 1 where there are no channels.
 
+    The random states, and the buffers of a model in train mode, are as they were afterwards.
+
     Args:
         explanation: maps, or what makes them. It is called as ``attribute(inputs, target=target)``, with
             ``additional_forward_args`` where there are any.
@@ -69,7 +72,10 @@ def explain(
     if not isinstance(explanation, Tensor):
         further = {} if additional_forward_args is None else {"additional_forward_args": additional_forward_args}
         # Detached, so that a flag which a gradient method sets is not set on the caller's tensor.
-        found = _call(explanation)(cast(Tensor, inputs).detach(), target=target, **further)
+        x = cast(Tensor, inputs).detach()
+        seen: Any = getattr(explanation, "forward_func", explanation)
+        with left_as_found(seen, x.device):
+            found = _call(explanation)(x, target=target, **further)
     if not isinstance(found, Tensor) or found.is_complex():
         got = found.dtype if isinstance(found, Tensor) else type(found).__name__
         raise TypeError(f"{name} must give a tensor of real numbers, got {got}")
@@ -98,11 +104,17 @@ def positions(attributions: Tensor) -> Tensor:
 
 
 def resize(maps: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Maps (N, *S') at the positions S, linearly interpolated between pixel centres."""
+    """Maps (N, *S') at the positions S, linearly interpolated between pixel centres.
+
+    Where an image's map is to become smaller, every pixel has a part in what is left of it.
+    """
     if tuple(maps.shape[1:]) == tuple(shape):
         return maps
     mode = _LINEAR[len(shape)]
-    resized: Tensor = functional.interpolate(maps.unsqueeze(1), size=tuple(shape), mode=mode, align_corners=False)
+    shrinks = mode == "bilinear" and any(side < before for side, before in zip(shape, maps.shape[1:]))
+    resized: Tensor = functional.interpolate(
+        maps.unsqueeze(1), size=tuple(shape), mode=mode, align_corners=False, antialias=shrinks
+    )
     return resized.squeeze(1)
 
 

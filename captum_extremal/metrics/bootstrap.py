@@ -16,7 +16,7 @@ def bootstrap_interval(
     """The interval of ``summarise(outcomes).mean`` when the images are drawn again, with replacement.
 
     Images are drawn, not pairs: the classes of one image are not independent. Outcomes of one label alone give the
-    interval of their plain mean. Skipped pairs play no part.
+    interval of their plain mean. Pairs without the name of an image count as an image each. Skipped pairs play no part.
 
     Args:
         outcomes: as :func:`summarise` takes them.
@@ -33,7 +33,9 @@ def bootstrap_interval(
     check_number("confidence", confidence, above=0, below=1)
     check_count("samples", samples)
     check_count("seed", seed, at_least=0)
-    counted = [(one.image, one.label, one.value) for one in outcomes if one.value is not None]
+    # A pair without the name of its image is an image of its own, whatever batch it comes from.
+    named = [(row if one.image is None else (one.image,), one) for row, one in enumerate(outcomes)]
+    counted = [(image, one.label, one.value) for image, one in named if one.value is not None]
     if not counted:
         return float("nan"), float("nan")
     images, labels, values = zip(*counted)

@@ -24,6 +24,7 @@ from captum_extremal.metrics._scores import kept_scores, scores_of
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import FadePyramid, gaussian_blur
 
+_STEPS = 224
 _BLUR = 5.0  # px at 224, the standard deviation of Petsiuk et al., who cut it off 5 px away
 
 
@@ -61,7 +62,7 @@ def insertion_deletion(
     *,
     baselines: BaselineType = None,
     blur: float | None = None,
-    steps: int = 224,
+    steps: int | None = None,
     softmax: bool = True,
     perturbations_per_eval: int = 8,
 ) -> InsertionDeletion:
@@ -78,7 +79,8 @@ def insertion_deletion(
         baselines: what a deleted position shows, as Captum takes it; default 0, the mean colour of a normalised image.
         blur: standard deviation in pixels of the blur that insertion starts from; default 5 px at 224 px, scaled with
             the input's shorter side. Its border is replicated.
-        steps: T. After t steps round(t P / T) of the P positions are taken; 224 are the authors' 224 pixels a step.
+        steps: T, at most P. After t steps round(t P / T) of the P positions are taken. Default 224, the authors' 224
+            pixels a step of an image of 224 px, or P where there are fewer positions.
         softmax: False where the outputs are probabilities already.
         perturbations_per_eval: how many perturbed copies of each input go through the model at once. It changes the
             memory alone.
@@ -96,6 +98,7 @@ def insertion_deletion(
     (baseline,) = check.check_baselines((inputs,), baselines, False)
     shape = tuple(inputs.shape[2:])
     positions = math.prod(shape)
+    steps = min(_STEPS, positions) if steps is None else steps
     check_count("steps", steps)
     if steps > positions:
         raise ValueError(f"steps must be at most one a position, {positions}, got {steps}")

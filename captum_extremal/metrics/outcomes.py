@@ -21,13 +21,13 @@ class Outcome:
     """What a metric says of one image and one class in it; ``dataclasses.asdict`` makes a JSON row of it.
 
     Attributes:
-        image: which image.
+        image: which image; None for one of its own.
         label: which class.
         value: the metric's; None where the pair was skipped because nothing of the class is annotated.
         difficult: whether the pair belongs to the difficult subset.
     """
 
-    image: Label
+    image: Label | None
     label: Label
     value: float | None
     difficult: bool = False
@@ -76,7 +76,7 @@ def summarise(outcomes: Sequence[Outcome]) -> Summary:
 class Pairs:
     """Which image and class each row of a batch is about."""
 
-    images: list[Label]
+    images: list[Label | None]
     labels: list[Label]
     difficult: list[bool]
 
@@ -88,14 +88,14 @@ def check_pairs(
     labels: Sequence[Label] | None,
     difficult: Sequence[bool] | None,
 ) -> Pairs:
-    """Names for the pairs of a batch: by default rows are images, and targets are classes (one class without any).
+    """Names for the pairs of a batch: by default a row is an image of its own, and its target the class (0 without).
 
     Raises:
         TypeError: a name is neither integer nor string, a flag is no bool, or the targets cannot serve as names.
         ValueError: there is not one an example.
     """
     return Pairs(
-        images=_names("images", list(range(count)) if images is None else images, count),
+        images=[None] * count if images is None else [*_names("images", images, count)],
         labels=_names("labels", _labels_of(target, count) if labels is None else labels, count),
         difficult=_flags([False] * count if difficult is None else difficult, count),
     )

@@ -79,7 +79,9 @@ def pointing_game(
         blur: standard deviation of a Gaussian, as a fraction of the annotated image's shorter side. The paper's is
             0.09, for masks that are summed and not yet blurred, ``found.saliency(blur=0)``; the default 0 leaves maps
             as they are, such as those of ``reduce="sum"``, which are blurred already.
-        images, labels: integers or strings that name each pair's image and class; by default the row and the target.
+        images: integers or strings that name each pair's image, which all batches share; by default every pair is of
+            an image of its own.
+        labels: the same for its class; by default the target.
         difficult: which pairs belong to the difficult subset, see :func:`difficult_classes`.
 
     Returns:
@@ -137,12 +139,12 @@ def annotated_maps(
 
 def _maximum(one: Tensor, size: tuple[int, ...], blur: float) -> tuple[int, int] | None:
     """Row and column where a map (H, W) is highest, in an image of the size given."""
-    if bool(one.min() == one.max()):
-        return None
     at_image = _maps.resize(one[None], size)
     if blur:
         at_image = gaussian_blur(at_image[:, None], blur * min(size), "zeros", normalise=True)[:, 0]
     low, high = at_image.aminmax()
+    if bool(one.min() == one.max()) or bool(low == high):
+        return None
     tied = at_image[0] >= high - _TIE * (high - low)
     row, column = tied.nonzero()[0].tolist()
     return row, column

@@ -7,7 +7,7 @@ learned is replaced by chance, and each new map is compared with the original.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,8 +57,9 @@ def weight_randomisation(
     """Randomise a copy of a model from its output layer down, and compare each step's maps with the original's.
 
     Every entry of a parameter is drawn again from a normal distribution with the mean and the standard deviation of
-    that parameter's own entries, so that signals keep their scale and what is lost is what was learned. Buffers, such
-    as the statistics of batch normalisation, stay.
+    that parameter's own entries, so that signals keep their scale and what is lost is what was learned. Layers with
+    nothing to lose, whose parameters have one value each, such as a fresh batch normalisation, are left out. Buffers,
+    such as the statistics of batch normalisation, stay.
 
     Args:
         model: left as it is: all happens on a copy.
@@ -70,8 +71,9 @@ def weight_randomisation(
         mode: "cascading" randomises one more layer at each step and ends with all of them; "independent" randomises
             one layer at each step and keeps the others as they were learned.
         layers: names of modules of the model in the order in which they are randomised, each with all that is in it;
-            default every module with parameters of its own, the last to be called first. What is never called, such
-            as a projection that its parent applies by itself, goes with the nearest module around it that is.
+            default every module with parameters of its own that can lose something, the last to be called first. What
+            is never called, such as a projection that its parent applies by itself, goes with the nearest module
+            around it that is.
         seed: of the random weights, which the global random state has no part in.
 
     Returns:
@@ -97,9 +99,10 @@ def weight_randomisation(
     generator = torch.Generator().manual_seed(seed)
 
     def explain() -> Tensor:
-        explanation = make_attribution(changed)
-        _maps.check_explanation(explanation, "make_attribution's result")
-        return _maps.explain(explanation, inputs, target, additional_forward_args, "make_attribution's result")
+        with left_as_found(changed, inputs.device):  # so that every map has the same chances, and the same statistics
+            explanation = make_attribution(changed)
+            _maps.check_explanation(explanation, "make_attribution's result")
+            return _maps.explain(explanation, inputs, target, additional_forward_args, "make_attribution's result")
 
     found = [explain()]
     for parameters in units.values():
@@ -113,8 +116,8 @@ def weight_randomisation(
 
 def _check_layers(model: nn.Module, layers: Sequence[str] | None) -> list[str]:
     """The names given, none where none are."""
-    if next(model.parameters(), None) is None:
-        raise ValueError("model must have parameters to randomise, got none")
+    if not _can_lose(model.parameters()):
+        raise ValueError("model must have parameters to randomise, of more than one value, got none")
     if layers is None:
         return []
     if isinstance(layers, str) or not layers:
@@ -123,9 +126,14 @@ def _check_layers(model: nn.Module, layers: Sequence[str] | None) -> list[str]:
     for name in layers:
         if name not in modules:
             raise ValueError(f"layers must be names of the model's modules, got {name!r}")
-        if next(modules[name].parameters(), None) is None:
-            raise ValueError(f"layers must have parameters, got {name!r} without any")
+        if not _can_lose(modules[name].parameters()):
+            raise ValueError(f"layers must have parameters of more than one value, got {name!r} without any")
     return list(layers)
+
+
+def _can_lose(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether drawing the parameters again changes any: it draws constants as themselves."""
+    return any(parameter.numel() and bool((parameter != parameter.flatten()[0]).any()) for parameter in parameters)
 
 
 _Units = dict[str, list[nn.Parameter]]
@@ -146,7 +154,8 @@ def _called_units(model: nn.Module, inputs: Tensor, additional_forward_args: obj
             while name and name not in called:
                 name = name.rpartition(".")[0]
             units.setdefault(name, []).extend(own)
-    return {name or WHOLE: units[name] for name in sorted(units, key=lambda name: -called.get(name, 0))}
+    changing = [name for name, parameters in units.items() if _can_lose(parameters)]
+    return {name or WHOLE: units[name] for name in sorted(changing, key=lambda name: -called.get(name, 0))}
 
 
 def _order_of_calls(model: nn.Module, inputs: Tensor, additional_forward_args: object) -> dict[str, int]:
