@@ -235,7 +235,7 @@ def test_two_processes_make_the_table_of_one(own):
     assert rows_of(out) == rows_of(whole)
 
 
-def test_ctrl_c_leaves_rows_that_a_new_start_goes_on_from(own, monkeypatch, capsys):
+def test_ctrl_c_leaves_rows_that_a_new_start_goes_on_from(own, monkeypatch, capsys, drawn):
     lines = [
         "calls = 0",
         "def make(model):",
@@ -251,8 +251,15 @@ def test_ctrl_c_leaves_rows_that_a_new_start_goes_on_from(own, monkeypatch, caps
     assert f"interrupted; the same command goes on from the rows in {out}" in capsys.readouterr().err
     assert len(rows_of(out)) == 8
     assert not (out / "table.json").exists()
+    pairs = len(DigitImages(6).pairs())
+    assert cli.main([*DIGITS, "--method", "center", "--out", str(own / "center")]) == 0
+    assert cli.main(["compare", str(out), str(own / "center"), "--out", str(own / "both")]) == 0
+    assert set(drawn[POINTING]) == {f"interrupted:make (8 of {pairs} pairs)", "center"}
     assert cli.main(arguments) == 0
-    assert len(rows_of(out)) == len(DigitImages(6).pairs())
+    assert len(rows_of(out)) == pairs
+    capsys.readouterr()
+    assert cli.main(arguments) == 0
+    assert "pair/s" not in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -83,6 +83,13 @@ def test_labels_name_the_options_that_differ() -> None:
     assert [line.label for line in tabulate(runs)] == ["saliency steps=1", "saliency steps=2"]
 
 
+def test_what_was_measured_tells_apart_only_what_nothing_else_does() -> None:
+    layers = [kept(ROWS, layer="x", metrics=["pointing"]), kept(ROWS, layer="y", metrics=["energy"])]
+    assert [line.label for line in tabulate(layers)] == ["saliency layer=x", "saliency layer=y"]
+    metrics = [kept(ROWS, metrics=["pointing"]), kept(ROWS, metrics=["energy"])]
+    assert len({line.label for line in tabulate(metrics)}) == 2
+
+
 def test_rows_without_a_checksum_of_the_data_stand_beside_those_with_one() -> None:
     runs = [kept(ROWS), kept(ROWS, method="rise", data_checksum="1"), kept(ROWS, data_checksum="1")]
     assert [line.label for line in tabulate(runs)] == ["saliency", "rise", "saliency data_checksum=1"]

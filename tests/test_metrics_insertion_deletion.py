@@ -158,6 +158,13 @@ def test_probabilities_are_taken_as_they_are(network: nn.Module, images: Tensor)
     torch.testing.assert_close(one.deletion, other.deletion)
 
 
+def test_a_second_softmax_is_warned_of_once(network: nn.Module, images: Tensor) -> None:
+    with pytest.warns(UserWarning, match="softmax=False") as caught:
+        insertion_deletion(lambda x: network(x).softmax(1), images.sum(1), images, 1, steps=9)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
 def test_outputs_with_positions_are_probabilities_there_then_averaged(images: Tensor) -> None:
     torch.manual_seed(3)
     model = nn.Conv2d(3, 4, 3).double().eval()

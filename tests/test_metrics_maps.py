@@ -177,6 +177,8 @@ def test_bad_maps_are_named(network: nn.Module, images: Tensor, metric: str, kin
     [
         ("saliency", torch.rand(2, 3, 16, 16), 1, TypeError, "attribution"),
         (None, torch.rand(2, 3, 16, 16), 1, TypeError, "attribution"),
+        (Saliency, torch.rand(2, 3, 16, 16), 1, TypeError, "attribution must .* got the class Saliency"),
+        (nn.Flatten(), torch.rand(2, 3, 16, 16), 1, TypeError, "attribution must .* got Flatten itself"),
         (lambda inputs, target: [inputs], torch.rand(2, 3, 16, 16), 1, TypeError, "attribution"),
         (lambda inputs, target: inputs, torch.rand(2, 3, 16), 1, ValueError, None),
         (lambda inputs, target: inputs, torch.ones(2, 3, 16, 16, dtype=torch.int64), 1, TypeError, "inputs"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from captum_extremal.metrics import Outcome, bootstrap_interval, pointing_game, summarise
+from captum_extremal.metrics import outcomes_of as outcomes_of_numbers
 
 
 def outcomes_of(rows: list[tuple[int | str, int | str, float | None]]) -> list[Outcome]:
@@ -82,6 +83,29 @@ def test_pairs_without_the_name_of_an_image_are_images_of_their_own() -> None:
     named = [replace(one, image=row) for row, one in enumerate(outcomes)]
     assert 0 < summarise(outcomes).mean < 1
     assert bootstrap_interval(outcomes) == bootstrap_interval(named)
+
+
+def test_numbers_become_outcomes() -> None:
+    found = outcomes_of_numbers(torch.tensor([0.5, 0.25, 0.0]), [3, 1, 3], images=["x", "x", "y"])
+    assert [(one.image, one.label, one.value) for one in found] == [("x", 3, 0.5), ("x", 1, 0.25), ("y", 3, 0.0)]
+    assert summarise(found).by_class == {3: 0.25, 1: 0.25}
+    assert [one.label for one in outcomes_of_numbers([1.0, 2.0])] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [("abc", TypeError), (None, TypeError), ([[1.0]], ValueError), (3.0, ValueError), ([1.0, math.nan], ValueError)],
+)
+def test_what_is_no_number_is_no_outcome(values: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="values must be"):
+        outcomes_of_numbers(values)
+
+
+@pytest.mark.parametrize("given", [torch.ones(3), [1.0, 0.0], None, [Outcome(image=1, label=1, value=1.0), 3]], ids=str)
+@pytest.mark.parametrize("put_together", [summarise, bootstrap_interval])
+def test_numbers_are_no_outcomes(put_together: Any, given: Any) -> None:
+    with pytest.raises(TypeError, match="outcomes must be a list of a metric's outcomes"):
+        put_together(given)
 
 
 def test_intervals_are_seeded_and_leave_the_global_state_alone() -> None:

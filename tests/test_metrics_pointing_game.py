@@ -357,6 +357,8 @@ def test_bad_numbers_are_named(name: str, value: Any, error: type[Exception]) ->
         ("box", (5, 5), TypeError, "boxes"),
         ([[0, 0, 1, 1]], (0, 5), ValueError, "size"),
         ([[0, 0, 1, 1]], (5, 2.5), TypeError, "size"),
+        ([[0, 0, 1, 1]], 5, TypeError, "size"),
+        ([[0, 0, 1, 1]], (5, 5, 3), TypeError, "size"),
     ],
 )
 def test_bad_boxes_are_named(boxes: Any, size: Any, error: type[Exception], match: str) -> None:

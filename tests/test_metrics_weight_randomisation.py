@@ -168,7 +168,7 @@ def test_in_train_mode_every_map_has_the_same_chances_and_statistics() -> None:
 
         return attribute
 
-    with pytest.warns(UserWarning, match="train mode"):
+    with pytest.warns(UserWarning, match="train mode|no map changed"):
         found = weight_randomisation(model, explain, X, 1)
     assert torch.equal(found.maps, found.maps[:1].expand_as(found.maps))
     assert all(torch.equal(one["1.running_mean"], model[1].running_mean) for one in recorded.weights)
@@ -188,11 +188,18 @@ def test_statistics_of_batch_normalisation_stay() -> None:
 
 
 def test_a_map_that_ignores_the_model_does_not_change() -> None:
-    found = weight_randomisation(Stack().eval(), lambda model: lambda inputs, target: inputs.square(), X, 1)
+    with pytest.warns(UserWarning, match="no map changed at all"):
+        found = weight_randomisation(Stack().eval(), lambda model: lambda inputs, target: inputs.square(), X, 1)
     ones = torch.ones(4, 2, dtype=torch.float64)
     for value in (found.rank_correlation, found.rank_correlation_absolute, found.ssim):
         torch.testing.assert_close(value, ones)
     torch.testing.assert_close(found.maps, X.square().mean(1).double().expand(5, -1, -1, -1))
+
+
+def test_explaining_the_model_from_outside_is_warned_of() -> None:
+    model = Stack().eval()
+    with pytest.warns(UserWarning, match="make_attribution must explain the model that it is given"):
+        weight_randomisation(model, lambda _: gradient(model), X, 1)
 
 
 def test_gradients_of_a_linear_model_are_its_old_and_new_weights() -> None:

@@ -95,6 +95,20 @@ def test_compare_has_a_row_an_image(images):
     assert min(tops[:4]) > max(tops[4:])
 
 
+def test_compare_is_brightest_where_a_signed_map_points(images):
+    signed = torch.zeros(3, 1, HEIGHT, WIDTH)
+    signed[:, :, 3, 4], signed[:, :, 9, 30] = 0.5, -1.0
+    figure = drawn(vis.compare(make_found(), images, {"signed": signed}, method="heat_map", outlier_perc=0))
+    assert divmod(int(picture(figure.axes[2]).argmax()), WIDTH) == (3, 4)
+
+
+def test_the_highest_values_of_a_map_are_not_called_extremal(images):
+    settings = {"masks": "the highest values of a map"}
+    found = dataclasses.replace(make_found(), settings=make_found().settings | settings)
+    assert vis.compare(found, images, {}).axes[1].get_title() == "highest, a* = 20 %"
+    assert vis.compare_masks(found, images, {}).axes[1].get_title() == "highest\n5 %"
+
+
 def test_compare_of_one_image_wraps_its_panels_and_of_several_does_not(images):
     attributions = {f"method {k}": images for k in range(8)}
     lines = {}

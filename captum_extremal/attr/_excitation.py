@@ -439,7 +439,7 @@ def _upper_layers(output: Tensor, roots: set[Any]) -> tuple[list[_Layer | _OneTo
         raise ValueError(
             f"forward_func contains {', '.join(sorted(unknown))}, which excitation backprop cannot follow: it takes "
             "convolutions, linear layers, pooling, batch normalisation, activations, sums and concatenations, none of "
-            "them in scripted code"
+            "them in scripted code. Where it stands at the top, give forward_func without it"
         )
     classifier = [layer for layer in above.values() if isinstance(layer, _Layer) and layer.weighted]
     if not classifier:

@@ -265,6 +265,8 @@ class _Progress(contextlib.ExitStack):
         """How many pairs are done, and of how many."""
         from tqdm import tqdm
 
+        if not total:
+            return
         if self._bar is None:
             self._bar = self.enter_context(tqdm(total=total, **self._how))
         self._bar.update(done - self.done)

@@ -55,8 +55,7 @@ def _print(lines: list[Line], tolerance: float) -> None:
     labels = _short_labels(lines)
     for line, label in zip(lines, labels):
         cells = [_text(_score(line, column, subset)) for column, subset in columns]
-        pairs = str(line.rows) if line.rows == line.pairs else f"{line.rows} of {line.pairs}"
-        table.append([label, *cells, f"{line.seconds_per_image:.2f}", pairs])
+        table.append([label, *cells, f"{line.seconds_per_image:.2f}", _pairs(line)])
     widths = [max(map(len, column)) for column in zip(*table)]
     print("\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table))
     pointing = f", pointing within {tolerance:g} px" if ("pointing", "all") in columns else ""
@@ -106,13 +105,23 @@ def _write_figures(lines: list[Line], tolerance: float, folder: Path) -> list[st
 
     written = []
     for column in dict.fromkeys(column for line in lines for column in line.scores):
-        scores = {label: _score(line, column, "all") for line, label in zip(lines, _short_labels(lines))}
+        labels = [f"{label}{_part(line)}" for line, label in zip(lines, _short_labels(lines))]
+        scores = {label: _score(line, column, "all") for line, label in zip(lines, labels)}
         values = {_as_text(label): (score.mean, score.low, score.high) for label, score in scores.items() if score}
         if len(values) > 1:
             within = f" within {tolerance:g} px" if column == "pointing" else ""
             figure = visualization.show_bars(values, ylabel=f"{column}{within}, as a fraction")
             written.append(write_figure(figure, folder / f"{column}.png"))
     return written
+
+
+def _part(line: Line) -> str:
+    """What a bar says of a run that is not at its end."""
+    return "" if line.rows == line.pairs or line.unreadable else f" ({_pairs(line)} pairs)"
+
+
+def _pairs(line: Line) -> str:
+    return str(line.rows) if line.rows == line.pairs else f"{line.rows} of {line.pairs}"
 
 
 def _as_text(label: str) -> str:

@@ -133,6 +133,8 @@ def _labels(runs: list[Kept]) -> list[str]:
             | _differing(about, ["data_checksum"], known)
             | _differing(about, about, alike)
         )
+        if set(differing) - {"metrics"}:
+            differing.pop("metrics", None)  # what was measured tells runs apart where nothing else does
         settings = [f"{name.removeprefix(_OPTION)}={value}" for name, value in differing.items()]
         label = " ".join([str(about.get("method")), *settings])
         labels.append("".join(sign if sign.isprintable() else "?" for sign in label))  # a file may come from anywhere

@@ -2,7 +2,7 @@
 
 Localisation: :func:`pointing_game`, :func:`energy_pointing_game`. Faithfulness: :func:`insertion_deletion`,
 :func:`monotone_evidence`. Sanity: :func:`weight_randomisation`. Over many images: :func:`summarise`,
-:func:`bootstrap_interval`. For Quantus' metrics: :func:`quantus_explainer`.
+:func:`bootstrap_interval`, which take numbers by :func:`outcomes_of`. For Quantus' metrics: :func:`quantus_explainer`.
 """
 
 from captum_extremal.metrics.bootstrap import bootstrap_interval
@@ -10,7 +10,7 @@ from captum_extremal.metrics.energy import energy_pointing_game
 from captum_extremal.metrics.ground_truth import difficult_classes, mask_from_boxes
 from captum_extremal.metrics.insertion_deletion import InsertionDeletion, insertion_deletion
 from captum_extremal.metrics.monotone_evidence import MonotoneEvidence, monotone_evidence, top_masks
-from captum_extremal.metrics.outcomes import Outcome, Summary, summarise
+from captum_extremal.metrics.outcomes import Outcome, Summary, outcomes_of, summarise
 from captum_extremal.metrics.pointing_game import PointingOutcome, pointing_game
 from captum_extremal.metrics.quantus_bridge import quantus_explainer
 from captum_extremal.metrics.similarity import rank_correlation, ssim
@@ -29,6 +29,7 @@ __all__ = [
     "insertion_deletion",
     "mask_from_boxes",
     "monotone_evidence",
+    "outcomes_of",
     "pointing_game",
     "quantus_explainer",
     "rank_correlation",

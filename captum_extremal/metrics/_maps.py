@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from captum.attr import Attribution
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from captum_extremal._captum import TargetType
@@ -25,11 +25,24 @@ def check_explanation(explanation: Explanation, name: str = "attribution") -> No
     if isinstance(explanation, Tensor):
         if explanation.dim() < 2:
             raise ValueError(f"{name} must hold maps (N, *S) or (N, C, *S), got shape {tuple(explanation.shape)}")
-    elif not callable(_call(explanation)):
+    elif _is_slip(explanation) or not callable(_call(explanation)):
         raise TypeError(
             f"{name} must be a Captum attribution, a function (inputs, target=...), or a tensor of maps, "
-            f"got {type(explanation).__name__}"
+            f"got {_what(explanation)}"
         )
+
+
+def _is_slip(explanation: object) -> bool:
+    """Whether this is the model, or a class of attributions, in the place of what explains."""
+    model = isinstance(explanation, nn.Module) and not hasattr(explanation, "attribute")
+    return model or isinstance(explanation, type)
+
+
+def _what(explanation: object) -> str:
+    if isinstance(explanation, type):
+        return f"the class {explanation.__name__}: make one, of a model"
+    module = " itself: a model explains nothing" if isinstance(explanation, nn.Module) else ""
+    return type(explanation).__name__ + module
 
 
 def check_batch(inputs: Tensor, target: TargetType, additional_forward_args: object = None) -> TargetType:

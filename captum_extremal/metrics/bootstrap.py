@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from captum_extremal._checks import check_count, check_number
-from captum_extremal.metrics.outcomes import Outcome
+from captum_extremal.metrics.outcomes import Outcome, check_outcomes
 
 
 def bootstrap_interval(
@@ -28,8 +28,10 @@ def bootstrap_interval(
         the lower and the upper end; NaN without a counted pair.
 
     Raises:
-        TypeError, ValueError: the confidence is no number between 0 and 1, or the others are no such counts.
+        TypeError, ValueError: these are no outcomes, the confidence is no number between 0 and 1, or the others are no
+            such counts.
     """
+    check_outcomes(outcomes)
     check_number("confidence", confidence, above=0, below=1)
     check_count("samples", samples)
     check_count("seed", seed, at_least=0)

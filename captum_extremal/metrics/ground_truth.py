@@ -27,9 +27,11 @@ def mask_from_boxes(boxes: Tensor | Sequence[Sequence[float]], size: tuple[int, 
         (H, W) bool.
 
     Raises:
-        TypeError: the boxes are no numbers, or a side is no integer.
+        TypeError: the boxes are no numbers, or the size is no two integers.
         ValueError: the boxes are not (B, 4), not finite, or end before they begin.
     """
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise TypeError(f"size must be (H, W), got {size!r}")
     height, width = size
     check_count("size[0]", height)
     check_count("size[1]", width)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from captum_extremal._captum import BaselineType, TargetType
 from captum_extremal._checks import check_count, check_number
+from captum_extremal._state import warn_caller
 from captum_extremal.attr import _inputs as check
 from captum_extremal.masks import REFERENCE_SIDE
 from captum_extremal.metrics import _maps
@@ -25,6 +26,7 @@ from captum_extremal.objective import Objective
 from captum_extremal.perturbations import FadePyramid, gaussian_blur
 
 _STEPS = 224
+_ROUNDING = 0.01  # of a sum of probabilities, in half precision
 _BLUR = 5.0  # px at 224, the standard deviation of Petsiuk et al., who cut it off 5 px away
 
 
@@ -81,7 +83,8 @@ def insertion_deletion(
             the input's shorter side. Its border is replicated.
         steps: T, at most P. After t steps round(t P / T) of the P positions are taken. Default 224, the authors' 224
             pixels a step of an image of 224 px, or P where there are fewer positions.
-        softmax: False where the outputs are probabilities already.
+        softmax: False where the outputs are probabilities already; a second softmax, which flattens both curves, is
+            warned of.
         perturbations_per_eval: how many perturbed copies of each input go through the model at once. It changes the
             memory alone.
 
@@ -127,6 +130,8 @@ def _curve(objective: Objective, kept: Callable[[Tensor], Tensor], taken: Tensor
 
 
 def _softmax(forward_func: Callable[..., Any]) -> Callable[..., Any]:
+    warned: list[bool] = []
+
     def probabilities(*args: Any) -> Any:
         scores = forward_func(*args)
         if not isinstance(scores, Tensor) or not scores.is_floating_point():
@@ -136,6 +141,10 @@ def _softmax(forward_func: Callable[..., Any]) -> Callable[..., Any]:
                 f"forward_func must return scores (N, K, ...) of two classes or more, got shape {tuple(scores.shape)}: "
                 "softmax=False takes probabilities"
             )
-        return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(1)
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        if not warned and bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < _ROUNDING):
+            warned.append(True)
+            warn_caller("the model returns probabilities, of which the softmax is taken again: give softmax=False")
+        return scores.softmax(1)
 
     return probabilities

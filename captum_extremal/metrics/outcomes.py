@@ -9,6 +9,7 @@ from numbers import Integral
 from statistics import fmean
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from captum_extremal._captum import TargetType
@@ -52,11 +53,54 @@ class Summary:
     skipped: int
 
 
+def outcomes_of(
+    values: Tensor | Sequence[float],
+    target: TargetType = None,
+    *,
+    images: Sequence[Label] | None = None,
+    labels: Sequence[Label] | None = None,
+    difficult: Sequence[bool] | None = None,
+) -> list[Outcome]:
+    """Any number a pair, such as ``insertion_deletion(...).insertion_auc``, as outcomes to put together.
+
+    Args:
+        values: (N,), finite.
+        target: as the metric was given it.
+        images, labels, difficult: as :func:`~captum_extremal.metrics.pointing_game` takes them.
+
+    Raises:
+        TypeError: the values are no numbers, or a name is none.
+        ValueError: the values are not (N,) or not finite, or there is not one name or flag for each.
+    """
+    try:
+        numbers = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"values must be numbers (N,), got {type(values).__name__}") from error
+    if numbers.dim() != 1 or not bool(numbers.isfinite().all()):
+        raise ValueError(f"values must be finite numbers (N,), got shape {tuple(numbers.shape)}")
+    pairs = check_pairs(len(numbers), target, images, labels, difficult)
+    rows = zip(pairs.images, pairs.labels, numbers.tolist(), pairs.difficult)
+    return [Outcome(image=image, label=label, value=value, difficult=flag) for image, label, value, flag in rows]
+
+
+def check_outcomes(outcomes: object) -> None:
+    """Raise TypeError unless it is a sequence of outcomes."""
+    if not isinstance(outcomes, Sequence) or not all(isinstance(one, Outcome) for one in outcomes):
+        raise TypeError(
+            "outcomes must be a list of a metric's outcomes, or of those that outcomes_of makes of numbers, "
+            f"got {type(outcomes).__name__}"
+        )
+
+
 def summarise(outcomes: Sequence[Outcome]) -> Summary:
     """The class-averaged mean of outcomes, from any number of batches (section 4.2).
 
     The difficult subset is ``summarise([one for one in outcomes if one.difficult])``.
+
+    Raises:
+        TypeError: these are no outcomes.
     """
+    check_outcomes(outcomes)
     values: dict[Label, list[float]] = {}
     for outcome in outcomes:
         if outcome.value is not None:

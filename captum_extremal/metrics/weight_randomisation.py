@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, run_forward
 from captum_extremal._checks import check_callable, check_choice, check_count
-from captum_extremal._state import left_as_found
+from captum_extremal._state import left_as_found, warn_caller
 from captum_extremal.metrics import _maps
 from captum_extremal.metrics._maps import Explanation
 from captum_extremal.metrics.similarity import WINDOW, rank_correlation, ssim, unit_range
@@ -64,8 +64,8 @@ def weight_randomisation(
     Args:
         model: left as it is: all happens on a copy.
         make_attribution: from a model to a Captum attribution or a function ``(inputs, target=...)``, such as
-            ``lambda model: Saliency(model)`` or ``lambda model: LayerGradCam(model, model.features)``. Maps are
-            resized to the input.
+            ``lambda net: Saliency(net)`` or ``lambda net: RISE(lambda x: net(x).softmax(1))``. Maps are resized to
+            the input. One that explains another model than the one it is given is warned of.
         inputs: (N, C, H, W), at least 11 px a side.
         target, additional_forward_args: as Captum takes them.
         mode: "cascading" randomises one more layer at each step and ends with all of them; "independent" randomises
@@ -111,6 +111,11 @@ def weight_randomisation(
         found.append(explain())
         if mode == "independent":
             _assign(parameters, learned)
+    if all(torch.equal(one, found[0]) for one in found):
+        warn_caller(
+            "no map changed at all: make_attribution must explain the model that it is given, not another one; what "
+            "does so and ignores its weights does not explain it"
+        )
     return _compared(tuple(units), found, tuple(inputs.shape[2:]))
 
 

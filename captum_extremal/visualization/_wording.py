@@ -12,6 +12,11 @@ def percent(area: float) -> str:
     return f"{100 * area:.3g} %"
 
 
+def kind(found: ExtremalMasks) -> str:
+    """Which masks these are: those of a search, or the highest values of another method's map."""
+    return "highest" if "masks" in found.settings else "extremal"
+
+
 def number(value: float) -> str:
     size = abs(value)
     decimals = 0 if size >= 100 else 1 if size >= 10 else 2

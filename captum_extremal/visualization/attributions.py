@@ -26,7 +26,7 @@ from captum_extremal.visualization._panels import (
     panel_size,
     panels,
 )
-from captum_extremal.visualization._wording import optimal_text, wrapped
+from captum_extremal.visualization._wording import kind, optimal_text, wrapped
 
 _SIGNS = ("all", "positive", "negative", "absolute_value")
 _METHODS = ("blended_heat_map", "heat_map")
@@ -50,7 +50,7 @@ def compare(
     names: Sequence[str] | None = None,
     title: str | None = None,
     method: str = "blended_heat_map",
-    sign: str = "absolute_value",
+    sign: str = "positive",
     outlier_perc: float = 2,
 ) -> Figure:
     """Images, their extremal masks, and other attributions side by side (figure 2).
@@ -62,7 +62,8 @@ def compare(
         index: which of the N images; of several, such as ``range(3)``, each has a row.
         names: of the images that are drawn, such as their targets.
         method, sign, outlier_perc: how :func:`captum.attr.visualization.visualize_image_attr` draws them: "heat_map" or
-            "blended_heat_map"; "absolute_value", "positive", "negative" or "all".
+            "blended_heat_map"; "positive", in which the brightest place is where the metrics say that a map points,
+            "absolute_value", "negative" or "all".
 
     Returns:
         a figure of 2 + len(attributions) panels an image; one of an attribution without values of the sign is blank.
@@ -99,7 +100,8 @@ def compare(
         draw_image(image, view.rgb, "" if row else "image")
         image.set_ylabel(wrapped(labels[row], int(LETTERS * height)), fontsize=NORMAL, color=INK)
         draw_masked(mask, view, view.optimal)
-        box_title(mask, wrapped(f"extremal, {optimal_text(view.found)}", letters), boxed=bool(view.found.reached))
+        told = f"{kind(view.found)}, {optimal_text(view.found)}"
+        box_title(mask, wrapped(told, letters), boxed=bool(view.found.reached))
         for ax, (name, values) in zip(others, maps.items()):
             _draw_attribution(ax, view.rgb, array(values[one].double().sum(0)), method, sign, outlier_perc)
             ax.set_title("" if row else wrapped(name, letters), fontsize=NORMAL, color=INK)

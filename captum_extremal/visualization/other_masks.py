@@ -11,7 +11,7 @@ from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization._arguments import array, check_attributions
 from captum_extremal.visualization._masked import draw_kept, draw_masked, view_of
 from captum_extremal.visualization._panels import INK, NORMAL, box_title, draw_image, panels
-from captum_extremal.visualization._wording import optimal_index, percent
+from captum_extremal.visualization._wording import kind, optimal_index, percent
 
 _ROUNDING = 1e-3  # by which an enlarged mask may leave [0, 1]
 
@@ -59,7 +59,7 @@ def compare_masks(
     best = optimal_index(view.found)
     for k, (ax, area) in enumerate(zip(axes[1 + len(others) :], areas)):
         draw_masked(ax, view, k, outline=k == best)
-        box_title(ax, f"extremal\n{percent(area)}", boxed=k == best)
+        box_title(ax, f"{kind(view.found)}\n{percent(area)}", boxed=k == best)
     return figure
 
 
