@@ -34,20 +34,24 @@ OTHERS = ("saliency", "guided_backprop", "grad_cam", "integrated_gradients")
 
 @dataclass(frozen=True)
 class Pair:
-    """An image (1, C, H, W), a class in it, its pixels (H, W), and the network that knows it."""
+    """An image (1, C, H, W), a class in it, its pixels (H, W), the network, and the type that is searched in."""
 
     name: str
     model: nn.Module
     x: Tensor
     target: int
     truth: Tensor
+    precision: torch.dtype | None
 
 
 def main() -> int:
     options = parse()
     torch.set_num_threads(options.threads)
-    sets = {"digits": list(digits(options.scenes)), "mosaics": list(mosaics(options.data, options.mosaics))}
-    print(table({name: [judged(pair, options) for pair in pairs] for name, pairs in sets.items()}))
+    sets = {
+        "digits": list(digits(options.scenes)),
+        "mosaics": list(mosaics(options.data, options.mosaics, options.precision)),
+    }
+    print(table({name: [judged(pair, options.out) for pair in pairs] for name, pairs in sets.items()}))
     return 0
 
 
@@ -57,7 +61,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("maps"))
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--mosaics", type=int, default=32)
-    parser.add_argument("--precision", type=lambda name: getattr(torch, name), default=None, help="of the search")
+    parser.add_argument(
+        "--precision", type=lambda name: getattr(torch, name), default=None, help="of the mosaics' search"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     return parser.parse_args()
 
@@ -66,10 +72,10 @@ def digits(count: int) -> Iterator[Pair]:
     model = digit_network()
     for k, scene in enumerate(DigitScenes(count, seed=SEED)):
         for label, mask in zip(scene.labels, scene.masks):
-            yield Pair(f"digits_{k:02d}_{label}", model, scene.image[None], label, mask)
+            yield Pair(f"digits_{k:02d}_{label}", model, scene.image[None], label, mask, None)
 
 
-def mosaics(data: Path, count: int) -> Iterator[Pair]:
+def mosaics(data: Path, count: int, precision: torch.dtype | None) -> Iterator[Pair]:
     model = squeezenet(data).to(memory_format=torch.channels_last)
     photographs = sorted((data / "images").glob("*.jpg"))
     generator = torch.Generator().manual_seed(SEED)
@@ -81,16 +87,16 @@ def mosaics(data: Path, count: int) -> Iterator[Pair]:
         truth = torch.zeros(2 * SIDE, 2 * SIDE, dtype=torch.bool)
         truth[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE] = True
         x = x.contiguous(memory_format=torch.channels_last)
-        yield Pair(f"mosaic_{k:02d}", model, x, target_of(chosen[k % 4]), truth)
+        yield Pair(f"mosaic_{k:02d}", model, x, target_of(chosen[k % 4]), truth, precision)
 
 
-def masks_of(pair: Pair, options: argparse.Namespace) -> ExtremalMasks:
-    path = options.out / f"{pair.name}.npz"
+def masks_of(pair: Pair, folder: Path) -> ExtremalMasks:
+    path = folder / f"{pair.name}.npz"
     if not path.exists():
         print(pair.name, file=sys.stderr)
         path.parent.mkdir(parents=True, exist_ok=True)
         areas = METHODS["extremal"].options["areas"]
-        solver = PathSolver(precision=options.precision)
+        solver = PathSolver(precision=pair.precision)
         method = ExtremalPerturbation(pair.model)
         method.extremal_masks(pair.x, target=pair.target, areas=areas, solver=solver).save(path)
     return ExtremalMasks.load(path)
@@ -124,9 +130,9 @@ def agreed(found: ExtremalMasks) -> Tensor:
     return found.masks.prod(1) * contrast(found)
 
 
-def judged(pair: Pair, options: argparse.Namespace) -> list[list[float]]:
+def judged(pair: Pair, folder: Path) -> list[list[float]]:
     """Pointing at 0 px, energy, insertion and deletion of each map."""
-    found = masks_of(pair, options)
+    found = masks_of(pair, folder)
     maps = [make(found) for make in MAPS.values()]
     maps += [make_method(name, pair.model)(pair.x, pair.target) for name in OTHERS]
     return [scores(pair, one.detach()) for one in maps]
