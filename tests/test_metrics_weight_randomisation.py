@@ -198,7 +198,7 @@ def test_a_map_that_ignores_the_model_does_not_change() -> None:
 
 def test_explaining_the_model_from_outside_is_warned_of() -> None:
     model = Stack().eval()
-    with pytest.warns(UserWarning, match="make_attribution must explain the model that it is given"):
+    with pytest.warns(UserWarning, match="must explain the model that it is given"):
         weight_randomisation(model, lambda _: gradient(model), X, 1)
 
 

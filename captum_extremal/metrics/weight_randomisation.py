@@ -113,8 +113,8 @@ def weight_randomisation(
             _assign(parameters, learned)
     if all(torch.equal(one, found[0]) for one in found):
         warn_caller(
-            "no map changed at all: make_attribution must explain the model that it is given, not another one; what "
-            "does so and ignores its weights does not explain it"
+            "no map changed at all: what make_attribution makes must explain the model that it is given, not one from "
+            "outside, and look at its weights"
         )
     return _compared(tuple(units), found, tuple(inputs.shape[2:]))
 
