@@ -142,6 +142,15 @@ def test_several_methods_compare_in_one_folder_and_in_one_call(tmp_path, capsys,
     assert drawn[POINTING]["input_x_gradient"] == (score["mean"], score["low"], score["high"])
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed[:4]] == ["method", "saliency", "center", "input_x_gradient"]
+    assert cli.main(["compare", str(shared), *files, "--against", "center", "--out", str(tmp_path / "all")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    start = printed.index("") + 1
+    assert printed[start].split() == ["center", "ahead", "of", "pointing", "pairs"]
+    saliency, center = (run["scores"]["pointing"]["all"]["mean"] for run in runs[:2])
+    assert [line.split()[0] for line in printed[start + 1 : start + 3]] == ["saliency", "input_x_gradient"]
+    assert float(printed[start + 1].split()[1]) == pytest.approx(100 * (center - saliency), abs=0.051)
+    assert cli.main(["compare", str(shared), "--against", "rise", "--out", str(tmp_path / "all")]) == 2
+    assert "--against must be of one of the runs, saliency, center, got 'rise'" in capsys.readouterr().err
 
 
 def test_methods_from_elsewhere_are_drawn_as_text(tmp_path, monkeypatch):
@@ -297,7 +306,8 @@ def test_images_without_regions_serve_insertion_and_deletion(numbered, weights, 
     assert cli.main(["evaluate", *arguments, "--fully-convolutional", "--square"]) == 0
     (run,) = table(out)
     assert list(run["scores"]) == ["insertion", "deletion"]
-    assert set(run["scores"]["insertion"]["all"]["by_class"]) == {"0", "2"}
+    assert set(run["scores"]["insertion"]["all"]["by_class"]) == {"all"}
+    assert run["scores"]["insertion"]["all"]["pairs"] == 2
     assert (run["unreadable"], run["images"], run["pairs"]) == (1, 2, 3)
     assert run["about"]["model"] == "resnet18-convolutional"
     assert tells_changes(f"images:{numbered}", run["about"]["data_checksum"], numbered / "0000_a.jpg")

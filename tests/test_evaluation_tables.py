@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from captum_extremal.evaluation import Kept, Row, Settings, tabulate
+from captum_extremal.evaluation import Kept, Row, Settings, leads, tabulate
 
 ABOUT = {"data": "voc", "method": "saliency", "layer": None}
 
@@ -81,6 +81,45 @@ def test_labels_say_in_what_runs_differ() -> None:
 def test_labels_name_the_options_that_differ() -> None:
     runs = [kept(ROWS, steps=9, options={"steps": steps, "areas": [0.1] * 50}) for steps in (1, 2)]
     assert [line.label for line in tabulate(runs)] == ["saliency steps=1", "saliency steps=2"]
+
+
+def judged(values: dict[str, dict[str, float | None]]) -> list[Row]:
+    return [
+        Row(image=name[0], label=name[1:], difficult=False, seconds=1.0, values=one) for name, one in values.items()
+    ]
+
+
+def test_insertion_is_averaged_over_the_pairs() -> None:
+    rows = judged({f"{image}{'cat' if image < 'd' else 'dog'}": {"insertion": float(image == "d")} for image in "abcd"})
+    (line,) = tabulate([kept(rows)])
+    score = line.scores["insertion"]["all"]
+    assert (score.mean, score.by_class) == (0.25, {"all": 0.25})
+    assert score.high == 0.75  # a photograph drawn thrice counts thrice, though it is alone in its class
+
+
+def test_leads_are_differences_of_the_pairs_that_both_have() -> None:
+    one = {"acat": {"energy": 0.5, "distance": 0.0}, "bcat": {"energy": 0.75}, "cdog": {"energy": 0.25}, "dcow": {}}
+    two = {"acat": {"energy": 0.25, "distance": 9.0}, "bcat": {"energy": 0.75}, "cdog": {"energy": 0.5}}
+    runs = [kept(judged(one)), kept(judged(two), method="b"), kept(judged(two), method="c", data="coco"), kept([])]
+    found = leads(runs, "saliency data=voc", tolerance=3)
+    assert list(found) == ["b data=voc"]
+    energy, pointing = found["b data=voc"]["energy"], found["b data=voc"]["pointing"]
+    assert energy.by_class == {"cat": 0.125, "dog": -0.25}
+    assert (energy.mean, energy.pairs, pointing.mean, pointing.pairs) == (-0.0625, 3, 1.0, 1)
+    back = leads(runs, "b data=voc", tolerance=3)["saliency data=voc"]["energy"]
+    assert (back.mean, back.low, back.high) == pytest.approx((-energy.mean, -energy.high, -energy.low))
+    with pytest.raises(ValueError, match="label must be of one of the runs, saliency data=voc, b data=voc"):
+        leads(runs, "d")
+
+
+def test_a_lead_is_surer_than_the_numbers_it_is_made_of() -> None:
+    hard = [0.1, 0.9, 0.3, 0.7, 0.5, 0.2, 0.8, 0.4]
+    runs = [
+        kept(judged({f"{k}cat": {"energy": value + ahead} for k, value in enumerate(hard)}), method=name)
+        for name, ahead in (("a", 0.02), ("b", 0.0))
+    ]
+    score = leads(runs, "a")["b"]["energy"]
+    assert (score.mean, score.low, score.high) == pytest.approx((0.02, 0.02, 0.02))
 
 
 def test_what_was_measured_tells_apart_only_what_nothing_else_does() -> None:

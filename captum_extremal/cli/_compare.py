@@ -23,6 +23,11 @@ def add_compare(commands: Any) -> None:
     )
     add_tolerance(compare)
     compare.add_argument(
+        "--against",
+        metavar="METHOD",
+        help="one of the runs, by its name in the table: how far it is ahead of each of the others, pair by pair",
+    )
+    compare.add_argument(
         "--out", metavar="DIR", default="captum-extremal-compare", help="folder to write to (%(default)s)"
     )
     compare.set_defaults(command=_compare)
@@ -40,7 +45,7 @@ def add_tolerance(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    report(options.rows, options.tolerance, made_folder(options.out))
+    report(options.rows, options.tolerance, made_folder(options.out), options.against)
     return 0
 
 

@@ -19,10 +19,10 @@ TABLE = "table"
 _LONGEST_LABEL = 60
 
 
-def report(paths: Sequence[Path], tolerance: float, folder: Path) -> None:
-    """Print the runs in files or folders of rows, and write them to a folder."""
+def report(paths: Sequence[Path], tolerance: float, folder: Path, against: str | None = None) -> None:
+    """Print the runs in files or folders of rows, and write them to a folder; one against the others where named."""
     from captum_extremal.evaluation.rows import read_rows
-    from captum_extremal.evaluation.tables import tabulate
+    from captum_extremal.evaluation.tables import leads, tabulate
 
     for path in paths:
         if not path.exists():
@@ -34,7 +34,13 @@ def report(paths: Sequence[Path], tolerance: float, folder: Path) -> None:
     lines = tabulate(runs.values(), tolerance)
     if not lines:
         raise StopError(f"there is no row in {', '.join(map(str, paths))}", FAILED)
+    try:
+        ahead = {} if against is None else leads(runs.values(), against, tolerance)
+    except ValueError as error:
+        raise StopError(str(error).replace("label", "--against", 1)) from error
     _print(lines, tolerance)
+    if against is not None:
+        _print_leads(ahead, against)
     _write_csv(lines, folder / f"{TABLE}.csv")
     _write_json(lines, tolerance, folder / f"{TABLE}.json")
     figures = _write_figures(lines, tolerance, folder)
@@ -56,13 +62,32 @@ def _print(lines: list[Line], tolerance: float) -> None:
     for line, label in zip(lines, labels):
         cells = [_text(_score(line, column, subset)) for column, subset in columns]
         table.append([label, *cells, f"{line.seconds_per_image:.2f}", _pairs(line)])
-    widths = [max(map(len, column)) for column in zip(*table)]
-    print("\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table))
+    _print_table(table)
     pointing = f", pointing within {tolerance:g} px" if ("pointing", "all") in columns else ""
-    print(f"Per cent, means over the classes{pointing}; in brackets 95 % intervals from drawing the images again.")
+    over = "means over the classes" + ", of insertion and deletion over the pairs" * (("insertion", "all") in columns)
+    print(f"Per cent, {over}{pointing}; in brackets 95 % intervals from drawing the images again.")
     for line, label in zip(lines, labels):
         if line.unreadable:
             print(f"{label}: images that could not be read: {line.unreadable}.")
+
+
+def _print_leads(ahead: dict[str, dict[str, Score]], label: str) -> None:
+    if not ahead:
+        print(f"{label} has no pair in common with another run.")
+        return
+    columns = list(dict.fromkeys(column for scores in ahead.values() for column in scores))
+    table = [[f"{label} ahead of", *columns, "pairs"]]
+    for other, scores in ahead.items():
+        cells = [_text(scores.get(column), "+") for column in columns]
+        table.append([shortened(other, _LONGEST_LABEL), *cells, str(max(score.pairs for score in scores.values()))])
+    print()
+    _print_table(table)
+    print("Differences pair by pair; those whose interval holds 0 tell nothing apart. Less deletion is better.")
+
+
+def _print_table(table: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*table)]
+    print("\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table))
 
 
 def _short_labels(lines: list[Line]) -> list[str]:
@@ -75,10 +100,11 @@ def _score(line: Line, column: str, subset: str) -> Score | None:
     return line.scores.get(column, {}).get(subset)
 
 
-def _text(score: Score | None) -> str:
+def _text(score: Score | None, sign: str = "") -> str:
     if score is None:
         return "-"
-    return f"{100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+    mean, low, high = (f"{100 * value:{sign}.1f}" for value in (score.mean, score.low, score.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def _write_csv(lines: list[Line], path: Path) -> None:

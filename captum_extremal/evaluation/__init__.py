@@ -1,7 +1,8 @@
 """Any method on any data set: maps are made, judged, and kept as rows from which a stopped run goes on.
 
 Methods and metrics have names (:func:`make_method`, :data:`METRICS`); :func:`evaluate` writes rows into a folder, alone
-or as one of the processes of torchrun; :func:`read_rows` and :func:`tabulate` make tables of any number of runs.
+or as one of the processes of torchrun; :func:`read_rows` and :func:`tabulate` make tables of any number of runs, and
+:func:`leads` compares one of them with the others pair by pair.
 """
 
 from captum_extremal.evaluation.fully_convolutional import fully_convolutional
@@ -11,7 +12,7 @@ from captum_extremal.evaluation.metrics import METRICS
 from captum_extremal.evaluation.processes import Processes, processes_of
 from captum_extremal.evaluation.rows import Kept, Row, RowFile, Settings, read_rows
 from captum_extremal.evaluation.runner import Evaluation, evaluate
-from captum_extremal.evaluation.tables import Line, Score, tabulate
+from captum_extremal.evaluation.tables import Line, Score, leads, tabulate
 
 __all__ = [
     "METHODS",
@@ -28,6 +29,7 @@ __all__ = [
     "find_method",
     "fully_convolutional",
     "last_spatial_layer",
+    "leads",
     "make_method",
     "method_names",
     "processes_of",

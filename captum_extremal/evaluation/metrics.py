@@ -70,10 +70,19 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
 """What tables show, and from which recorded value."""
 
 
+ALL = "all"
+"""The one label of what is averaged over the pairs, whatever their classes: insertion and deletion."""
+
+
 def outcome(row: Row, column: str, tolerance: float) -> Outcome:
-    """A row's outcome in a column; for pointing a hit where the map is no farther off than the tolerance, in pixels."""
+    """A row's outcome in a column; for pointing a hit where the map is no farther off than the tolerance, in pixels.
+
+    Pointing and energy are averaged over the classes (section 4.2), insertion and deletion over the pairs, as their
+    authors do.
+    """
     recorded = COLUMNS[column]
     value = row.values.get(recorded)
     if column == "pointing" and recorded in row.values:
         value = float(value is not None and value <= tolerance)
-    return Outcome(image=row.image, label=row.label, value=value, difficult=row.difficult)
+    label = row.label if column in ("pointing", "energy") else ALL
+    return Outcome(image=row.image, label=label, value=value, difficult=row.difficult)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -20,11 +20,11 @@ class Score:
     """A metric over the pairs of a subset.
 
     Attributes:
-        mean: the mean over the classes of each class's mean, as in table 1.
+        mean: the mean over the classes of each class's mean, as in table 1; of insertion and deletion over the pairs.
         low, high: its 95 % bootstrap interval over the images.
         pairs: how many were counted.
         skipped: how many were not, because nothing of their class is annotated.
-        by_class: each class's mean.
+        by_class: each class's mean; one for all of insertion and deletion.
     """
 
     mean: float
@@ -73,6 +73,45 @@ def tabulate(runs: Iterable[Kept], tolerance: float = TOLERANCE) -> list[Line]:
     """
     counted = [run for run in runs if run.rows]
     return [_line(run, label, tolerance) for run, label in zip(counted, _labels(counted))]
+
+
+def leads(runs: Iterable[Kept], label: str, tolerance: float = TOLERANCE) -> dict[str, dict[str, Score]]:
+    """How far one run is ahead of each of the others, pair by pair: what is hard is hard for all of them.
+
+    Args:
+        runs: as :func:`~captum_extremal.evaluation.rows.read_rows` gives them.
+        label: which of them, as :func:`tabulate` calls it.
+        tolerance: of the pointing game, in pixels of the annotated image.
+
+    Returns:
+        by the others' labels and by column the mean difference over the pairs of one data set that both have, and its
+        interval. An interval that holds 0 does not tell the two apart.
+
+    Raises:
+        ValueError: no run, or more than one, is called that.
+    """
+    counted = [run for run in runs if run.rows]
+    labels = _labels(counted)
+    if labels.count(label) != 1:
+        raise ValueError(f"label must be of one of the runs, {', '.join(labels)}, got {label!r}")
+    ahead = counted[labels.index(label)]
+    found: dict[str, dict[str, Score]] = {}
+    for other, run in zip(labels, counted):
+        same_data = run.settings.about.get("data") == ahead.settings.about.get("data")
+        for column in COLUMNS if same_data and run is not ahead else ():
+            score = _lead(ahead, run, column, tolerance)
+            if score is not None:
+                found.setdefault(other, {})[column] = score
+    return found
+
+
+def _lead(ahead: Kept, run: Kept, column: str, tolerance: float) -> Score | None:
+    differences = []
+    for pair in sorted(ahead.rows.keys() & run.rows.keys()):
+        one, other = (outcome(of.rows[pair], column, tolerance) for of in (ahead, run))
+        if one.value is not None and other.value is not None:
+            differences.append(replace(one, value=one.value - other.value))
+    return _score(differences) if differences else None
 
 
 def _line(run: Kept, label: str, tolerance: float) -> Line:

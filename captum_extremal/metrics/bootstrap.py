@@ -16,7 +16,9 @@ def bootstrap_interval(
     """The interval of ``summarise(outcomes).mean`` when the images are drawn again, with replacement.
 
     Images are drawn, not pairs: the classes of one image are not independent. Outcomes of one label alone give the
-    interval of their plain mean. Pairs without the name of an image count as an image each. Skipped pairs play no part.
+    interval of their plain mean; so give ``labels`` that are all alike where most classes have a single image, for a
+    class that is drawn twice counts once, and the interval of the mean over classes is then too narrow. Pairs without
+    the name of an image count as an image each. Skipped pairs play no part.
 
     Args:
         outcomes: as :func:`summarise` takes them.
