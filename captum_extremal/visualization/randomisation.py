@@ -38,7 +38,8 @@ def show_randomisation(
     Each map has its own range of colours: from 0 to its maximum where it has no negative value, else blue below and red
     above 0 as far as its largest magnitude. Under it stand the rank correlation and the structural similarity with the
     learned model's map, of absolute attributions: near 1, the map does not depend on what was learned; near 0 or below
-    it, it does. Maps that are empty almost everywhere are structurally similar whatever they show.
+    it, it does. A constant map is like none, and maps that are empty almost everywhere are structurally similar
+    whatever they show.
 
     Args:
         found: name -> what :func:`~captum_extremal.metrics.weight_randomisation` gives, all of the same layers and
@@ -134,10 +135,9 @@ def _draw_map(ax: Axes, values: Array) -> None:
 def _alike_text(run: WeightRandomisation, step: int, index: int) -> str:
     if step == 0:
         return ""
-    return " / ".join(_decimals(float(alike[step - 1, index])) for alike in (run.rank_correlation_absolute, run.ssim))
+    rank, similarity = (float(alike[step - 1, index]) for alike in (run.rank_correlation_absolute, run.ssim))
+    return "none" if math.isnan(rank) else f"{_decimals(rank)} / {_decimals(similarity)}"
 
 
 def _decimals(value: float) -> str:
-    if math.isnan(value):
-        return "none"  # the rank correlation with a constant map
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")  # + 0.0: no -0.00
