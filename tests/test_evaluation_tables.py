@@ -112,6 +112,17 @@ def test_leads_are_differences_of_the_pairs_that_both_have() -> None:
         leads(runs, "d")
 
 
+def test_there_is_no_lead_on_a_run_of_other_data_of_the_same_name() -> None:
+    runs = [
+        kept(ROWS, method="a", data_checksum="1"),
+        kept(ROWS, method="b", data_checksum="2"),
+        kept(ROWS, method="c", data_checksum="1"),
+        kept(ROWS, method="d"),  # of an earlier version
+    ]
+    labels = [line.label for line in tabulate(runs)]
+    assert list(leads(runs, labels[0])) == labels[2:]
+
+
 def test_a_lead_is_surer_than_the_numbers_it_is_made_of() -> None:
     hard = [0.1, 0.9, 0.3, 0.7, 0.5, 0.2, 0.8, 0.4]
     runs = [

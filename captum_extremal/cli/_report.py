@@ -37,7 +37,7 @@ def report(paths: Sequence[Path], tolerance: float, folder: Path, against: str |
     try:
         ahead = {} if against is None else leads(runs.values(), against, tolerance)
     except ValueError as error:
-        raise StopError(str(error).replace("label", "--against", 1)) from error
+        raise StopError(f"--against: {error}") from error
     _print(lines, tolerance)
     if against is not None:
         _print_leads(ahead, against)
@@ -64,8 +64,8 @@ def _print(lines: list[Line], tolerance: float) -> None:
         table.append([label, *cells, f"{line.seconds_per_image:.2f}", _pairs(line)])
     _print_table(table)
     pointing = f", pointing within {tolerance:g} px" if ("pointing", "all") in columns else ""
-    over = "means over the classes" + ", of insertion and deletion over the pairs" * (("insertion", "all") in columns)
-    print(f"Per cent, {over}{pointing}; in brackets 95 % intervals from drawing the images again.")
+    pairs = ", of insertion and deletion over the pairs" if ("insertion", "all") in columns else ""
+    print(f"Per cent, means over the classes{pairs}{pointing}; in brackets 95 % intervals from drawing the images again.")
     for line, label in zip(lines, labels):
         if line.unreadable:
             print(f"{label}: images that could not be read: {line.unreadable}.")

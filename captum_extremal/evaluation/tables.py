@@ -97,12 +97,20 @@ def leads(runs: Iterable[Kept], label: str, tolerance: float = TOLERANCE) -> dic
     ahead = counted[labels.index(label)]
     found: dict[str, dict[str, Score]] = {}
     for other, run in zip(labels, counted):
-        same_data = run.settings.about.get("data") == ahead.settings.about.get("data")
-        for column in COLUMNS if same_data and run is not ahead else ():
+        if run is ahead or not _same_data(run, ahead):
+            continue
+        for column in COLUMNS:
             score = _lead(ahead, run, column, tolerance)
             if score is not None:
                 found.setdefault(other, {})[column] = score
     return found
+
+
+def _same_data(one: Kept, other: Kept) -> bool:
+    """Whether two runs are of one data set; rows of earlier versions have no checksum of it."""
+    about, others = one.settings.about, other.settings.about
+    checksums = {each["data_checksum"] for each in (about, others) if "data_checksum" in each}
+    return about.get("data") == others.get("data") and len(checksums) < 2
 
 
 def _lead(ahead: Kept, run: Kept, column: str, tolerance: float) -> Score | None:
