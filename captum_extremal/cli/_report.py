@@ -65,7 +65,8 @@ def _print(lines: list[Line], tolerance: float) -> None:
     _print_table(table)
     pointing = f", pointing within {tolerance:g} px" if ("pointing", "all") in columns else ""
     pairs = ", of insertion and deletion over the pairs" if ("insertion", "all") in columns else ""
-    print(f"Per cent, means over the classes{pairs}{pointing}; in brackets 95 % intervals from drawing the images again.")
+    means = f"means over the classes{pairs}{pointing}"
+    print(f"Per cent, {means}; in brackets 95 % intervals from drawing the images again.")
     for line, label in zip(lines, labels):
         if line.unreadable:
             print(f"{label}: images that could not be read: {line.unreadable}.")
