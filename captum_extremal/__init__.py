@@ -1,6 +1,5 @@
 """Extremal perturbations for Captum: which smallest part of an input is enough for a model's output."""
 
-from captum_extremal.area import area_loss
 from captum_extremal.attr.center_attribution import CenterAttribution
 from captum_extremal.attr.contrastive_excitation_backprop import ContrastiveExcitationBackprop
 from captum_extremal.attr.excitation_backprop import ExcitationBackprop
@@ -9,13 +8,13 @@ from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPertur
 from captum_extremal.attr.meaningful_perturbation import MeaningfulPerturbation
 from captum_extremal.attr.rise import RISE
 from captum_extremal.class_channels import ClassChannels, RemovalDrop, class_channels
-from captum_extremal.games import Game
-from captum_extremal.image_prior import ImagePrior
 from captum_extremal.inversion import FeatureInversion, InvertedFeatures
+from captum_extremal.inversion.image_prior import ImagePrior
 from captum_extremal.masks import ChannelMask, SmoothMask
 from captum_extremal.perturbations import BlurPyramid, FadePyramid
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.solvers import PathSolver, PenaltySolver
+from captum_extremal.search import PathSolver, PenaltySolver, area_loss
+from captum_extremal.search.games import Game
 
 __all__ = [
     "RISE",

@@ -55,7 +55,7 @@ _LIBRARIES = {"captum", "captum_extremal", "contextlib", "torch"}
 
 
 @contextlib.contextmanager
-def left_as_found(forward_func: Callable[..., Any], device: torch.device) -> Iterator[None]:
+def preserve_state(forward_func: Callable[..., Any], device: torch.device) -> Iterator[None]:
     """Restore the random states and the buffers of modules in train mode, whatever happens inside.
 
     Warns of modules in train mode, whose scores depend on the rest of the batch or on chance.

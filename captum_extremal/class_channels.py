@@ -29,16 +29,16 @@ from torch.utils.data import DataLoader, RandomSampler
 from captum_extremal._captum import progress_bar
 from captum_extremal._checks import check_callable, check_count, check_number
 from captum_extremal._rows import Row, RowFile, Rows
-from captum_extremal._state import ForwardPrecision, as_plain, left_as_found, modules_of, warn_caller
-from captum_extremal.activations import check_axes, masked, read_axes
+from captum_extremal._state import ForwardPrecision, as_plain, modules_of, preserve_state, warn_caller
 from captum_extremal.attr._inputs import check_perturbations_per_eval
 from captum_extremal.attr._layer_inputs import as_layer_solver, check_examples, check_layer_areas
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
-from captum_extremal.games import PRESERVE, Game, as_game
 from captum_extremal.layers import LayerTail, check_layer, name_of
+from captum_extremal.layers.axes import check_axes, masked, read_axes
 from captum_extremal.objective import Objective
 from captum_extremal.results import threshold_of
-from captum_extremal.search import Solver
+from captum_extremal.search.games import PRESERVE, Game, as_game
+from captum_extremal.search.problem import Solver
 
 Loader = Iterable[Any]
 """Gives pairs (inputs, labels): a tensor (N, ...) or several, and N integers as a list, an array or a tensor (N,)."""
@@ -382,7 +382,7 @@ def _drops(
     """Drops (N, R) of the scores of a batch's labels under masks (R, K), which are 0 where a channel is removed."""
     device = batch.inputs[0].device
     caller = ForwardPrecision(device)
-    with torch.inference_mode(False), torch.no_grad(), caller.ours(), left_as_found(method.forward_func, device):
+    with torch.inference_mode(False), torch.no_grad(), caller.ours(), preserve_state(method.forward_func, device):
         tail = LayerTail(
             method.forward_func,
             method.layer,

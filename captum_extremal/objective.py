@@ -23,8 +23,8 @@ from captum_extremal._captum import (
     select_target,
 )
 from captum_extremal._state import ForwardPrecision
-from captum_extremal.games import Game
 from captum_extremal.perturbations import BoundPerturbation
+from captum_extremal.search.games import Game
 
 _GRADIENT_SCALE = 256.0  # lifts the gradients of a half-precision forward out of the subnormal range
 

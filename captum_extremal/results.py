@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_callable, check_count, check_number
-from captum_extremal.games import Game
 from captum_extremal.perturbations import gaussian_blur
+from captum_extremal.search.games import Game
 
 _SALIENCY_BLUR = 0.09  # of the shorter side (section 4.2)
 _CONTRAST_BLUR = 0.01  # of the shorter side: so that no single noisy pixel is the maximum

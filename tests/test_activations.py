@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_extremal.activations import Axes, masked, read_axes
+from captum_extremal.layers.axes import Axes, masked, read_axes
 
 # An activation's shape with N, its settings, K, and S.
 READINGS = {

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from captum_extremal import ChannelMask, SmoothMask, area_loss
-from captum_extremal.area import at_area, fit_area, fit_limit, mask_of_area
 from captum_extremal.masks import BoundMask
+from captum_extremal.search.area import at_area, fit_area, fit_limit, mask_of_area
 
 
 def literal_loss(mask: list[float], area: float) -> float:
@@ -156,7 +156,7 @@ def test_neighbouring_solution_needs_two_steps() -> None:
     z = torch.randn(2, bound.parameters, dtype=torch.float64)
     _, shift = fit_area(z, 0.2, bound)
     p, _ = fit_area(z + 0.2 * torch.randn_like(z), 0.19, bound, shift, steps=2)
-    assert bound.area(bound.coarse(p)).tolist() == pytest.approx([0.19] * 2, abs=1e-3)
+    assert bound.area(bound.grid_values(p)).tolist() == pytest.approx([0.19] * 2, abs=1e-3)
 
 
 class Kinked:
@@ -175,7 +175,7 @@ class Kinked:
         area = torch.sigmoid(math.log(0.3 / 0.7) + excess)
         by_offset = area * (1 - area) * 0.52 * steepness * offset.abs() ** -0.48
         gradient = by_offset[:, None] / (p * (1 - p))
-        return SimpleNamespace(area=area, area_by_coarse=torch.ones(1, 1), gradients=lambda *_: (gradient,))
+        return SimpleNamespace(area=area, area_by_grid=torch.ones(1, 1), gradients=lambda *_: (gradient,))
 
 
 def test_newtons_steps_that_leap_to_and_fro_are_cut_short() -> None:
@@ -198,7 +198,7 @@ def test_no_gradient_changes_the_area_or_shifts_all_logits() -> None:
     bound = bind()
     z = torch.randn(3, bound.parameters, dtype=torch.float64, requires_grad=True)
     p, _ = fit_area(z, 0.25, bound)
-    (of_area,) = torch.autograd.grad(bound.area(bound.coarse(p)).sum(), z, retain_graph=True)
+    (of_area,) = torch.autograd.grad(bound.area(bound.grid_values(p)).sum(), z, retain_graph=True)
     (of_anything,) = torch.autograd.grad((p * torch.randn_like(p)).sum(), z)
     assert float(of_area.abs().max()) < 1e-12
     assert float(of_anything.abs().max()) > 1e-3

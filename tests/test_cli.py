@@ -20,7 +20,7 @@ from torch import nn
 from captum_extremal import ExtremalMasks, cli
 from captum_extremal.cli import _classifier, _console, _demo, _explain, _figures, _photographs, _run, _summary, _weights
 from captum_extremal.datasets import DigitScenes
-from captum_extremal.games import as_game
+from captum_extremal.search.games import as_game
 
 NETWORK = "squeezenet1_0"
 QUICK = ["--steps", "2", "--areas", "0.2", "0.5"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from captum_extremal import Game
-from captum_extremal.games import DELETE, HYBRID, PRESERVE, as_game
+from captum_extremal.search.games import DELETE, HYBRID, PRESERVE, as_game
 
 KEPT = torch.tensor([[3.0, -1.0], [0.5, 2.0]])
 REMOVED = torch.tensor([[1.0, 4.0], [0.0, -2.0]])

@@ -14,9 +14,9 @@ from captum.attr import LayerActivation
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from captum_extremal import inversion
 from captum_extremal.datasets.digits import DigitScenes, digit_network
 from captum_extremal.inversion import FeatureInversion, ImagePrior
+from captum_extremal.inversion import feature_inversion as inversion
 
 STILL = ImagePrior(jitter=0, scale=0, rotation=0)
 CENTRE = 0.5

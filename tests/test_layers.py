@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_extremal import LayerExtremalPerturbation, PathSolver, PenaltySolver
-from captum_extremal.layers import LayerTail, _gathered, check_layer, name_of
+from captum_extremal.layers.tail import LayerTail, _gathered, check_layer, name_of
 
 N, K = 2, 6
 SOLVER = PathSolver(steps=6)

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_extremal import ChannelMask, SmoothMask
-from captum_extremal.area import fit_area, mask_of_area
 from captum_extremal.masks import BoundMask, BoundSmoothMask, MaskFamily, kernel
+from captum_extremal.search.area import fit_area, mask_of_area
 
 SHAPES = [(8,), (37,), (224,), (8, 8), (17, 24), (40, 31), (64, 50), (8, 8, 8), (9, 8, 13), (12, 17, 16)]
 LIPSCHITZ = 2 * math.exp(-1 / 2)  # of k, a sigma
@@ -103,7 +103,7 @@ def test_nodes_hold_equation_7_exactly(shape: tuple[int, ...], temperature: floa
     lattice = literal_lattice(shape, bound.step)
     some = np.random.default_rng(0).permutation(math.prod(bound.grid_shape))[:3000]
     literal = literal_mask(node_positions(bound)[some], lattice, p[0].numpy(), bound.sigma, temperature)
-    np.testing.assert_allclose(bound.coarse(p)[0].numpy()[some], literal, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(bound.grid_values(p)[0].numpy()[some], literal, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_nodes_hold_equation_7_for_any_settings(shape: tuple[int, ...], settings
     lattice = literal_lattice(bound.shape, bound.step)
     temperature = settings.get("temperature", 1 / 20)
     literal = literal_mask(node_positions(bound), lattice, p[0].numpy(), bound.sigma, temperature)
-    np.testing.assert_allclose(bound.coarse(p)[0].numpy(), literal, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(bound.grid_values(p)[0].numpy(), literal, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_lemma_1_holds_for_the_hard_maximum(shape: tuple[int, ...], sigma: float
     lattice, nodes = literal_lattice(shape, bound.step), node_positions(bound)
     at_lattice = [int(((nodes - point) ** 2).sum(1).argmin()) for point in lattice]
     np.testing.assert_allclose(nodes[at_lattice], lattice, atol=1e-9)  # the lattice is part of the grid
-    m = bound.coarse(p)[0].numpy()
+    m = bound.grid_values(p)[0].numpy()
     assert (m[at_lattice] >= p[0].numpy() - 1e-12).all()
     assert (m <= 1).all()
 
@@ -241,8 +241,10 @@ def test_positions_out_of_every_disks_reach_are_refused_or_finite() -> None:
 @pytest.mark.parametrize("shape", SHAPES, ids=shape_id)
 def test_area_is_the_mean_of_the_expanded_mask(shape: tuple[int, ...]) -> None:
     bound = bind(shape)
-    coarse = bound.coarse(random_parameters(bound, rows=3))
-    torch.testing.assert_close(bound.area(coarse), bound.expand(coarse).flatten(1).mean(1), rtol=0, atol=1e-12)
+    grid_values = bound.grid_values(random_parameters(bound, rows=3))
+    torch.testing.assert_close(
+        bound.area(grid_values), bound.expand(grid_values).flatten(1).mean(1), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("temperature", [1 / 20, 0], ids=["smax", "max"])
@@ -250,15 +252,20 @@ def test_area_is_the_mean_of_the_expanded_mask(shape: tuple[int, ...]) -> None:
 def test_linearised_masks_have_the_derivatives_of_autograd(shape: tuple[int, ...], temperature: float) -> None:
     bound = bind(shape, temperature=temperature)
     p = random_parameters(bound, rows=3).clamp(0.05, 0.95)
-    by_coarse = torch.randn(3, math.prod(bound.grid_shape), dtype=torch.float64)
+    by_grid = torch.randn(3, math.prod(bound.grid_shape), dtype=torch.float64)
     here = bound.linearised(p)
 
     leaf = p.clone().requires_grad_()
     area = bound(leaf).flatten(1).mean(1)
     (of_area,) = torch.autograd.grad(area.sum(), leaf)
-    (of_reward,) = torch.autograd.grad((bound.coarse(leaf) * by_coarse).sum(), leaf)
-    by_reward, by_area = here.gradients(by_coarse, here.area_by_coarse)
-    pairs = [(here.coarse, bound.coarse(p)), (here.area, area.detach()), (by_reward, of_reward), (by_area, of_area)]
+    (of_reward,) = torch.autograd.grad((bound.grid_values(leaf) * by_grid).sum(), leaf)
+    by_reward, by_area = here.gradients(by_grid, here.area_by_grid)
+    pairs = [
+        (here.grid_values, bound.grid_values(p)),
+        (here.area, area.detach()),
+        (by_reward, of_reward),
+        (by_area, of_area),
+    ]
     for found, expected in pairs:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
         assert not found.requires_grad
@@ -399,8 +406,8 @@ def test_channel_mask_is_its_parameters(channels: int, dtype: torch.dtype) -> No
     assert bound.largest_area == 1
     assert math.isnan(bound.sigma)
     assert torch.equal(bound(p), p)
-    assert torch.equal(bound.expand(bound.coarse(p)), p)
-    torch.testing.assert_close(bound.area(bound.coarse(p)), p.mean(1))
+    assert torch.equal(bound.expand(bound.grid_values(p)), p)
+    torch.testing.assert_close(bound.area(bound.grid_values(p)), p.mean(1))
     assert torch.equal(bound.spread(p), p)
     new = bound.new_parameters(4)
     assert new.dtype == dtype
@@ -410,12 +417,17 @@ def test_channel_mask_is_its_parameters(channels: int, dtype: torch.dtype) -> No
 def test_linearised_channel_masks_have_the_derivatives_of_autograd() -> None:
     bound = ChannelMask().bind(6, "cpu", torch.float64)
     p = torch.rand(3, 6, dtype=torch.float64, requires_grad=True)
-    by_coarse = torch.randn(3, 6, dtype=torch.float64)
+    by_grid = torch.randn(3, 6, dtype=torch.float64)
     (of_area,) = torch.autograd.grad(bound(p).mean(1).sum(), p)
-    (of_reward,) = torch.autograd.grad((bound.coarse(p) * by_coarse).sum(), p)
+    (of_reward,) = torch.autograd.grad((bound.grid_values(p) * by_grid).sum(), p)
     here = bound.linearised(p)
-    by_reward, by_area = here.gradients(by_coarse, here.area_by_coarse)
-    pairs = [(here.coarse, p.detach()), (here.area, p.detach().mean(1)), (by_reward, of_reward), (by_area, of_area)]
+    by_reward, by_area = here.gradients(by_grid, here.area_by_grid)
+    pairs = [
+        (here.grid_values, p.detach()),
+        (here.area, p.detach().mean(1)),
+        (by_reward, of_reward),
+        (by_area, of_area),
+    ]
     for found, expected in pairs:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
         assert not found.requires_grad

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_extremal import BlurPyramid, FadePyramid, Game
-from captum_extremal.games import DELETE, HYBRID, PRESERVE
 from captum_extremal.objective import Objective
+from captum_extremal.search.games import DELETE, HYBRID, PRESERVE
 
 GAMES = {"preserve": PRESERVE, "delete": DELETE, "hybrid": HYBRID, "own": Game(0.5, 2.0)}
 PYRAMID = BlurPyramid(sigma_max=3.0)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, Game, PathSolver
-from captum_extremal.games import DELETE, HYBRID, PRESERVE
 from captum_extremal.results import threshold_of
+from captum_extremal.search.games import DELETE, HYBRID, PRESERVE
 
 AREAS = [0.1, 0.25, 0.5]
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, PenaltySolver, SmoothMask
-from captum_extremal.area import fit_area, mask_of_area
-from captum_extremal.games import PRESERVE
 from captum_extremal.masks import BoundMask
-from captum_extremal.search import Search
-from captum_extremal.solvers import area_schedule, as_solver
+from captum_extremal.search import as_solver
+from captum_extremal.search.area import fit_area, mask_of_area
+from captum_extremal.search.games import PRESERVE
+from captum_extremal.search.path import area_schedule
+from captum_extremal.search.problem import Search
 
 SIDE = 24
 GAMES = ["preserve", "delete", "hybrid"]
@@ -192,7 +193,7 @@ def linear_search(
 )
 def test_penalty_solver_is_the_papers_descent_step_for_step(settings: dict[str, Any], steps: int) -> None:
     areas, weights = (0.1, 0.5), torch.stack([blob(4, 9, 3.0, 14), blob(9, 3, 2.0, 14)])
-    solver = PenaltySolver(steps=steps, flip=False, settling=0.0, **settings)
+    solver = PenaltySolver(steps=steps, flip=False, refinement=0.0, **settings)
     reports: list[tuple[int, Tensor, Tensor]] = []
     search = linear_search(weights, areas, reports)
     found = solver.solve(search)
@@ -239,7 +240,7 @@ def test_presets_are_the_papers_and_the_released_codes() -> None:
     [
         (PenaltySolver(steps=4), [True, False, True, False]),
         (PenaltySolver(steps=4, flip=False), [False] * 4),
-        (PathSolver(steps=4, settling=0.0), [False] * 6),  # two variants at the end
+        (PathSolver(steps=4, refinement=0.0), [False] * 6),  # two variants at the end
     ],
     ids=["flip", "no flip", "path"],
 )
@@ -250,24 +251,24 @@ def test_only_the_released_preset_flips_and_on_even_steps(solver: PenaltySolver,
 
 
 @pytest.mark.parametrize("areas", [(0.2,), (0.05, 0.1, 0.2, 0.4, 0.6, 0.8), (0.3, 0.97, 1.0), (1.0,)], ids=str)
-@pytest.mark.parametrize("legs", [1, 2, 3])
+@pytest.mark.parametrize("sweeps", [1, 2, 3])
 @pytest.mark.parametrize("steps", [1, 9, 30])
-def test_path_meets_every_area_in_the_steps_it_announced(steps: int, legs: int, areas: tuple[float, ...]) -> None:
+def test_path_meets_every_area_in_the_steps_it_announced(steps: int, sweeps: int, areas: tuple[float, ...]) -> None:
     reports: list[tuple[int, Tensor, Tensor]] = []
     search = linear_search(torch.stack([blob(4, 9, 3.0, 14)] * 3), areas, reports)
-    solver = PathSolver(steps=steps, legs=legs, settling=0.0)
+    solver = PathSolver(steps=steps, sweeps=sweeps, refinement=0.0)
     found = solver.solve(search)
     assert len(reports) == solver.total_steps(search)
     assert [step for step, _, _ in reports] == list(range(len(reports)))
-    assert len(areas) <= len(reports) <= legs * (steps + len(areas))
+    assert len(areas) <= len(reports) <= sweeps * (steps + len(areas))
     assert areas == (1.0,) or len(reports) >= steps - len(areas)
     path = [area for _, at, _ in reports for area in at.tolist()]
     limit = max(path)  # the family's largest masks are no literal ones
     met = [sum(abs(min(area, limit) - passed) < 1e-9 for passed in path) for area in areas]
     assert min(met) >= 1
     turns = [path[0], *(b for a, b, c in zip(path, path[1:], path[2:]) if (b - a) * (c - b) < 0), path[-1]]
-    assert len(turns) <= legs + 1
-    assert legs > 1 or path == sorted(path, reverse=True)
+    assert len(turns) <= sweeps + 1
+    assert sweeps > 1 or path == sorted(path, reverse=True)
     assert [p[0].shape for p in found] == [(3, search.bounds[0][0].parameters)] * len(areas)
     assert all(rewards.shape == (1, 3) for _, _, rewards in reports)
 
@@ -279,7 +280,7 @@ def test_path_meets_every_area_in_the_steps_it_announced(steps: int, legs: int, 
 )
 def test_first_area_of_the_path_is_not_met_at_once(areas: tuple[float, ...], first: int) -> None:
     """Masks that were not searched for at all would be recorded there."""
-    schedule = area_schedule(areas, steps=150, legs=1, start=0.95)
+    schedule = area_schedule(areas, steps=150, sweeps=1, start=0.95)
     steps = next(step for step, (_, index) in enumerate(schedule, start=1) if index == len(areas) - 1)
     assert steps == first
     assert schedule[steps - 1][0] == min(areas[-1], 0.95)
@@ -322,7 +323,7 @@ def test_one_search_forks_into_several_below_one_half(searches: int) -> None:
         seen.append(masks[0].detach())
         return plain.reward(masks, **how)
 
-    found = PathSolver(steps=20, searches=searches, settling=0.0).solve(dataclasses.replace(plain, reward=reward))
+    found = PathSolver(steps=20, searches=searches, refinement=0.0).solve(dataclasses.replace(plain, reward=reward))
     rows = [len(masks) // 2 for masks in seen[: len(reports)]]
     areas = [float(area) for _, area, _ in reports]
     assert rows == [1 if area >= 0.5 else searches for area in areas]
@@ -354,25 +355,25 @@ def test_searches_lie_around_the_settings() -> None:
         torch.testing.assert_close(three if len(three) == 2 else three[2:4], one)
 
 
-@pytest.mark.parametrize("legs", [1, 2, 3])
-def test_path_keeps_the_best_of_its_legs_for_each_image_and_area(legs: int) -> None:
+@pytest.mark.parametrize("sweeps", [1, 2, 3])
+def test_path_keeps_the_best_of_its_legs_for_each_image_and_area(sweeps: int) -> None:
     areas = (0.08, 0.2, 0.5)
     weights = torch.rand(6, 14, 14, dtype=torch.float64) ** 8
     reports: list[tuple[int, Tensor, Tensor]] = []
     search = linear_search(weights, areas, reports)
-    found = PathSolver(steps=12, legs=legs, settling=0.0).solve(search)
+    found = PathSolver(steps=12, sweeps=sweeps, refinement=0.0).solve(search)
     for a, area in enumerate(areas):
         seen = torch.cat([rewards for _, at, rewards in reports if abs(float(at) - area) < 1e-9])
         kept = search.reward((search.bounds[a][0](found[a][0]),))[0]
         assert bool((kept >= seen.amax(0) - 1e-9).all())
-        assert area != 0.2 or len(seen) == legs
+        assert area != 0.2 or len(seen) == sweeps
 
 
 def test_areas_take_over_what_their_neighbours_found() -> None:
     """No mask is worse than that of the next larger area, tightened to its own."""
     areas = (0.08, 0.2, 0.5)
     search = linear_search(torch.rand(6, 14, 14, dtype=torch.float64) ** 8, areas, [])
-    found = PathSolver(steps=6, settling=0.0).solve(search)
+    found = PathSolver(steps=6, refinement=0.0).solve(search)
     rewards = [search.reward((bounds[0](p[0]),))[0] for p, bounds in zip(found, search.bounds)]
     for here, neighbour in ((0, 1), (1, 2)):
         bound = search.bounds[here][0]
@@ -380,15 +381,15 @@ def test_areas_take_over_what_their_neighbours_found() -> None:
         assert bool((rewards[here] >= search.reward((bound(moved),))[0] - 1e-6).all())
 
 
-@pytest.mark.parametrize(("game", "legs"), [("preserve", 1), ("hybrid", 1), ("delete", 2)])
+@pytest.mark.parametrize(("game", "sweeps"), [("preserve", 1), ("hybrid", 1), ("delete", 2)])
 def test_path_is_walked_back_for_games_that_only_remove(
-    network: nn.Module, images: Tensor, game: str, legs: int
+    network: nn.Module, images: Tensor, game: str, sweeps: int
 ) -> None:
     default, chosen = (
         ExtremalPerturbation(network).extremal_masks(
-            images, target=1, areas=(0.1, 0.4), game=game, solver=PathSolver(steps=8, legs=choice)
+            images, target=1, areas=(0.1, 0.4), game=game, solver=PathSolver(steps=8, sweeps=choice)
         )
-        for choice in (None, legs)
+        for choice in (None, sweeps)
     )
     assert torch.equal(default.masks, chosen.masks)
     assert default.settings["steps"] == chosen.settings["steps"]
@@ -449,7 +450,7 @@ def test_bad_settings_are_named(solver: type, name: str, values: tuple[object, .
 @pytest.mark.parametrize(
     ("solver", "name", "value"),
     [
-        (PathSolver, "legs", 0),
+        (PathSolver, "sweeps", 0),
         (PathSolver, "decay", 1.0),
         (PathSolver, "binary_weight", -1.0),
         (PenaltySolver, "weight", -1.0),
@@ -459,8 +460,8 @@ def test_bad_settings_are_named(solver: type, name: str, values: tuple[object, .
         (PenaltySolver, "ramp", -0.1),
         (PenaltySolver, "ramp", 1.1),
         (PathSolver, "searches", 0),
-        (PathSolver, "settling", -0.1),
-        (PenaltySolver, "settling", -0.1),
+        (PathSolver, "refinement", -0.1),
+        (PenaltySolver, "refinement", -0.1),
     ],
 )
 def test_bad_settings_of_one_solver_are_named(solver: type, name: str, value: object) -> None:

@@ -10,11 +10,11 @@ from numbers import Integral, Real
 from torch import Tensor
 
 from captum_extremal._checks import check_choice
-from captum_extremal.activations import Axes
 from captum_extremal.attr._inputs import as_family, check_areas
+from captum_extremal.layers.axes import Axes
 from captum_extremal.masks import ChannelMask, MaskFamily, SmoothMask
-from captum_extremal.search import Solver
-from captum_extremal.solvers import PenaltySolver, as_solver
+from captum_extremal.search import PenaltySolver, as_solver
+from captum_extremal.search.problem import Solver
 
 _LADDER = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100)  # section 5; then in steps of 50
 _FRACTIONS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)

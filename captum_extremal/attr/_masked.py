@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal._captum import BaselineType
-from captum_extremal._state import ForwardPrecision, as_plain, left_as_found
+from captum_extremal._state import ForwardPrecision, as_plain, preserve_state
 from captum_extremal.attr import _inputs as check
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BoundPerturbation
@@ -53,7 +53,7 @@ def masked_model(
         references = check.check_baselines(plain, as_plain(baselines), isinstance(inputs, tuple))
         dtype = torch.promote_types(plain[0].dtype, torch.float32)
         perturb = tuple(bind(x.to(dtype), reference.to(dtype)) for x, reference in zip(plain, references))
-        with left_as_found(forward_func, device):
+        with preserve_state(forward_func, device):
             yield Objective(
                 forward_func,
                 plain,

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from captum_extremal._captum import progress_bar
 from captum_extremal._state import warn_caller
-from captum_extremal.area import mask_of_area
-from captum_extremal.games import Game
 from captum_extremal.masks import BoundMask
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, ScoreThreshold, threshold_of
-from captum_extremal.search import Search, Solver
+from captum_extremal.search.area import mask_of_area
+from captum_extremal.search.games import Game
+from captum_extremal.search.problem import Search, Solver
 
 Callback = Callable[[int, Tensor, Tensor], None]
 """Told of each step: its number, the areas (R,) and the game's values (N, R) at them."""

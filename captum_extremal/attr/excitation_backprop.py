@@ -10,7 +10,7 @@ from captum.attr import GradientAttribution
 from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, TensorOrTupleOfTensorsGeneric, format_output, log_usage
-from captum_extremal._state import ForwardPrecision, as_plain, left_as_found
+from captum_extremal._state import ForwardPrecision, as_plain, preserve_state
 from captum_extremal.attr import _inputs as check
 from captum_extremal.attr._excitation import Excitation
 from captum_extremal.attr._maps import like_inputs
@@ -100,7 +100,7 @@ class ExcitationBackprop(GradientAttribution):
         check.check_arguments(additional_forward_args, len(tensors[0]))
         device = tensors[0].device
         caller = ForwardPrecision(device)
-        with torch.inference_mode(False), caller.ours(), left_as_found(self.forward_func, device):
+        with torch.inference_mode(False), caller.ours(), preserve_state(self.forward_func, device):
             plain = tuple(as_plain(x.detach()) for x in tensors)
             excitation = Excitation(
                 self.forward_func, self.layer, plain, as_plain(target), as_plain(additional_forward_args), caller

@@ -17,17 +17,17 @@ from captum_extremal._captum import (
     log_usage,
 )
 from captum_extremal._checks import check_choice
-from captum_extremal._state import ForwardPrecision, as_plain, left_as_found
+from captum_extremal._state import ForwardPrecision, as_plain, preserve_state
 from captum_extremal.attr import _inputs as check
 from captum_extremal.attr._maps import like_inputs
 from captum_extremal.attr._sweep import Callback, Sweep, warn_unreached
-from captum_extremal.games import Game, as_game
 from captum_extremal.masks import MaskFamily
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BoundPerturbation, Perturbation
 from captum_extremal.results import ExtremalMasks, ScoreThreshold, check_threshold
-from captum_extremal.search import Solver
-from captum_extremal.solvers import as_solver
+from captum_extremal.search import as_solver
+from captum_extremal.search.games import Game, as_game
+from captum_extremal.search.problem import Solver
 
 AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """The areas of section 4."""
@@ -206,7 +206,7 @@ class ExtremalPerturbation(PerturbationAttribution):
                 check.bind_perturbation(chosen_perturbation, x.to(dtype), reference.to(dtype))
                 for x, reference in zip(plain, references)
             )
-            with left_as_found(self.forward_func, device):
+            with preserve_state(self.forward_func, device):
                 objective = Objective(
                     self.forward_func,
                     plain,

@@ -10,8 +10,7 @@ from captum.attr import LayerAttribution, PerturbationAttribution
 from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, format_output, log_usage
-from captum_extremal._state import ForwardPrecision, as_plain, left_as_found
-from captum_extremal.activations import check_axes, masked, read_axes
+from captum_extremal._state import ForwardPrecision, as_plain, preserve_state
 from captum_extremal.attr import _inputs as check
 from captum_extremal.attr._layer_inputs import (
     LayerMasks,
@@ -22,12 +21,13 @@ from captum_extremal.attr._layer_inputs import (
     fractions_of,
 )
 from captum_extremal.attr._sweep import Callback, Sweep, warn_unreached
-from captum_extremal.games import Game, as_game
 from captum_extremal.layers import LayerTail, check_layer, name_of
+from captum_extremal.layers.axes import check_axes, masked, read_axes
 from captum_extremal.masks import MaskFamily
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, ScoreThreshold, check_threshold
-from captum_extremal.search import Solver
+from captum_extremal.search.games import Game, as_game
+from captum_extremal.search.problem import Solver
 
 
 class LayerExtremalPerturbation(LayerAttribution, PerturbationAttribution):
@@ -242,7 +242,7 @@ class LayerExtremalPerturbation(LayerAttribution, PerturbationAttribution):
         check_axes(channel_dim, prefix_tokens, token_grid)
         chosen_game, chosen_solver = as_game(game), as_layer_solver(solver)
         caller = ForwardPrecision(device)
-        with torch.inference_mode(False), torch.no_grad(), caller.ours(), left_as_found(self.forward_func, device):
+        with torch.inference_mode(False), torch.no_grad(), caller.ours(), preserve_state(self.forward_func, device):
             tail = LayerTail(
                 self.forward_func,
                 self.layer,

@@ -25,10 +25,10 @@ from captum_extremal._checks import check_count, check_number
 from captum_extremal.attr import _inputs as check
 from captum_extremal.attr._maps import like_inputs
 from captum_extremal.attr._masked import masked_model
-from captum_extremal.games import Game, as_game
 from captum_extremal.masks import REFERENCE_SIDE
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, Perturbation, gaussian_blur
+from captum_extremal.search.games import Game, as_game
 
 # Lengths in pixels at 224, scaled with the input's shorter side.
 _CELL = 8.0  # of the mask that is learned

@@ -22,8 +22,8 @@ from captum_extremal._checks import check_count, check_number
 from captum_extremal.attr import _inputs as check
 from captum_extremal.attr._maps import like_inputs
 from captum_extremal.attr._masked import masked_model
-from captum_extremal.games import PRESERVE
 from captum_extremal.perturbations import FadePyramid
+from captum_extremal.search.games import PRESERVE
 
 _UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from captum_extremal.results import ExtremalMasks
-    from captum_extremal.solvers import PathSolver
+    from captum_extremal.search.path import PathSolver
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Question:
         return threshold(self.game, self.score_threshold)(clean, perturbed)
 
     def solver(self) -> PathSolver:
-        from captum_extremal.solvers import PathSolver
+        from captum_extremal.search.path import PathSolver
 
         return PathSolver(steps=self.steps)
 
@@ -224,7 +224,7 @@ class Run(ABC):
 
 def threshold(game: str, fraction: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Phi_0 at this part of the way from the game's value where nothing is kept to that where everything is."""
-    from captum_extremal.games import as_game
+    from captum_extremal.search.games import as_game
 
     reward = as_game(game).reward
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_extremal._state import left_as_found
+from captum_extremal._state import preserve_state
 
 
 def last_spatial_layer(model: nn.Module, inputs: Tensor) -> str:
@@ -30,7 +30,7 @@ def last_spatial_layer(model: nn.Module, inputs: Tensor) -> str:
     """
     seen: list[tuple[str, nn.Module, Tensor]] = []
 
-    with ExitStack() as hooks, torch.no_grad(), left_as_found(model, inputs.device):
+    with ExitStack() as hooks, torch.no_grad(), preserve_state(model, inputs.device):
         for name, module in model.named_modules():
 
             def see(module: nn.Module, _: Any, output: Any, name: str = name) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captum_extremal._captum import TargetType
-from captum_extremal._state import left_as_found
+from captum_extremal._state import preserve_state
 from captum_extremal.attr import _inputs as check
 
 Explanation = Tensor | Attribution | Callable[..., Tensor]
@@ -87,7 +87,7 @@ def explain(
         # Detached, so that a flag which a gradient method sets is not set on the caller's tensor.
         x = cast(Tensor, inputs).detach()
         seen: Any = getattr(explanation, "forward_func", explanation)
-        with left_as_found(seen, x.device):
+        with preserve_state(seen, x.device):
             found = _call(explanation)(x, target=target, **further)
     if not isinstance(found, Tensor) or found.is_complex():
         got = found.dtype if isinstance(found, Tensor) else type(found).__name__

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from captum_extremal._captum import TargetType
-from captum_extremal._state import ForwardPrecision, left_as_found
-from captum_extremal.games import PRESERVE
+from captum_extremal._state import ForwardPrecision, preserve_state
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BoundPerturbation
+from captum_extremal.search.games import PRESERVE
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def scores_of(
         seen_as: what is called in its place, such as its softmax.
     """
     caller = ForwardPrecision(inputs.device)
-    with torch.inference_mode(False), torch.no_grad(), caller.ours(), left_as_found(forward_func, inputs.device):
+    with torch.inference_mode(False), torch.no_grad(), caller.ours(), preserve_state(forward_func, inputs.device):
         plain = inputs.detach()
         precise = plain.to(torch.promote_types(plain.dtype, torch.float32))
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from captum_extremal._captum import BaselineType, TargetType
 from captum_extremal.attr import _inputs as check
 from captum_extremal.attr.extremal_perturbation import AREAS
-from captum_extremal.games import PRESERVE
 from captum_extremal.metrics import _maps
 from captum_extremal.metrics._maps import Explanation
 from captum_extremal.metrics._scores import scores_of
 from captum_extremal.perturbations import Perturbation
 from captum_extremal.results import ExtremalMasks
+from captum_extremal.search.games import PRESERVE
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, run_forward
 from captum_extremal._checks import check_callable, check_choice, check_count
-from captum_extremal._state import left_as_found, warn_caller
+from captum_extremal._state import preserve_state, warn_caller
 from captum_extremal.metrics import _maps
 from captum_extremal.metrics._maps import Explanation
 from captum_extremal.metrics.similarity import WINDOW, rank_correlation, ssim, unit_range
@@ -99,7 +99,7 @@ def weight_randomisation(
     generator = torch.Generator().manual_seed(seed)
 
     def explain() -> Tensor:
-        with left_as_found(changed, inputs.device):  # so that every map has the same chances, and the same statistics
+        with preserve_state(changed, inputs.device):  # so that every map has the same chances, and the same statistics
             explanation = make_attribution(changed)
             _maps.check_explanation(explanation, "make_attribution's result")
             return _maps.explain(explanation, inputs, target, additional_forward_args, "make_attribution's result")
@@ -177,7 +177,7 @@ def _order_of_calls(model: nn.Module, inputs: Tensor, additional_forward_args: o
 
     handles = [module.register_forward_pre_hook(note(name)) for name, module in model.named_modules()]
     try:
-        with torch.no_grad(), left_as_found(model, inputs.device):
+        with torch.no_grad(), preserve_state(model, inputs.device):
             run_forward(model, (inputs.detach(),), None, additional_forward_args)
     finally:
         for handle in handles:

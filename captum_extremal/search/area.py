@@ -120,7 +120,7 @@ def at_area(p: Tensor, area: float, bound: BoundMask, sharpness: float = 1.0) ->
     fitted = fit_area(logits, area, bound, shift=torch.zeros_like(logits[:, 0]))[0]
     if sharpness != 1:
         return fitted
-    excess = torch.logit(bound.area(bound.coarse(p)), eps=1e-12) - math.log(area / (1 - area))
+    excess = torch.logit(bound.area(bound.grid_values(p)), eps=1e-12) - math.log(area / (1 - area))
     return torch.where((excess.abs() < _MET * _CLOSE[p.dtype])[:, None], p, fitted)
 
 
@@ -140,11 +140,11 @@ def mask_of_area(p: Tensor, area: float, bound: BoundMask) -> Tensor:
     The family's largest mask keeps a little less than everything, because its smooth maximum stays below 1. Areas
     near 1 are met by lifting a mask towards all ones, which area 1 reaches exactly.
     """
-    coarse = bound.coarse(at_area(p, area, bound))
-    mask = bound.expand(coarse)
+    grid_values = bound.grid_values(at_area(p, area, bound))
+    mask = bound.expand(grid_values)
     if area <= fit_limit(bound):
         return mask
-    covered = bound.area(coarse)
+    covered = bound.area(grid_values)
     lift = (area - covered) / (1 - covered)
     return torch.lerp(mask, torch.ones_like(mask), lift.view(-1, *[1] * (mask.dim() - 1)))
 
@@ -186,7 +186,7 @@ def _solve_shift(
         p, by_value = curve(values - shift[:, None])
         here = bound.linearised(p)
         covered = here.area
-        (gradient,) = here.gradients(here.area_by_coarse)
+        (gradient,) = here.gradients(here.area_by_grid)
         slope = -(gradient * by_value).sum(1)
         odds = covered * (1 - covered)
         excess = torch.logit(covered, eps=1e-12) - goal
@@ -218,6 +218,6 @@ class _AtExactArea(torch.autograd.Function):
         slope = p * (1 - p)
         through_p = grads[0] * slope
         here = ctx.bound.linearised(p)
-        share = here.gradients(here.area_by_coarse)[0] * slope
+        share = here.gradients(here.area_by_grid)[0] * slope
         share = share / share.sum(1, keepdim=True).clamp(min=1e-30)
         return through_p - share * through_p.sum(1, keepdim=True), None, None

@@ -26,13 +26,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_extremal._checks import check_count, check_number
+from captum_extremal._checks import check_number
+from captum_extremal.masks.family import BoundMask, Linearised
 
 REFERENCE_SIDE = 224
 """The side in pixels that the paper's lengths (step, sigma, blur) refer to."""
@@ -55,161 +56,6 @@ def kernel(distance: Tensor, sigma: float) -> Tensor:
         ``exp(-2 max(0, distance / sigma - 1/2)^2)``, in (0, 1], of the same shape.
     """
     return torch.exp(-2 * (distance / sigma - 0.5).clamp(min=0) ** 2)
-
-
-@dataclass(frozen=True)
-class Linearised:
-    """Masks near some parameters.
-
-    Attributes:
-        coarse: (B, G), as :meth:`BoundMask.coarse`.
-        area: (B,), the masks' means.
-        area_by_coarse: (1, G), the derivative of the area by the coarse values.
-    """
-
-    coarse: Tensor
-    area: Tensor
-    area_by_coarse: Tensor
-    _pullback: Callable[..., tuple[Tensor, ...]]
-
-    def gradients(self, *by_coarse: Tensor) -> tuple[Tensor, ...]:
-        """Derivatives (B, D) by the parameters from derivatives (B, G) by the coarse values.
-
-        Several for little more than the price of one.
-        """
-        return self._pullback(*by_coarse)
-
-
-class BoundMask(Protocol):
-    """A mask family on one input's shape: what the area and the solvers know of masks."""
-
-    @property
-    def parameters(self) -> int:
-        """D, how many free parameters a mask has."""
-
-    @property
-    def sigma(self) -> float:
-        """The radius in pixels of the smooth masks' disks; NaN for masks that have none."""
-
-    @property
-    def largest_area(self) -> float:
-        """The area of the mask whose parameters are all 1."""
-
-    def new_parameters(self, rows: int) -> Tensor:
-        """Parameters (B, D) of zeros, in the masks' type and on their device."""
-
-    def __call__(self, p: Tensor) -> Tensor:
-        """Masks (B, 1, *S) or (B, K) of parameters (B, D) in [0, 1]: ``expand(coarse(p))``."""
-
-    def coarse(self, p: Tensor) -> Tensor:
-        """The few values (B, G) that the mask and its area follow from."""
-
-    def area(self, coarse: Tensor) -> Tensor:
-        """The exact mean (B,) of the masks."""
-
-    def expand(self, coarse: Tensor) -> Tensor:
-        """The masks (B, 1, *S) of positions, (B, K) of channels."""
-
-    def linearised(self, p: Tensor) -> Linearised:
-        """The mask's coarse values of parameters (B, D), its area, and their derivatives, without autograd."""
-
-    def spread(self, gradient: Tensor) -> Tensor:
-        """A gradient (B, D) of which each parameter's neighbours have got their share."""
-
-
-@runtime_checkable
-class MaskFamily(Protocol):
-    """What can stand in ``mask=``: frozen settings that are bound to an input's shape call by call."""
-
-    def smallest_area(self, shape: tuple[int, ...]) -> float:
-        """The area below which there are no masks."""
-
-    def bind_areas(
-        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
-    ) -> list[BoundMask]:
-        """The family on inputs of this shape, for masks of each area; one object where areas can share it."""
-
-
-@dataclass(frozen=True)
-class ChannelMask:
-    """The family of masks over the K channels of a layer (section 5, equation 9): every channel has its own value.
-
-    A mask's area is the fraction of the channels that it keeps.
-    """
-
-    def smallest_area(self, shape: tuple[int, ...]) -> float:
-        """One channel, of inputs whose shape is (K,)."""
-        return 1 / math.prod(shape)
-
-    def bind(
-        self, channels: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> BoundChannelMask:
-        """Fit the family to a layer of K channels.
-
-        Args:
-            channels: K.
-            device: where the masks are made.
-            dtype: their floating type.
-
-        Raises:
-            TypeError, ValueError: ``channels`` is no integer of at least 1.
-        """
-        check_count("channels", channels)
-        return BoundChannelMask(torch.full((channels,), 1 / channels, device=device, dtype=dtype))
-
-    def bind_areas(
-        self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
-    ) -> list[BoundMask]:
-        """:meth:`bind`, once for all areas."""
-        return [self.bind(math.prod(shape), device, dtype)] * len(areas)
-
-
-class BoundChannelMask:
-    """Masks (B, K) of one layer's channels: the parameters themselves.
-
-    Attributes:
-        parameters: K.
-        sigma: NaN, for there are no disks.
-        largest_area: 1.
-    """
-
-    sigma = math.nan
-    largest_area = 1.0
-
-    def __init__(self, share: Tensor) -> None:
-        self._share = share  # (K,): what each channel counts for in the area
-        self.parameters = len(share)
-
-    def __call__(self, p: Tensor) -> Tensor:
-        """Masks (B, K) of parameters (B, K)."""
-        return p
-
-    def new_parameters(self, rows: int) -> Tensor:
-        """Parameters (B, K) of zeros, in the masks' type and on their device."""
-        return self._share.new_zeros(rows, self.parameters)
-
-    def coarse(self, p: Tensor) -> Tensor:
-        """The parameters (B, K)."""
-        return p
-
-    def area(self, coarse: Tensor) -> Tensor:
-        """The mean (B,) of the masks."""
-        return coarse @ self._share
-
-    def expand(self, coarse: Tensor) -> Tensor:
-        """The masks (B, K)."""
-        return coarse
-
-    def linearised(self, p: Tensor) -> Linearised:
-        """The parameters, their mean and its derivative."""
-        coarse = p.detach()
-        return Linearised(
-            coarse, self.area(coarse), self._share[None], lambda *by: tuple(one.expand_as(coarse) for one in by)
-        )
-
-    def spread(self, gradient: Tensor) -> Tensor:
-        """The gradient as it is: channels have no neighbours."""
-        return gradient
 
 
 @dataclass(frozen=True)
@@ -345,8 +191,8 @@ def _centred(count: int, spacing: float) -> Tensor:
 class BoundSmoothMask:
     """Smooth masks of one input shape: parameters in, masks out.
 
-    ``bound(p)`` is the whole map. Solvers use its two halves, ``expand(coarse(p))``, because the area of a mask
-    is known from the coarse half alone.
+    ``bound(p)`` is the whole map. Solvers use its two halves, ``expand(grid_values(p))``, because the area of a mask
+    is known from the grid alone.
 
     Attributes:
         shape: S.
@@ -381,36 +227,36 @@ class BoundSmoothMask:
             of_point=_neighbours(lattice, nodes, reach, self.sigma, device, dtype),
             temperature=settings.temperature,
         )
-        self.largest_area = float(self.area(self.coarse(self.new_parameters(1) + 1)))
+        self.largest_area = float(self.area(self.grid_values(self.new_parameters(1) + 1)))
 
     def __call__(self, p: Tensor) -> Tensor:
         """Masks (B, 1, *S) of parameters (B, D) in [0, 1]."""
-        return self.expand(self.coarse(p))
+        return self.expand(self.grid_values(p))
 
     def new_parameters(self, rows: int) -> Tensor:
         """Parameters (B, D) of zeros, in the masks' type and on their device."""
         return self._means[0].new_zeros(rows, self.parameters)
 
-    def coarse(self, p: Tensor) -> Tensor:
+    def grid_values(self, p: Tensor) -> Tensor:
         """Equation 7 on the nodes of the grid: parameters (B, D) to node values (B, G)."""
         values: Tensor = _Smax.apply(p, self._smax)
         return values
 
-    def area(self, coarse: Tensor) -> Tensor:
+    def area(self, grid_values: Tensor) -> Tensor:
         """The exact mean (B,) of the expanded masks, from their node values (B, G)."""
-        return coarse @ self._area_by_node[0]
+        return grid_values @ self._area_by_node[0]
 
-    def expand(self, coarse: Tensor) -> Tensor:
+    def expand(self, grid_values: Tensor) -> Tensor:
         """Masks (B, 1, *S) from node values (B, G), by linear interpolation along each axis in turn."""
-        values = coarse.view(-1, *self.grid_shape)
+        values = grid_values.view(-1, *self.grid_shape)
         for axis, matrix in enumerate(self._expansions, start=1):
             values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
         return values.unsqueeze(1)
 
     def linearised(self, p: Tensor) -> Linearised:
         """The node values of parameters (B, D) and all that a solver's step asks of them, without autograd."""
-        coarse, pullback = _smax(p, self._smax)
-        return Linearised(coarse, self.area(coarse), self._area_by_node, pullback)
+        grid_values, pullback = _smax(p, self._smax)
+        return Linearised(grid_values, self.area(grid_values), self._area_by_node, pullback)
 
     def spread(self, gradient: Tensor) -> Tensor:
         """A gradient (B, D) plus its mean over the neighbouring lattice points, two away in each direction.

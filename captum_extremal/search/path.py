@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_extremal._checks import check_choice, check_count, check_number
-from captum_extremal.area import area_loss, at_area, fit_area, fit_limit
+from captum_extremal._checks import check_count, check_number
 from captum_extremal.masks import BoundMask
-from captum_extremal.momentum import Momentum
-from captum_extremal.search import Parameters, Record, Search, Solver
-from captum_extremal.settling import settle, settling_reports
+from captum_extremal.search.area import at_area, fit_area, fit_limit
+from captum_extremal.search.momentum import Momentum
+from captum_extremal.search.problem import Parameters, Record, Search, check_precision
+from captum_extremal.search.refinement import refine, refinement_reports
 
 _LONGEST_SHIFT = 4.0  # of the threshold in one step, in logits: where nothing is near it, the first order says little
 _START = 0.95  # of the path: everything kept has no gradient by the mask's parameters
@@ -49,13 +49,13 @@ class PathSolver:
     each area keeps the best of them. That gains more than as many steps of a single search.
 
     At the end every area tries sharper versions of its mask, and its neighbours' masks widened or tightened to it, and
-    the best of them settles at the area (:mod:`~captum_extremal.settling`).
+    the best of them settles at the area (:mod:`~captum_extremal.search.refinement`).
 
     A game that only removes ("delete") sees little gradient where nearly everything is removed, so its path is walked
-    back as well, from the smallest area up to the largest, and the better masks of the two legs are kept.
+    back as well, from the smallest area up to the largest, and the better masks of the two sweeps are kept.
 
     Args:
-        steps: of one leg of the path, give or take a few, since each part between two areas has whole ones. Above the
+        steps: of one sweep of the path, give or take a few, since each part between two areas has whole ones. Above the
             fork, to which about four tenths of them lead, each is a forward and backward pass of each image; below it
             as many as there are searches.
         searches: into how many the search forks. They lie evenly, by their logarithms, around the settings below: the
@@ -67,8 +67,8 @@ class PathSolver:
             back when the area has changed.
         binary_weight: of the demand for binary masks that equation 4 makes through its area loss. It decides where the
             reward is indifferent: without it, masks larger than what the model needs stay grey.
-        legs: how often the path is walked, down, up, down, ...; None for 1, and 2 for games that only remove.
-        settling: passes of each image for settling at the end, in parts of ``steps``; the areas share them.
+        sweeps: how often the path is walked, down, up, down, ...; None for 1, and 2 for games that only remove.
+        refinement: passes of each image for settling at the end, in parts of ``steps``; the areas share them.
         precision: floating type to autocast the model's forward to, such as ``torch.bfloat16``.
 
     Raises:
@@ -82,8 +82,8 @@ class PathSolver:
     momentum: float = 0.8
     decay: float = 0.02
     binary_weight: float = 1.0
-    legs: int | None = None
-    settling: float = 0.4
+    sweeps: int | None = None
+    refinement: float = 0.4
     precision: torch.dtype | None = None
 
     def __post_init__(self) -> None:
@@ -94,20 +94,20 @@ class PathSolver:
         check_number("momentum", self.momentum, at_least=0, below=1)
         check_number("decay", self.decay, at_least=0, below=1)
         check_number("binary_weight", self.binary_weight, at_least=0)
-        if self.legs is not None:
-            check_count("legs", self.legs)
-        check_number("settling", self.settling, at_least=0)
-        _check_precision(self.precision)
+        if self.sweeps is not None:
+            check_count("sweeps", self.sweeps)
+        check_number("refinement", self.refinement, at_least=0)
+        check_precision(self.precision)
 
     def total_steps(self, search: Search) -> int:
         """The steps of the path, at least one for each area it passes, and those of the settling."""
-        return len(self.schedule(search)) + settling_reports(self._settling_steps(search)) * len(search.areas)
+        return len(self.schedule(search)) + refinement_reports(self._refinement_steps(search)) * len(search.areas)
 
     def schedule(self, search: Search) -> list[tuple[float, int | None]]:
         """The path through the areas of a search: see :func:`area_schedule`."""
         limit = min(fit_limit(bound) for bounds in search.bounds for bound in bounds)
-        legs = self.legs or (1 if search.game.kept else 2)
-        return area_schedule(search.areas, self.steps, legs, start=min(_START, limit))
+        sweeps = self.sweeps or (1 if search.game.kept else 2)
+        return area_schedule(search.areas, self.steps, sweeps, start=min(_START, limit))
 
     def solve(self, search: Search) -> list[Parameters]:
         """Walk the path, keep for each image and area the best parameters that were seen there, and let them settle."""
@@ -116,44 +116,44 @@ class PathSolver:
             _try_variants(search, records, self.precision)
         found = [record.parameters for record in records]
         first_step = len(self.schedule(search))
-        return settle(search, found, self._settling_steps(search), self.precision, first_step)
+        return refine(search, found, self._refinement_steps(search), self.precision, first_step)
 
-    def _settling_steps(self, search: Search) -> int:
-        return math.ceil(round(self.settling * self.steps) / len(search.areas))
+    def _refinement_steps(self, search: Search) -> int:
+        return math.ceil(round(self.refinement * self.steps) / len(search.areas))
 
 
-def area_schedule(areas: tuple[float, ...], steps: int, legs: int, start: float) -> list[tuple[float, int | None]]:
+def area_schedule(areas: tuple[float, ...], steps: int, sweeps: int, start: float) -> list[tuple[float, int | None]]:
     """The areas of a path, and which of the areas asked for each of them is, if any.
 
-    The first leg goes from the start down to the smallest area, the next ones up to the largest and down again. The
-    path is geometric, and slower above the fork. Each part of a leg, between two neighbouring areas, gets steps in
+    The first sweep goes from the start down to the smallest area, the next ones up to the largest and down again. The
+    path is geometric, and slower above the fork. Each part of a sweep, between two neighbouring areas, gets steps in
     proportion to its length, but at least one: the step at its end. The first part gets a few, however short it is,
     because the masks at the start know nothing yet. Areas above the path's start are met at its start.
     """
     down = list(range(len(areas)))[::-1]
     schedule: list[tuple[float, int | None]] = []
     before = start
-    for leg in range(legs):
-        route = down if leg == 0 else (down[::-1] if leg % 2 else down)[1:]
+    for sweep in range(sweeps):
+        route = down if sweep == 0 else (down[::-1] if sweep % 2 else down)[1:]
         ends = [min(areas[index], start) for index in route]
-        lengths = [abs(_mile(end) - _mile(one)) for one, end in zip([before, *ends], ends)]
+        lengths = [abs(path_position(end) - path_position(one)) for one, end in zip([before, *ends], ends)]
         for index, end, length in zip(route, ends, lengths):
             least = 1 if schedule else max(1, steps // _FIRST_PART)
             count = max(least, round(steps * length / max(sum(lengths), 1e-12)))
-            first, last = _mile(before), _mile(end)
-            schedule += [(_area_at(first + (last - first) * step / count), None) for step in range(1, count)]
+            first, last = path_position(before), path_position(end)
+            schedule += [(_area_at_position(first + (last - first) * step / count), None) for step in range(1, count)]
             schedule.append((end, index))
             before = end
     return schedule
 
 
-def _mile(area: float) -> float:
+def path_position(area: float) -> float:
     """Where on the path an area is: steps of one length lie evenly between two areas."""
     return math.log(area / _FORK) * (_SLOWER if area > _FORK else 1.0)
 
 
-def _area_at(mile: float) -> float:
-    return _FORK * math.exp(mile / _SLOWER if mile > 0 else mile)
+def _area_at_position(position: float) -> float:
+    return _FORK * math.exp(position / _SLOWER if position > 0 else position)
 
 
 def _try_variants(search: Search, records: list[Record], precision: torch.dtype | None) -> None:
@@ -203,7 +203,7 @@ class _Walk:
     def _step(self, area: float, following: list[float], progress: float) -> Record:
         """The best parameters at this area and their rewards, and the step that follows from the gradient."""
         bounds = self._bounds_at(area)
-        leaves = [ascent.coarse_at(area, bound) for ascent, bound in zip(self._ascents, bounds)]
+        leaves = [ascent.grid_values_at(area, bound) for ascent, bound in zip(self._ascents, bounds)]
         masks = tuple(bound.expand(leaf) for bound, leaf in zip(bounds, leaves))
         reward = self._search.reward(masks, precision=self._precision)
         record = _best_row(tuple(ascent.parameters for ascent in self._ascents), reward.detach())
@@ -253,20 +253,20 @@ class _Ascent:
         self._logits = self._logits.repeat(searches, 1)
         self._momentum.repeat(searches)
 
-    def coarse_at(self, area: float, bound: BoundMask) -> Tensor:
-        """The masks' coarse values, as a leaf of the graph; on a new bound the area is met anew."""
+    def grid_values_at(self, area: float, bound: BoundMask) -> Tensor:
+        """The masks' grid values, as a leaf of the graph; on a new bound the area is met anew."""
         if bound is not self._bound or not self._met:
             self._bound, self._met = bound, True
             with torch.no_grad():
                 self._logits -= fit_area(self._logits, area, bound)[1][:, None]
         self.parameters = torch.sigmoid(self._logits)
         self._here = bound.linearised(self.parameters)
-        return self._here.coarse.requires_grad_()
+        return self._here.grid_values.requires_grad_()
 
     @torch.no_grad()
-    def step(self, by_coarse: Tensor, next_area: float, progress: float) -> None:
-        """Ascend along the gradient (B, G) by the coarse values, to the next area of the path."""
-        reward, binary, area = self._gradients(by_coarse)
+    def step(self, by_grid: Tensor, next_area: float, progress: float) -> None:
+        """Ascend along the gradient (B, G) by the grid values, to the next area of the path."""
+        reward, binary, area = self._gradients(by_grid)
         ascent = self._momentum(reward) + self._solver.binary_weight * self._factor * binary
         change = self._rate(progress) * self._factor.sqrt() * ascent - self._solver.decay * self._logits
         # Newton's step on the log-odds of the area, which fall almost linearly with the shift.
@@ -276,10 +276,10 @@ class _Ascent:
         shift = shift.clamp(-_LONGEST_SHIFT, _LONGEST_SHIFT)
         self._logits.add_(change - shift).clamp_(-_LOGIT_RANGE, _LOGIT_RANGE)
 
-    def _gradients(self, by_coarse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _gradients(self, by_grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """By the logits (N, D): of the reward and of being binary, both with the area held, and of the area."""
-        by_area = self._here.area_by_coarse
-        found = self._here.gradients(by_coarse, by_area * self._towards_binary(), by_area)
+        by_area = self._here.area_by_grid
+        found = self._here.gradients(by_grid, by_area * self._towards_binary(), by_area)
         # In units of a typical parameter's share of the area, so that the binary weight depends on no size.
         share = found[2].mean(1, keepdim=True)
         slope = self.parameters * (1 - self.parameters)
@@ -290,14 +290,14 @@ class _Ascent:
         return self._bound.spread(reward), binary, area
 
     def _towards_binary(self) -> Tensor:
-        """Minus half the derivative of equation 4's area loss by the coarse values (B, G), each weighing one.
+        """Minus half the derivative of equation 4's area loss by the grid values (B, G), each weighing one.
 
         At the exact area, what is left of that loss is its demand for a binary mask of the highest values.
         """
-        coarse = self._here.coarse.detach()
-        kept = (self._here.area * coarse.shape[1]).long().clamp(1, coarse.shape[1])
-        lowest = coarse.sort(dim=1, descending=True).values.gather(1, kept[:, None] - 1)
-        return (coarse >= lowest).to(coarse) - coarse
+        grid_values = self._here.grid_values.detach()
+        kept = (self._here.area * grid_values.shape[1]).long().clamp(1, grid_values.shape[1])
+        lowest = grid_values.sort(dim=1, descending=True).values.gather(1, kept[:, None] - 1)
+        return (grid_values >= lowest).to(grid_values) - grid_values
 
     def _rate(self, progress: float) -> float:
         first, last = self._solver.learning_rate, self._solver.final_learning_rate
@@ -307,137 +307,3 @@ class _Ascent:
 def _positive_sum(gradient: Tensor) -> Tensor:
     """Sums (N, 1) to divide by."""
     return gradient.sum(1, keepdim=True).clamp(min=1e-30)
-
-
-@dataclass(frozen=True)
-class PenaltySolver:
-    """The paper's solver: gradient descent with momentum on equation 4, for each area a mask of its own.
-
-    The parameters start at one and are clamped to [0, 1] after each step. The area that the penalty leaves is near
-    the one that was asked for; there each mask settles (:mod:`~captum_extremal.settling`).
-
-    The defaults are the settings of the released code; :meth:`paper` has those of the paper.
-
-    Args:
-        steps: forward and backward passes of each image and area.
-        learning_rate, momentum, dampening: of ``torch.optim.SGD``.
-        weight: lambda, of the area loss.
-        growth: what the weight is multiplied by at each step.
-        doublings: at which fractions of the steps it is doubled.
-        ramp: the fraction of the steps over which the weight rises linearly from 0.
-        flip: mirror the perturbed input along its last axis on even steps. It steadies the masks of objects and
-            falsifies digits, text and scenes whose two sides differ.
-        settling: passes of each image and area for settling at the end, in parts of ``steps``.
-        precision: floating type to autocast the model's forward to.
-
-    Raises:
-        TypeError, ValueError: a setting has the wrong type or is out of range.
-    """
-
-    steps: int = 800
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    dampening: float = 0.9
-    weight: float = 300.0
-    growth: float = 1.0035
-    doublings: tuple[float, ...] = ()
-    ramp: float = 0.0
-    flip: bool = True
-    settling: float = 0.06
-    precision: torch.dtype | None = None
-
-    def __post_init__(self) -> None:
-        check_count("steps", self.steps)
-        check_number("learning_rate", self.learning_rate, above=0)
-        check_number("momentum", self.momentum, at_least=0, below=1)
-        check_number("dampening", self.dampening, at_least=0, at_most=1)
-        check_number("weight", self.weight, at_least=0)
-        check_number("growth", self.growth, above=0)
-        for fraction in self.doublings:
-            check_number("doublings", fraction, at_least=0, at_most=1)
-        check_number("ramp", self.ramp, at_least=0, at_most=1)
-        check_number("settling", self.settling, at_least=0)
-        _check_precision(self.precision)
-
-    @classmethod
-    def paper(cls) -> PenaltySolver:
-        """Section 4's: 1600 steps, lambda 300 doubled at 1/3 and 2/3, no flip.
-
-        The paper gives no learning rate for images; this one is the released code's.
-        """
-        return cls(steps=1600, dampening=0.0, growth=1.0, doublings=(1 / 3, 2 / 3), flip=False)
-
-    @classmethod
-    def released(cls) -> PenaltySolver:
-        """The released code's: 800 steps, lambda growing by 0.35 % a step, a flip on even steps."""
-        return cls()
-
-    @classmethod
-    def channels(cls) -> PenaltySolver:
-        """Section 5's, for channel masks: 300 steps, lambda rising from 0 to 1500 over the first half, no flip."""
-        return cls(steps=300, dampening=0.0, weight=1500.0, growth=1.0, ramp=0.5, flip=False)
-
-    def total_steps(self, search: Search) -> int:
-        """The steps of the descent, in which all areas move at once, and those of the settling."""
-        return self.steps + settling_reports(self._settling_steps) * len(search.areas)
-
-    def solve(self, search: Search) -> list[Parameters]:
-        """Descend on equation 4, and settle."""
-        parameters = [
-            tuple(bound.new_parameters(search.images).add_(1).requires_grad_() for bound in bounds)
-            for bounds in search.bounds
-        ]
-        flat = [p for tensors in parameters for p in tensors]
-        optimizer = torch.optim.SGD(flat, self.learning_rate, momentum=self.momentum, dampening=self.dampening)
-        areas = flat[0].new_tensor(search.areas)
-        for step in range(self.steps):
-            # Rows are mask-major: all images of the first area, then of the second.
-            masks = tuple(
-                torch.cat([bounds[k](tensors[k]) for bounds, tensors in zip(search.bounds, parameters)])
-                for k in range(len(parameters[0]))
-            )
-            reward = search.reward(masks, precision=self.precision, flip=self.flip and step % 2 == 0)
-            targets = areas.repeat_interleave(search.images)
-            penalty = torch.stack([area_loss(mask, targets) for mask in masks]).sum()
-            loss = self._weight_at(step) * penalty - reward.sum()
-            for p, gradient in zip(flat, torch.autograd.grad(loss, flat)):
-                p.grad = gradient
-            optimizer.step()
-            with torch.no_grad():
-                for p in flat:
-                    p.clamp_(0, 1)
-            search.report(step, areas, reward.detach())
-        found = [tuple(p.detach() for p in tensors) for tensors in parameters]
-        return settle(search, found, self._settling_steps, self.precision, first_step=self.steps)
-
-    @property
-    def _settling_steps(self) -> int:
-        return round(self.settling * self.steps)
-
-    def _weight_at(self, step: int) -> float:
-        doubled = sum(step >= fraction * self.steps for fraction in self.doublings)
-        risen = min(1.0, step / (self.ramp * self.steps)) if self.ramp else 1.0
-        return self.weight * risen * self.growth**step * 2.0**doubled
-
-
-def _check_precision(precision: object) -> None:
-    if precision is not None and (not isinstance(precision, torch.dtype) or not precision.is_floating_point):
-        raise TypeError(f"precision must be a floating torch.dtype or None, got {precision!r}")
-
-
-_BY_NAME: dict[str, Solver] = {"path": PathSolver(), "penalty": PenaltySolver()}
-
-
-def as_solver(solver: str | Solver) -> Solver:
-    """The solver of this name; an object with ``solve`` and ``total_steps`` is returned as it is.
-
-    Raises:
-        ValueError: there is no solver of this name.
-        TypeError: the object is no solver.
-    """
-    if isinstance(solver, str):
-        check_choice("solver", solver, _BY_NAME)
-        return _BY_NAME[solver]
-    if not isinstance(solver, Solver) or isinstance(solver, type):
-        raise TypeError(f"solver must be a name or an object with solve and total_steps, got {solver!r}")
-    return solver

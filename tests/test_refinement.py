@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from captum_extremal import ChannelMask, PathSolver, PenaltySolver, SmoothMask
-from captum_extremal.area import fit_limit, project
-from captum_extremal.games import PRESERVE
 from captum_extremal.masks import BoundMask
-from captum_extremal.momentum import Momentum
-from captum_extremal.search import Parameters, Record, Search
-from captum_extremal.settling import settle
+from captum_extremal.search.area import fit_limit, project
+from captum_extremal.search.games import PRESERVE
+from captum_extremal.search.momentum import Momentum
+from captum_extremal.search.problem import Parameters, Record, Search
+from captum_extremal.search.refinement import refine
 
 SIDE, IMAGES = 14, 3
 
@@ -32,7 +32,7 @@ def test_projection_has_the_area_and_only_shifts_and_clamps(make: object, area: 
     bound: BoundMask = make()  # type: ignore[operator]
     values = 2 * torch.rand(IMAGES, bound.parameters, dtype=torch.float64) - 0.5
     p = project(values, area, bound)
-    assert bound.area(bound.coarse(p)).tolist() == pytest.approx([area] * IMAGES, abs=1e-9)
+    assert bound.area(bound.grid_values(p)).tolist() == pytest.approx([area] * IMAGES, abs=1e-9)
     between = (p > 0) & (p < 1)
     for row in range(IMAGES):
         shift = (values - p)[row][between[row]]
@@ -66,7 +66,9 @@ def test_projection_of_parameters_that_are_all_zero_or_one() -> None:
     bound = smooth()
     p = (torch.rand(IMAGES, bound.parameters) > 0.5).double()
     for area in (0.1, 0.9 * fit_limit(bound)):
-        assert bound.area(bound.coarse(project(p, area, bound))).tolist() == pytest.approx([area] * IMAGES, abs=1e-6)
+        assert bound.area(bound.grid_values(project(p, area, bound))).tolist() == pytest.approx(
+            [area] * IMAGES, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -127,7 +129,7 @@ def test_settling_of_channels_ends_at_the_heaviest_ones() -> None:
     weights = torch.tensor([[3.0, 1.0, 2.0, 0.0, -1.0, 5.0, 0.5, 0.1]], dtype=torch.float64)
     search, _, _ = linear_search(weights, [channels()], (0.375,))
     start = torch.full((1, 8), 0.375, dtype=torch.float64)
-    (found,) = settle(search, [(start,)], 600, None, 0)
+    (found,) = refine(search, [(start,)], 600, None, 0)
     expected = torch.tensor([[1, 0, 1, 0, 0, 1, 0, 0]], dtype=torch.float64)
     torch.testing.assert_close(found[0], expected, rtol=0, atol=0.02)
 
@@ -137,7 +139,7 @@ def test_parameters_at_a_bound_come_back_when_the_reward_asks_for_it() -> None:
     weights = torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
     search, _, _ = linear_search(weights, [channels(4)], (0.25,))
     start = torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
-    (found,) = settle(search, [(start,)], 300, None, 0)
+    (found,) = refine(search, [(start,)], 300, None, 0)
     assert float(found[0][0, 3]) > 0.95
 
 
@@ -148,7 +150,7 @@ def test_every_mask_on_the_way_has_the_area_and_the_best_is_kept(steps: int) -> 
     bounds = [smooth(area) for area in areas]
     search, seen, reports = linear_search(weights, bounds, areas)
     start: list[Parameters] = [(torch.rand(IMAGES, bounds[0].parameters, dtype=torch.float64),) for _ in areas]
-    found = settle(search, start, steps, None, first_step=11)
+    found = refine(search, start, steps, None, first_step=11)
     told = steps + 1
     assert [step for step, _, _ in reports] == list(range(11, 11 + 2 * told))
     assert [float(area) for _, area, _ in reports] == [0.1] * told + [0.4] * told
@@ -165,26 +167,26 @@ def test_every_mask_on_the_way_has_the_area_and_the_best_is_kept(steps: int) -> 
 def test_without_steps_what_was_found_stays() -> None:
     search, seen, _ = linear_search(torch.rand(1, 8, dtype=torch.float64), [channels()], (0.5,))
     found: list[Parameters] = [(torch.rand(1, 8, dtype=torch.float64),)]
-    assert settle(search, found, 0, None, 0) is found
+    assert refine(search, found, 0, None, 0) is found
     assert not seen
 
 
 def test_area_above_the_familys_largest_settles_at_the_largest() -> None:
     bound = smooth(1.0)
     search, seen, _ = linear_search(torch.rand(1, SIDE, SIDE, dtype=torch.float64), [bound], (1.0,))
-    settle(search, [(bound.new_parameters(1) + 1,)], 2, None, 0)
+    refine(search, [(bound.new_parameters(1) + 1,)], 2, None, 0)
     assert float(seen[-1].mean()) == pytest.approx(fit_limit(bound), abs=1e-6)
 
 
 @pytest.mark.parametrize(
     ("solver", "expected"),
     [
-        (PathSolver(steps=20, settling=0.0), 0),
+        (PathSolver(steps=20, refinement=0.0), 0),
         (PathSolver(steps=20), 4),  # 8 passes, shared by two areas
-        (PathSolver(steps=20, settling=1.0), 10),
+        (PathSolver(steps=20, refinement=1.0), 10),
         (PathSolver(steps=1), 0),
-        (PenaltySolver(steps=20, settling=0.25), 5),
-        (PenaltySolver(steps=20, settling=0.0), 0),
+        (PenaltySolver(steps=20, refinement=0.25), 5),
+        (PenaltySolver(steps=20, refinement=0.0), 0),
     ],
     ids=str,
 )

@@ -25,10 +25,10 @@ from torch.overrides import TorchFunctionMode
 
 from captum_extremal._captum import progress_bar, run_forward
 from captum_extremal._checks import check_callable, check_count, check_number
-from captum_extremal._state import ForwardPrecision, as_plain, bare, left_as_found, modules_of
-from captum_extremal.activations import check_axes, read_axes
-from captum_extremal.image_prior import Canvas, ImagePrior, random_view
+from captum_extremal._state import ForwardPrecision, as_plain, bare, modules_of, preserve_state
+from captum_extremal.inversion.image_prior import Canvas, ImagePrior, random_view
 from captum_extremal.layers import check_layer
+from captum_extremal.layers.axes import check_axes, read_axes
 
 Preprocess = Callable[[Tensor], Tensor]
 """From RGB images (N, 3, H, W) in [0, 1] to the model's input."""
@@ -190,7 +190,7 @@ class FeatureInversion:
 @contextmanager
 def _ours(forward_func: Callable[..., Any], device: torch.device, caller: ForwardPrecision) -> Iterator[None]:
     """No gradients, no autocast, no inference mode, and nothing of the caller's changed afterwards."""
-    with torch.inference_mode(False), torch.no_grad(), caller.ours(), left_as_found(forward_func, device):
+    with torch.inference_mode(False), torch.no_grad(), caller.ours(), preserve_state(forward_func, device):
         yield
 
 

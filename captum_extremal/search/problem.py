@@ -14,8 +14,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from captum_extremal.games import Game
 from captum_extremal.masks import BoundMask
+from captum_extremal.search.games import Game
 
 Masks = tuple[Tensor, ...]
 Parameters = tuple[Tensor, ...]
@@ -76,3 +76,9 @@ class Record:
         pairs = zip(self.parameters, other.parameters)
         parameters = tuple(torch.where(wins[:, None], theirs, ours) for ours, theirs in pairs)
         return Record(parameters, torch.where(wins, other.reward, self.reward))
+
+
+def check_precision(precision: object) -> None:
+    """Raise TypeError unless ``precision`` is None or a floating dtype."""
+    if precision is not None and (not isinstance(precision, torch.dtype) or not precision.is_floating_point):
+        raise TypeError(f"precision must be a floating torch.dtype or None, got {precision!r}")

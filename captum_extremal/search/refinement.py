@@ -15,16 +15,16 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from captum_extremal.area import at_area, fit_limit, project
 from captum_extremal.masks import BoundMask, Linearised
-from captum_extremal.momentum import Momentum
-from captum_extremal.search import Parameters, Record, Search
+from captum_extremal.search.area import at_area, fit_limit, project
+from captum_extremal.search.momentum import Momentum
+from captum_extremal.search.problem import Parameters, Record, Search
 
 _RATE, _FINAL_RATE = 0.01, 0.002  # change of a typical parameter in the first and the last step
 _MEMORY = 0.8  # of the momentum
 
 
-def settle(
+def refine(
     search: Search, found: list[Parameters], steps: int, precision: torch.dtype | None, first_step: int
 ) -> list[Parameters]:
     """The best parameters that each area has uphill from those that were found.
@@ -40,20 +40,20 @@ def settle(
     Returns:
         parameters in [0, 1] whose masks have the areas; those found if there are no steps.
     """
-    reports = settling_reports(steps)
+    reports = refinement_reports(steps)
     if reports == 0:
         return found
-    climbs = [_Climb(search, index, parameters, precision) for index, parameters in enumerate(found)]
-    return [climb.run(steps, first_step + index * reports) for index, climb in enumerate(climbs)]
+    ascents = [_ProjectedAscent(search, index, parameters, precision) for index, parameters in enumerate(found)]
+    return [ascent.run(steps, first_step + index * reports) for index, ascent in enumerate(ascents)]
 
 
-def settling_reports(steps: int) -> int:
+def refinement_reports(steps: int) -> int:
     """How many masks of an area are reported in so many steps."""
     return steps + 1 if steps else 0
 
 
-class _Climb:
-    """One area's climb, for all images at once."""
+class _ProjectedAscent:
+    """One area's ascent, for all images at once."""
 
     def __init__(self, search: Search, index: int, start: Parameters, precision: torch.dtype | None) -> None:
         self._search, self._precision = search, precision
@@ -76,7 +76,7 @@ class _Climb:
         """The parameters and their rewards, and a step uphill from there if there is a rate."""
         parameters = self._parameters
         here = [bound.linearised(p) for bound, p in zip(self._bounds, parameters)]
-        leaves = [one.coarse.requires_grad_(rate is not None) for one in here]
+        leaves = [one.grid_values.requires_grad_(rate is not None) for one in here]
         masks = tuple(bound.expand(leaf) for bound, leaf in zip(self._bounds, leaves))
         reward = self._search.reward(masks, precision=self._precision)[0]
         if rate is not None:
@@ -91,9 +91,9 @@ class _Climb:
         return tuple(fit(p, area, bound) for p, area, bound in zip(parameters, self._areas, self._bounds))
 
 
-def _along(bound: BoundMask, p: Tensor, here: Linearised, by_coarse: Tensor) -> Tensor:
+def _along(bound: BoundMask, p: Tensor, here: Linearised, by_grid: Tensor) -> Tensor:
     """The reward's gradient (B, D), less the part of it that would change the area."""
-    reward, area = here.gradients(by_coarse, here.area_by_coarse)
+    reward, area = here.gradients(by_grid, here.area_by_grid)
     free = ((p > 0) | (reward > 0)) & ((p < 1) | (reward < 0))
     total = (area * free).sum(1, keepdim=True).clamp(min=1e-30)
     return bound.spread(reward - area * ((reward * free).sum(1, keepdim=True) / total))

@@ -1,0 +1,7 @@
+"""Perturbations: from a mask to a perturbed input (section 3.4). One operator a file."""
+
+from captum_extremal.perturbations.blur import BlurPyramid, gaussian_blur
+from captum_extremal.perturbations.fade import FadePyramid
+from captum_extremal.perturbations.pyramid import BoundPerturbation, Perturbation
+
+__all__ = ["BlurPyramid", "BoundPerturbation", "FadePyramid", "Perturbation", "gaussian_blur"]

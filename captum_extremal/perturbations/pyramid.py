@@ -1,0 +1,76 @@
+r"""Perturbations: from a mask to a perturbed input (section 3.4).
+
+.. math::
+
+    (m \otimes x)(u) = \pi(x; u, \sigma_{max} (1 - m(u)))
+
+A *pyramid* holds the input at a few intensities of the perturbation, from none to the strongest; the mask
+chooses a level at each position, and between two levels the result is interpolated linearly. A pyramid is
+frozen and knows no input; ``pyramid.bind(x, baseline)`` gives the function from masks to perturbed inputs.
+Anything with such a ``bind`` can take a pyramid's place.
+
+Shapes: N inputs (N, C, *S), R masks an input: rows (R N, 1, *S), mask-major (the masks of one input are N apart).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+BoundPerturbation = Callable[[Tensor], Tensor]
+"""From masks (R N, 1, *S) to perturbed inputs (R N, C, *S)."""
+
+
+@runtime_checkable
+class Perturbation(Protocol):
+    """What can stand in ``perturbation=``: 1 in the mask must keep a position, 0 must perturb it fully."""
+
+    def bind(self, x: Tensor, baseline: Tensor) -> BoundPerturbation:
+        """Prepare the perturbation of inputs x (N, C, *S); ``baseline`` (N, C, *S) is what ``baselines`` gave."""
+
+
+class Levels:
+    """The levels (N, L, C, *S) of a pyramid, from the clean input to the strongest perturbation."""
+
+    def __init__(self, levels: Tensor) -> None:
+        self._levels = levels
+
+    def __call__(self, mask: Tensor) -> Tensor:
+        """Perturbed inputs (R N, C, *S) of masks (R N, 1, *S)."""
+        perturbed: Tensor = _Interpolate.apply(mask, self._levels)
+        return perturbed
+
+
+class _Interpolate(torch.autograd.Function):
+    """Linear interpolation between a pyramid's levels at the depth 1 - m; the slope is the levels' difference.
+
+    Written out because it runs once a step: autograd would keep and scatter into the whole pyramid.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mask: Tensor, levels: Tensor) -> Tensor:
+        last = levels.shape[1] - 1
+        rows = mask.view(-1, len(levels), *mask.shape[1:])  # (R, N, 1, *S)
+        depth = (1 - rows).clamp(0, 1) * last
+        below = depth.floor().clamp(max=last - 1)
+        lower, upper = _take_level(levels, below), _take_level(levels, below + 1)
+        ctx.save_for_backward(upper - lower)
+        ctx.last = last
+        # lerp returns its ends exactly for the weights 0 and 1, so both ends of the mask are met exactly.
+        return torch.lerp(lower, upper, depth - below).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        grad = grads[0].reshape(slope.shape)
+        return (grad * slope).sum(2, keepdim=True).mul_(-ctx.last).flatten(0, 1), None
+
+
+def _take_level(levels: Tensor, level: Tensor) -> Tensor:
+    """The level (R, N, 1, *S) of each position, from levels (N, L, C, *S): (R, N, C, *S)."""
+    rows = levels.expand(len(level), *levels.shape)
+    index = level.to(torch.int64).unsqueeze(3).expand(-1, -1, -1, levels.shape[2], *level.shape[3:])
+    return rows.gather(2, index).squeeze(2)
