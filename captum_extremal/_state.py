@@ -35,14 +35,6 @@ def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
     return [found for value in values if isinstance(value, nn.Module) for found in modules_of(value)]
 
 
-def bare(forward_func: Callable[..., Any]) -> Callable[..., Any]:
-    """The module inside ``torch.compile``, ``DataParallel`` and the like, which hooks see once in a forward."""
-    if isinstance(forward_func, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return bare(forward_func.module)
-    compiled = getattr(forward_func, "_orig_mod", None)
-    return bare(compiled) if isinstance(compiled, nn.Module) else forward_func
-
-
 def warn_caller(message: str) -> None:
     """A UserWarning that points to the line that called into this package, through whatever decorators and wrappers."""
     frame, level = inspect.currentframe(), 1

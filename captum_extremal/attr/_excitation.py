@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_extremal._captum import TargetType, run_forward
-from captum_extremal._state import ForwardPrecision, bare
+from captum_extremal._state import ForwardPrecision
+from captum_extremal.hooks import unwrap
 from captum_extremal.objective import mean_over_positions, select_checked
 
 _SMALLEST = 1e-30  # an excitation below this is none
@@ -68,7 +69,7 @@ class Excitation:
             roots: set[Any] = {x.grad_fn for x in given}
             for root in roots:
                 root.metadata[_REACHES_INPUTS] = True
-            output = run_forward(bare(forward_func), given, None, additional_forward_args)
+            output = run_forward(unwrap(forward_func), given, None, additional_forward_args)
         with torch.enable_grad():
             score = mean_over_positions(select_checked(output, target, len(inputs[0])))
         if not bool(score.isfinite().all()):

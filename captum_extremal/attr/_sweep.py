@@ -6,7 +6,6 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import captum
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from captum_extremal._captum import progress_bar
 from captum_extremal._state import warn_caller
+from captum_extremal._version import own_version
 from captum_extremal.masks import BoundMask
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, ScoreThreshold, threshold_of
@@ -128,11 +128,3 @@ def _versions() -> dict[str, str]:
         "captum": str(captum.__version__),
         "captum_extremal": own_version(),
     }
-
-
-def own_version() -> str:
-    """The version of this package as installed."""
-    try:
-        return version("captum-extremal")
-    except PackageNotFoundError:  # run from a checkout
-        return "not installed"

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from captum_extremal.attr._sweep import own_version
+    from captum_extremal._version import own_version
 
     parser = argparse.ArgumentParser(
         prog=PROGRAM,

@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from captum_extremal._captum import progress_bar, run_forward
 from captum_extremal._checks import check_callable, check_count, check_number
-from captum_extremal._state import ForwardPrecision, as_plain, bare, modules_of, preserve_state
+from captum_extremal._state import ForwardPrecision, as_plain, modules_of, preserve_state
 from captum_extremal.inversion.image_prior import Canvas, ImagePrior, random_view
 from captum_extremal.layers import check_layer
 from captum_extremal.layers.axes import check_axes, read_axes
@@ -246,7 +246,7 @@ class _Activation:
     r""":math:`\Phi_l`: from the model's inputs to the layer's activation. A context: outside of it there is no hook."""
 
     def __init__(self, forward_func: Callable[..., Any], layer: nn.Module, caller: ForwardPrecision) -> None:
-        self._forward_func = bare(forward_func)
+        self._forward_func = unwrap(forward_func)
         self._layer = layer
         self._caller = caller
         self._seen: list[Any] = []

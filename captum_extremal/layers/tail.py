@@ -12,8 +12,7 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +22,7 @@ from torch.nn.parallel import scatter
 
 from captum_extremal._captum import repeat_arguments, run_forward
 from captum_extremal._state import ForwardPrecision
+from captum_extremal.hooks import on_input, on_output, uncompiled, unwrap
 from captum_extremal.objective import raise_hint_of_batch
 
 Tensors = tuple[Tensor, ...]
@@ -46,7 +46,7 @@ def check_layer(forward_func: Callable[..., Any], layer: object) -> None:
 
 def name_of(forward_func: Callable[..., Any], layer: nn.Module) -> str:
     """The layer's name in the model where it can be found, and its class."""
-    model = _uncompiled(forward_func)
+    model = unwrap(forward_func)
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     found = [name for name, module in modules if module is layer and name]
     return " ".join([*found[:1], type(layer).__name__])
@@ -84,11 +84,12 @@ class LayerTail:
         device_ids: list[int] | None = None,
         caller: ForwardPrecision | None = None,
     ) -> None:
-        self._forward_func = _uncompiled(forward_func)
+        self._forward_func = uncompiled(forward_func)
         self._layer = layer
         self._inputs = inputs
         self._arguments = additional_forward_args
         self._to_input = to_input
+        self._hook = on_input if to_input else on_output
         self._device_ids = device_ids or list(getattr(forward_func, "device_ids", None) or [])
         self._copies = _Copies(inputs, additional_forward_args)
         self._caller = caller or ForwardPrecision(inputs[0].device)
@@ -119,7 +120,7 @@ class LayerTail:
                 raise ValueError("layer must be called once in a forward of the model, but was called again")
             seen[device] = _map_tensors(value, lambda tensor: tensor.detach().clone())
 
-        with _hooked(self._layer, look, self._to_input):
+        with self._hook(self._layer, look):
             try:
                 output = run_forward(self._forward_func, self._inputs, None, self._arguments)
             except RuntimeError as error:
@@ -133,7 +134,7 @@ class LayerTail:
         pieces = {_device_of(value): value}
         if len(self._device_ids) > 1:
             pieces = {_device_of(piece): piece for piece in scatter(value, self._device_ids)}
-        with _hooked(self._layer, lambda value: pieces[_device_of(value)], self._to_input):
+        with self._hook(self._layer, lambda value: pieces[_device_of(value)]):
             inputs, arguments = self._copies(repeats)
             return run_forward(self._forward_func, inputs, None, arguments)
 
@@ -155,12 +156,6 @@ class LayerTail:
             return split if same and _same(expected, split(half, 1)) else None
         except Exception:  # whatever a stranger's model does while it is traced: the hook remains
             return None
-
-
-def _uncompiled(forward_func: Callable[..., Any]) -> Callable[..., Any]:
-    """The module behind ``torch.compile``, which need not notice hooks that come later."""
-    original = getattr(forward_func, "_orig_mod", None)
-    return original if isinstance(original, nn.Module) else forward_func
 
 
 class _Copies:
@@ -240,33 +235,6 @@ def _gathered(seen: dict[torch.device, Any], device_ids: list[int]) -> Any:
         return torch.cat([part.to(parts[0].device) for part in parts])
     columns = ([part for part in column if part is not None] for column in zip(*parts))
     return type(parts[0])(torch.cat([p.to(c[0].device) for p in c]) if c else None for c in columns)
-
-
-@contextmanager
-def _hooked(layer: nn.Module, see: Callable[[Any], Any], to_input: bool) -> Iterator[None]:
-    """Let ``see`` look at what the layer hands on (or is given), and replace it unless it returns None."""
-
-    def before(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
-        if len(arguments) != 1:
-            return see(arguments)
-        given = see(arguments[0])
-        return None if given is None else (given,)
-
-    def after(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
-        return see(output)
-
-    handle = layer.register_forward_pre_hook(before) if to_input else layer.register_forward_hook(after)
-    try:
-        with _not_compiled():
-            yield
-    finally:
-        handle.remove()
-
-
-def _not_compiled() -> AbstractContextManager[Any]:
-    """Compiled parts of a model run as they were written: once compiled, they do not notice hooks that come later."""
-    set_stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
-    return nullcontext() if set_stance is None else cast("AbstractContextManager[Any]", set_stance("force_eager"))
 
 
 # The split
