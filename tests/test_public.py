@@ -48,7 +48,7 @@ ORDER = [
     "inversion",
     "attr",
 ]
-HELPERS = {"_captum", "_checks", "_jsonl", "_rows", "_state", "_version", "hooks"}
+HELPERS = {"_captum", "_checks", "_rows", "_state", "_version", "hooks"}
 
 
 def relative(path: Path) -> str:

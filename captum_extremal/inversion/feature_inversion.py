@@ -26,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from captum_extremal._captum import progress_bar, run_forward
 from captum_extremal._checks import check_callable, check_count, check_number
 from captum_extremal._state import ForwardPrecision, as_plain, modules_of, preserve_state
+from captum_extremal.hooks import unwrap
 from captum_extremal.inversion.image_prior import Canvas, ImagePrior, random_view
 from captum_extremal.layers import check_layer
 from captum_extremal.layers.axes import check_axes, read_axes
