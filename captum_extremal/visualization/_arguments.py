@@ -1,14 +1,22 @@
-"""What the figures check of their arguments, and the arrays they make of them."""
+"""Checks of the figures' arguments, and the arrays that are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.visualization._panels import Array
+
+Array = NDArray[np.float64]
+Size = int | str
+"""A size that a dimension must have, or a letter that stands for any."""
+
+_ROUNDING = 0.01  # undoing a normalisation may leave [0, 1] by rounding
 
 
 def check_found(found: object) -> ExtremalMasks:
@@ -18,131 +26,133 @@ def check_found(found: object) -> ExtremalMasks:
     return found
 
 
-def check_images(name: str, images: object, count: int | None) -> Tensor:
-    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1]; N is ``count``, or any number."""
-    given = _check_display(name, images)
-    rows = "N" if count is None else str(count)
-    if given.dim() != 4 or given.shape[1] not in (1, 3) or not given.numel() or count not in (None, len(given)):
-        raise ValueError(f"{name} must be ({rows}, 3, H, W) or ({rows}, 1, H, W), got shape {tuple(given.shape)}")
-    _check_range(name, given)
-    return given
-
-
-def check_images_of_masks(images: object, shape: tuple[int, int, int]) -> Tensor:
-    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1], for N masks of H x W."""
-    given = _check_display("images", images)
-    count, height, width = shape
-    if given.dim() != 4 or given.shape[1] not in (1, 3) or (len(given), *given.shape[2:]) != shape:
-        raise ValueError(
-            f"images must be of the masks' size, ({count}, 3, {height}, {width}) or ({count}, 1, {height}, {width}), "
-            f"got shape {tuple(given.shape)}"
-        )
-    _check_range("images", given)
-    return given
-
-
 def check_image(name: str, image: object) -> Tensor:
     """One image (3, H, W) or (1, H, W) in [0, 1]."""
-    given = _check_display(name, image)
-    if given.dim() != 3 or given.shape[0] not in (1, 3) or not given.numel():
-        raise ValueError(f"{name} must be (3, H, W) or (1, H, W), got shape {tuple(given.shape)}")
-    _check_range(name, given)
-    return given
+    return _check_display(name, image, (3, "H", "W"), (1, "H", "W"))
+
+
+def check_images(
+    name: str, images: object, count: Size = "N", size: tuple[Size, Size] = ("H", "W"), rule: str = ""
+) -> Tensor:
+    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1]; ``rule`` names the sizes in the message."""
+    return _check_display(name, images, (count, 3, *size), (count, 1, *size), rule=rule)
 
 
 def check_heat_maps(heat_maps: object, count: int) -> Tensor:
-    """Finite maps, as (N, h, w)."""
-    if not isinstance(heat_maps, Tensor):
-        raise TypeError(f"heat_maps must be a tensor, got {type(heat_maps).__name__}")
-    if not heat_maps.is_floating_point():
-        raise TypeError(f"heat_maps must be a floating tensor, got {heat_maps.dtype}")
-    maps = heat_maps.squeeze(1) if heat_maps.dim() == 4 else heat_maps
-    if maps.dim() != 3 or len(maps) != count or not maps.numel():
-        raise ValueError(
-            f"heat_maps must be ({count}, 1, h, w) or ({count}, h, w), got shape {tuple(heat_maps.shape)}: "
-            "the masked activation summed over its channels"
-        )
-    if not bool(maps.isfinite().all()):
-        raise ValueError(f"heat_maps must be finite, got NaN or infinite values in shape {tuple(heat_maps.shape)}")
-    return maps
+    """Finite heat maps of ``count`` images, as (N, h, w)."""
+    maps = _check_floating("heat_maps", heat_maps)
+    shapes = (count, 1, "h", "w"), (count, "h", "w")
+    _check_shape("heat_maps", maps, *shapes, hint=": the masked activation summed over its channels")
+    _check_finite("heat_maps", maps)
+    return maps.squeeze(1) if maps.dim() == 4 else maps
+
+
+def check_attributions(name: str, given: object, count: int, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Finite attributions (N, C, H, W) of ``count`` images of this size, by name."""
+    attributions = check_dict(name, given, "tensors")
+    for key, values in attributions.items():
+        one = f"{name}[{key!r}]"
+        hint = ": captum.attr.LayerAttribution.interpolate brings a layer's map to the image's size"
+        _check_shape(one, _check_tensor(one, values), (count, "C", *size), hint=hint)
+        _check_finite(one, values)
+    return attributions
+
+
+def check_dict(name: str, given: object, values: str, at_least_one: str | None = None) -> dict[str, Any]:
+    """A dict of names and ``values``, of ``at_least_one`` if there must be one."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name} must be a dict of names and {values}, got {type(given).__name__}")
+    if at_least_one and not given:
+        raise ValueError(f"{name} must hold at least one {at_least_one}, got none")
+    return {str(key): value for key, value in given.items()}
 
 
 def check_index(index: object, count: int) -> None:
-    """Which of ``count`` images."""
+    """The index of one of ``count`` images."""
     check_count("index", index, at_least=None)
     if not -count <= index < count:  # type: ignore[operator]
         raise IndexError(f"index must be from {-count} to {count - 1}, got {index}")
 
 
-def check_attributions(name: str, given: object, shape: tuple[int, int], count: int) -> dict[str, Tensor]:
-    """Finite attributions (N, C, H, W) of N = ``count`` images of this shape, by name."""
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{name} must be a dict of names and tensors, got {type(given).__name__}")
-    for key, values in given.items():
-        _check_attribution(f"{name}[{key!r}]", values, shape, count)
-    return {str(key): values for key, values in given.items()}
-
-
-def _check_attribution(name: str, values: object, shape: tuple[int, int], count: int) -> None:
-    if not isinstance(values, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
-    if values.dim() != 4 or len(values) != count or tuple(values.shape[2:]) != shape or not values.numel():
-        raise ValueError(
-            f"{name} must be ({count}, C, {shape[0]}, {shape[1]}), got shape {tuple(values.shape)}: "
-            "captum.attr.LayerAttribution.interpolate brings a layer's map to the image's size"
-        )
-    if not bool(values.isfinite().all()):
-        raise ValueError(f"{name} must be finite, got NaN or infinite values")
-
-
 def check_names(name: str, names: Sequence[str], count: int, each: str) -> list[str]:
-    """``count`` strings, one for each target, say."""
+    """``count`` strings, one for each target, for example."""
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(one, str) for one in names):
         raise TypeError(f"{name} must be a sequence of strings, got {names!r}")
-    if len(names) != count:
-        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(names)}")
-    return list(names)
+    return _check_length(name, names, count, each)
 
 
 def check_values(name: str, values: object, count: int, each: str) -> list[float]:
-    """``count`` finite numbers, one for each example, say."""
+    """``count`` finite numbers, one for each example, for example."""
     if isinstance(values, Tensor) and values.dim() != 1:
         raise ValueError(f"{name} must be ({count},), got shape {tuple(values.shape)}")
     listed = values.tolist() if isinstance(values, Tensor) else values
     if not isinstance(listed, Sequence) or isinstance(listed, str):
         raise TypeError(f"{name} must be a sequence of numbers or a tensor ({count},), got {values!r}")
-    if len(listed) != count:
-        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(listed)}")
-    for k, value in enumerate(listed):
+    for k, value in enumerate(_check_length(name, listed, count, each)):
         check_number(f"{name}[{k}]", value)
     return [float(value) for value in listed]
 
 
+def as_tuple(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A result's tensors, one per input."""
+    return tensors if isinstance(tensors, tuple) else (tensors,)
+
+
 def as_rgb(image: Tensor) -> Array:
     """A picture (H, W, 3) in [0, 1] of an image (3, H, W) or (1, H, W)."""
-    picture: Array = array(image).clip(0, 1).transpose(1, 2, 0).repeat(3 // image.shape[0], axis=2)
+    picture: Array = as_array(image).clip(0, 1).transpose(1, 2, 0).repeat(3 // image.shape[0], axis=2)
     return picture
 
 
-def array(values: Tensor) -> Array:
-    """The same numbers, wherever the tensor lies."""
+def as_array(values: Tensor) -> Array:
+    """The same numbers in NumPy, from any device."""
     found: Array = values.detach().cpu().double().numpy()
     return found
 
 
-def _check_display(name: str, images: object) -> Tensor:
-    if not isinstance(images, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(images).__name__}")
-    if not images.is_floating_point():
-        raise TypeError(f"{name} must be a floating tensor in [0, 1], got {images.dtype}")
-    return images
-
-
-def _check_range(name: str, images: Tensor) -> None:
-    low, high = images.min().item(), images.max().item()
-    # What undoes a normalisation may overshoot by rounding; NaN fails both comparisons.
-    if not (low >= -0.01 and high <= 1.01):
+def _check_display(name: str, images: object, *shapes: tuple[Size, ...], rule: str = "") -> Tensor:
+    given = _check_floating(name, images, " in [0, 1]")
+    _check_shape(name, given, *shapes, rule=rule)
+    low, high = given.min().item(), given.max().item()
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both comparisons
         raise ValueError(
             f"{name} must be in [0, 1], for display: undo the model's normalisation; "
             f"got values from {low:.3g} to {high:.3g}"
         )
+    return given
+
+
+def _check_tensor(name: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    return value
+
+
+def _check_floating(name: str, value: object, values: str = "") -> Tensor:
+    tensor = _check_tensor(name, value)
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} must be a floating tensor{values}, got {tensor.dtype}")
+    return tensor
+
+
+def _check_shape(name: str, tensor: Tensor, *shapes: tuple[Size, ...], rule: str = "", hint: str = "") -> None:
+    """One of these shapes, of at least one value."""
+
+    def fits(shape: tuple[Size, ...]) -> bool:
+        pairs = zip(shape, tensor.shape)
+        return len(shape) == tensor.dim() and all(isinstance(size, str) or size == got for size, got in pairs)
+
+    if not tensor.numel() or not any(map(fits, shapes)):
+        allowed = " or ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
+        raise ValueError(f"{name} must be {rule}{allowed}, got shape {tuple(tensor.shape)}{hint}")
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
+
+
+def _check_length(name: str, values: Sequence[Any], count: int, each: str) -> list[Any]:
+    if len(values) != count:
+        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(values)}")
+    return list(values)

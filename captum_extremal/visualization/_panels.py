@@ -1,26 +1,28 @@
-"""Figures and their panels: sizes, colours, and an image drawn in one."""
+"""Figures and their panels: sizes, colours, text, and an image drawn in a panel."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from captum_extremal.visualization._arguments import Array
+from captum_extremal.visualization._wording import wrapped
 
 SMALL, NORMAL, LARGE = 8.5, 10.0, 11.5  # points
 INK, FAINT = "#222222", "#8a8a8a"
-BLUE, ORANGE, GREEN, RED = "#0072b2", "#e08214", "#1b8a3d", "#c5283d"  # figure 3's; apart for the colour-blind too
+BLUE, ORANGE, GREEN, RED = "#0072b2", "#e08214", "#1b8a3d", "#c5283d"  # figure 3's; told apart by the colour-blind too
 MARK = "#e0a800"  # a*: its box and its outline
 LETTERS = 12  # of normal size that fit along an inch
-GREY = np.array([0.299, 0.587, 0.114])  # luminance
 
-_MOST_COLUMNS = 8
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
 def panel_size(shape: tuple[int, int], base: float) -> tuple[float, float]:
-    """Width and height in inches of a panel whose area is that of a square of ``base``, whatever its proportions."""
+    """Width and height in inches of a panel for an image (H, W), of the area of a square of side ``base``."""
     ratio = min(max(shape[1] / shape[0], 0.4), 2.5)
     return base * ratio**0.5, base / ratio**0.5
 
@@ -30,71 +32,95 @@ def panels(
     count: int,
     *,
     base: float,
+    least_width: float,
     title: str | None,
     title_lines: int,
-    least_width: float,
     below: float = 0.0,
-    most_columns: int = _MOST_COLUMNS,
-) -> tuple[Figure, list[list[Axes]]]:
-    """A grid of ``count`` panels for images of this shape (H, W), the places left over switched off.
+    most_columns: int = 8,
+) -> tuple[Figure, list[Axes]]:
+    """A grid of ``count`` panels for images of this shape (H, W).
 
     Args:
         base: side in inches of a square panel.
+        least_width: of a column, in inches: a narrow picture still needs room for its title.
+        title: of the figure.
         title_lines: of each panel's own title.
-        least_width: of a column, in inches.
-        below: height in inches of a second, smaller axes under each panel: then rows alternate.
+        below: height in inches of a second axes under each panel; 0 for none.
+
+    Returns:
+        the figure and its panels in reading order; with ``below``, then as many axes under them.
     """
     # As few rows as fit, and then rows of about equal length.
-    bands = -(-count // most_columns)
-    columns = -(-count // bands)
+    rows = -(-count // most_columns)
+    columns = -(-count // rows)
     width, height = panel_size(shape, base)
-    row = height + 0.1 + 0.17 * title_lines
-    tall = bands * (row + below) + 0.1 + (0.3 if title else 0) + (0.3 if below else 0)
-    # A narrow picture still needs room for its title.
-    figure = new_figure(columns * (max(width, least_width) + 0.1) + 0.1, tall)
-    if title:
-        figure.suptitle(title, fontsize=LARGE, color=INK)
-    heights = [row, below] * bands if below else [row] * bands
-    grid = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
-    rows: list[list[Axes]] = [list(axes) for axes in grid]
-    for place in range(count, bands * columns):
-        band, column = divmod(place, columns)
-        for line in [2 * band, 2 * band + 1] if below else [band]:
-            figure.delaxes(rows[line][column])
-    for line, axes in enumerate(rows):
-        band = line // 2 if below else line
-        del axes[max(0, count - band * columns) :]
-    return figure, rows
+    heights = [height + 0.1 + 0.17 * title_lines] + ([below] if below else [])
+    tall = rows * sum(heights) + 0.1 + (0.3 if title else 0) + (0.3 if below else 0)
+    figure = new_figure(columns * (max(width, least_width) + 0.1) + 0.1, tall, title)
+    grid = figure.subplots(rows * len(heights), columns, squeeze=False, height_ratios=heights * rows)
+    found: list[Axes] = []
+    for line in range(len(heights)):
+        axes = grid[line :: len(heights)].flatten().tolist()
+        found += axes[:count]
+        for unused in axes[count:]:
+            unused.remove()
+    return figure, found
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, title: str | None = None) -> Figure:
     """A figure of this size in inches that pyplot does not know."""
     figure = Figure(figsize=(width, height), dpi=100)
     figure.set_layout_engine("constrained", w_pad=0.05, h_pad=0.06, wspace=0.01, hspace=0.01)
+    if title:
+        write(figure.suptitle, title, LARGE)
     return figure
 
 
-def bare(ax: Axes) -> None:
+def write(set_text: Callable[..., object], text: str, size: float = NORMAL, **style: Any) -> None:
+    """Set a title or a label, for example, literally: ``$`` in the name of a class does not begin a formula."""
+    set_text(text, fontsize=size, color=INK, parse_math=False, **style)
+
+
+def write_title(ax: Axes, text: str, *, boxed: bool) -> None:
+    box = {"boxstyle": "round,pad=0.25", "facecolor": "#fff3cd", "edgecolor": MARK, "linewidth": 1.4}
+    write(ax.set_title, text, bbox=box if boxed else None)
+
+
+def write_row_name(ax: Axes, name: str, height: float) -> None:
+    """A name at the left of a row's first panel, in lines as long as the panel is high (in inches)."""
+    write(ax.set_ylabel, wrapped(name, int(LETTERS * height)))
+
+
+def draw_image(ax: Axes, picture: Array, title: str = "", **how: Any) -> None:
+    """A picture without ticks or frame; ``how`` goes to ``imshow``."""
+    ax.imshow(picture, **{"interpolation": "nearest", **how})
+    without_ticks(ax)
+    if title:
+        write(ax.set_title, title)
+
+
+def draw_blank(ax: Axes, shape: tuple[int, ...], text: str) -> None:
+    """A grey panel with a text, for an image that has nothing to show."""
+    draw_image(ax, np.full((*shape, 3), 0.93))
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=NORMAL, color=INK)
+
+
+def grey(rgb: Array) -> Array:
+    """The luminance (H, W) of a picture (H, W, 3)."""
+    luminance: Array = rgb @ _LUMINANCE
+    return luminance
+
+
+def without_ticks(ax: Axes) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
-    # At the top of its place, where the layout expects the title.
-    ax.set_anchor("N")
+    ax.set_anchor("N")  # at the top of its place, where the layout expects the title
 
 
-def draw_image(ax: Axes, rgb: Array, title: str) -> None:
-    ax.imshow(rgb, interpolation="nearest")
-    bare(ax)
-    ax.set_title(title, fontsize=NORMAL, color=INK)
-
-
-def draw_blank(ax: Axes, shape: tuple[int, ...], sign: str, *, all_zero: bool) -> None:
-    ax.imshow(np.full((*shape, 3), 0.93))
-    text = "all zero" if all_zero else f"no {sign} values"
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=NORMAL, color=INK)
-    bare(ax)
-
-
-def box_title(ax: Axes, text: str, *, boxed: bool) -> None:
-    box = {"boxstyle": "round,pad=0.25", "facecolor": "#fff3cd", "edgecolor": MARK, "linewidth": 1.4}
-    ax.set_title(text, fontsize=NORMAL, color=INK, bbox=box if boxed else None)
+def with_grid(ax: Axes, axis: str = "both") -> None:
+    """The style of axes with numbers: small labels, and grid lines behind the data."""
+    ax.tick_params(labelsize=SMALL, colors=INK)
+    ax.grid(axis=axis, color="#e5e5e5", linewidth=0.8)  # type: ignore[arg-type]
+    ax.set_axisbelow(True)
+    ax.spines[["right", "top"]].set_visible(False)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from captum_extremal._checks import check_number
-from captum_extremal.visualization._panels import BLUE, FAINT, INK, NORMAL, SMALL, new_figure
+from captum_extremal.visualization._arguments import check_dict
+from captum_extremal.visualization._panels import BLUE, FAINT, INK, SMALL, new_figure, with_grid, write
 from captum_extremal.visualization._wording import number, wrapped
 
 _NAME = 28  # letters in a line of a bar's name
-_LETTER = 0.075  # inches, of a bar's name
-_LINE = 0.14  # inches
+_LETTER, _LINE = 0.075, 0.14  # inches, of a bar's name
 _BAR = 0.75  # inches, with the space to the next
 _ROOM = 0.12  # of the axis, above and below the intervals, for the numbers
 
@@ -21,7 +22,7 @@ Bar = tuple[float, float, float]
 
 
 def show_bars(values: Mapping[str, tuple[float, float, float]], *, ylabel: str) -> Figure:
-    """Means with their intervals, a bar a method.
+    """Means with their intervals, one bar per method.
 
     Args:
         values: name -> (mean, low, high), such as ``summarise(outcomes).mean`` and the 95 % interval over images of
@@ -35,7 +36,8 @@ def show_bars(values: Mapping[str, tuple[float, float, float]], *, ylabel: str) 
         TypeError: ``values`` is no dict of names and numbers, or the label no string.
         ValueError: there is no bar, a bar is not three finite numbers, or its interval ends below its beginning.
     """
-    bars = _check_bars(values)
+    given = check_dict("values", values, "(mean, low, high)", at_least_one="bar")
+    bars = {name: _check_bar(f"values[{name!r}]", bar) for name, bar in given.items()}
     if not isinstance(ylabel, str):
         raise TypeError(f"ylabel must be a string, got {ylabel!r}")
     names = [wrapped(name, _NAME) for name in bars]
@@ -44,20 +46,17 @@ def show_bars(values: Mapping[str, tuple[float, float, float]], *, ylabel: str) 
     for place, (mean, low, high) in enumerate(bars.values()):
         ax.bar(place, mean, width=0.6, color=BLUE)
         ax.plot([place, place], [low, high], "-_", color=INK, linewidth=1.2, markersize=7)
-        _write_number(ax, place, mean, low, high)
+        end, offset, side = (max(mean, high), 4, "bottom") if mean >= 0 else (min(mean, low), -4, "top")
+        where = {"xy": (place, end), "xytext": (0, offset), "textcoords": "offset points", "ha": "center", "va": side}
+        write(ax.annotate, number(mean), SMALL, **where)
     ax.axhline(0, color=FAINT, linewidth=0.8)
-    ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=SMALL, color=INK)
-    ax.set_ylabel(ylabel, fontsize=NORMAL, color=INK)
     _scale(ax, list(bars.values()))
+    with_grid(ax, "y")
+    ax.spines["bottom"].set_visible(False)
+    ax.tick_params(axis="x", length=0)
+    write(partial(ax.set_xticks, range(len(names))), names, SMALL, rotation=45, ha="right", rotation_mode="anchor")
+    write(ax.set_ylabel, ylabel)
     return figure
-
-
-def _check_bars(values: object) -> dict[str, Bar]:
-    if not isinstance(values, Mapping):
-        raise TypeError(f"values must be a dict of names and (mean, low, high), got {type(values).__name__}")
-    if not values:
-        raise ValueError("values must hold at least one bar, got none")
-    return {str(name): _check_bar(f"values[{name!r}]", bar) for name, bar in values.items()}
 
 
 def _check_bar(name: str, bar: object) -> Bar:
@@ -79,26 +78,7 @@ def _room_below(names: list[str]) -> float:
     return max(_LETTER * max(map(len, of_name)) + _LINE * len(of_name) for of_name in lines) * 0.71
 
 
-def _write_number(ax: Axes, place: int, mean: float, low: float, high: float) -> None:
-    above = mean >= 0
-    ax.annotate(
-        number(mean),
-        (place, max(mean, high) if above else min(mean, low)),
-        xytext=(0, 4 if above else -4),
-        textcoords="offset points",
-        ha="center",
-        va="bottom" if above else "top",
-        fontsize=SMALL,
-        color=INK,
-    )
-
-
 def _scale(ax: Axes, bars: list[Bar]) -> None:
     lowest, highest = (choose(0.0, *(choose(bar) for bar in bars)) for choose in (min, max))
     room = _ROOM * ((highest - lowest) or 1.0)
     ax.set_ylim(lowest - room if lowest < 0 else 0, highest + room if highest > 0 or lowest == 0 else 0)
-    ax.tick_params(axis="y", labelsize=SMALL, colors=INK)
-    ax.tick_params(axis="x", length=0)
-    ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["right", "top", "bottom"]].set_visible(False)

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.visualization._arguments import array, check_found
+from captum_extremal.visualization._arguments import as_array, check_found
 from captum_extremal.visualization._panels import (
     BLUE,
     GREEN,
-    INK,
     LARGE,
     MARK,
-    NORMAL,
     ORANGE,
     RED,
     SMALL,
     new_figure,
+    with_grid,
+    write,
 )
-from captum_extremal.visualization._wording import Extent, extent_of, removes_only
+from captum_extremal.visualization._wording import AreaUnit, optimal_text, removes_only
 
-_LOGARITHMIC = 50  # from the smallest to the largest number of channels: beyond, a linear axis crowds the few
+_LOGARITHMIC = 50  # largest over smallest number of channels from which a linear axis crowds the small ones
 _FAINT = 0.35  # opacity of the score that the game does not look at
+
+_LABELS = {  # of the clean, the preserved, the deleted and the perturbed score
+    "positions": ("whole image", "only the mask's region", "all but the mask's region", "fully perturbed"),
+    "channels": ("all channels", "only the mask's channels", "all but the mask's channels", "no channels"),
+}
 
 
 def show_curves(found: ExtremalMasks, index: int = 0, *, title: str | None = None) -> Figure:
-    """The score of what the masks keep, and of what is left without it, against their area (figure 3).
+    """The score of what the masks keep, and of what remains without it, against their area (figure 3).
 
-    The area is in percent; of masks of channels it is their number, on a logarithmic axis where the largest is 50 times
-    the smallest or more.
+    The area is in percent; for masks of channels it is their number, on a logarithmic axis where the largest is at least
+    50 times the smallest.
 
     Args:
         found: masks of any kind, also of channels.
@@ -54,7 +57,7 @@ def show_curves(found: ExtremalMasks, index: int = 0, *, title: str | None = Non
     # Beside the axes: within them it would hide one curve or the other.
     figure.legend(loc="outside right upper", fontsize=SMALL, frameon=False)
     if title:
-        ax.set_title(title, fontsize=LARGE, color=INK)
+        write(ax.set_title, title, LARGE)
     return figure
 
 
@@ -62,62 +65,36 @@ def draw_curves(ax: Axes, one: ExtremalMasks, *, faint: bool = False) -> None:
     """The curves of one image, labelled for a legend.
 
     Args:
-        faint: draw the score that the game does not look at faintly; for a game that looks at both, what is left.
+        faint: draw the score that the game does not look at faintly; for a game that looks at both, the deleted score.
     """
-    extent = extent_of(one)
-    named = _CHANNELS if extent.over_channels else _POSITIONS
-    sizes = [extent.on_axis(area) for area in one.areas.tolist()]
+    unit = AreaUnit(one)
+    clean, kept, removed, perturbed = _LABELS[one.covers]
+    sizes = [unit.value(area) for area in one.areas.tolist()]
     ignored = _FAINT if faint else 1.0
     kept_opacity, removed_opacity = (ignored, 1.0) if removes_only(one) else (1.0, ignored)
-    preserved, deleted = array(one.scores)[0], array(one.complement_scores)[0]
-    ax.axhline(float(one.clean_score), color=GREEN, linewidth=1.3, linestyle="--", label=named.clean)
-    ax.plot(sizes, preserved, "-o", color=BLUE, markersize=5, label=named.kept, alpha=kept_opacity)
-    ax.plot(sizes, deleted, "-s", color=ORANGE, markersize=5, label=named.removed, alpha=removed_opacity)
-    ax.axhline(float(one.perturbed_score), color=RED, linewidth=1.3, linestyle="--", label=named.perturbed)
-    _mark_optimal(ax, one, extent)
-    _scale_sizes(ax, sizes, extent)
-    _style(ax, extent)
-
-
-@dataclass(frozen=True)
-class _Names:
-    """What a legend calls the lines."""
-
-    clean: str
-    kept: str
-    removed: str
-    perturbed: str
-
-
-_POSITIONS = _Names("whole image", "only the mask's region", "all but the mask's region", "fully perturbed")
-_CHANNELS = _Names("all channels", "only the mask's channels", "all but the mask's channels", "no channels")
-
-
-def _mark_optimal(ax: Axes, one: ExtremalMasks, extent: Extent) -> None:
+    preserved, deleted = as_array(one.scores)[0], as_array(one.complement_scores)[0]
+    ax.axhline(float(one.clean_score), color=GREEN, linewidth=1.3, linestyle="--", label=clean)
+    ax.plot(sizes, preserved, "-o", color=BLUE, markersize=5, label=kept, alpha=kept_opacity)
+    ax.plot(sizes, deleted, "-s", color=ORANGE, markersize=5, label=removed, alpha=removed_opacity)
+    ax.axhline(float(one.perturbed_score), color=RED, linewidth=1.3, linestyle="--", label=perturbed)
     if bool(one.reached):
-        area = float(one.optimal_area)
-        label = f"a* = {extent.text(area)}"
-        ax.axvline(extent.on_axis(area), color=MARK, linewidth=6, alpha=0.3, zorder=0, label=label)
+        optimal = unit.value(float(one.optimal_area))
+        ax.axvline(optimal, color=MARK, linewidth=6, alpha=0.3, zorder=0, label=optimal_text(one))
     else:
-        ax.plot([], [], " ", label="a* not reached")
+        ax.plot([], [], " ", label=optimal_text(one))
+    _scale_sizes(ax, sizes, unit)
+    with_grid(ax)
+    write(ax.set_xlabel, unit.axis_label())
+    write(ax.set_ylabel, "score")
 
 
-def _scale_sizes(ax: Axes, sizes: list[float], extent: Extent) -> None:
-    if extent.channels is not None and min(sizes) > 0 and max(sizes) >= _LOGARITHMIC * min(sizes):
+def _scale_sizes(ax: Axes, sizes: list[float], unit: AreaUnit) -> None:
+    if unit.channels is not None and min(sizes) > 0 and max(sizes) >= _LOGARITHMIC * min(sizes):
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     else:
         ax.set_xlim(left=0)
-        if extent.channels is not None:
+        if unit.channels is not None:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _style(ax: Axes, extent: Extent) -> None:
-    ax.set_xlabel(extent.axis_label(), fontsize=NORMAL, color=INK)
-    ax.set_ylabel("score", fontsize=NORMAL, color=INK)
-    ax.tick_params(labelsize=SMALL, colors=INK)
-    ax.grid(color="#e5e5e5", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["right", "top"]].set_visible(False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization._arguments import (
-    array,
+    as_array,
     as_rgb,
+    as_tuple,
     check_found,
     check_heat_maps,
     check_image,
@@ -26,24 +26,21 @@ from captum_extremal.visualization._arguments import (
 )
 from captum_extremal.visualization._panels import (
     BLUE,
-    GREY,
-    INK,
-    LARGE,
-    LETTERS,
-    NORMAL,
     RED,
     SMALL,
-    Array,
-    bare,
     draw_image,
+    grey,
     new_figure,
     panel_size,
     panels,
+    write,
+    write_row_name,
 )
-from captum_extremal.visualization._wording import number, optimal_text, score_text
+from captum_extremal.visualization._wording import number, summary
 from captum_extremal.visualization.curves import draw_curves
 
 _LEAST_TITLE_WIDTH, _CURVES_WIDTH, _LEAST_CURVES_HEIGHT, _LEGEND_WIDTH = 2.8, 4.0, 2.4, 3.0  # inches
+_INVERSION = 2.3  # inches, a panel's side
 _OPACITY = 0.85  # of the heat map where it is strongest
 
 
@@ -53,7 +50,7 @@ def show_channels(
     """Where the channels of a* look, and the score against the number of channels (figure 8).
 
     A heat map without negative values goes from 0, where the grey image shows, over red to its maximum, yellow. One
-    with negative values is red above 0 and blue below, the more so the closer to its largest magnitude.
+    with negative values is red above 0 and blue below, the more opaque the closer to its largest magnitude.
 
     Args:
         found: masks of channels, (N, A, K).
@@ -66,20 +63,29 @@ def show_channels(
 
     Returns:
         a figure of two panels: the heat map over the image, and the scores as in
-        :func:`~captum_extremal.visualization.show_curves`, but the one of what is left faint (for a game that only
-        removes, the one of what is kept).
+        :func:`~captum_extremal.visualization.show_curves`, but the deleted score faint (for a game that only removes,
+        the preserved score).
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or values.
         IndexError: there is no such image.
     """
-    one = _check_channels(found).image(index)
+    if check_found(found).covers != "channels":
+        shapes = " and ".join(str(tuple(masks.shape)) for masks in as_tuple(found.masks))
+        raise ValueError(
+            f"found must hold masks of channels, (N, A, K), got {shapes}: "
+            "show_mask draws masks of images, show_curves the scores of any"
+        )
+    one = found.image(index)
     count = len(found.clean_score)
     maps = check_heat_maps(heat_maps, count)
     pictures = check_images("images", images, count)
-    figure, left, right = _picture_and_curves((pictures.shape[2], pictures.shape[3]), title)
-    _draw_heat(left, pictures[index], maps[index])
-    left.set_title(f"{optimal_text(one)}\n{score_text(one)}", fontsize=NORMAL, color=INK)
+    width, height = panel_size(_size(pictures), 3.2)
+    width = max(width, _LEAST_TITLE_WIDTH)  # a narrow picture still needs room for its title
+    tall = max(height, _LEAST_CURVES_HEIGHT) + (1.2 if title else 0.9)
+    figure = new_figure(width + _CURVES_WIDTH + _LEGEND_WIDTH, tall, title)
+    left, right = figure.subplots(1, 2, width_ratios=[width, _CURVES_WIDTH])
+    _draw_heat(left, pictures[index], maps[index], summary(one))
     draw_curves(right, one, faint=True)
     # Beside the axes: within them it would hide one curve or the other.
     right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=SMALL, frameon=False)
@@ -95,7 +101,7 @@ def show_inversions(
     titles: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """What a layer has seen, and what its channels of a* have (figure 9).
+    """What a layer sees of an image, and what its channels of a* see (figure 9).
 
     Args:
         images: (N, 3, H, W) or (N, 1, H, W) in [0, 1].
@@ -107,27 +113,23 @@ def show_inversions(
         title: a line above the figure.
 
     Returns:
-        a figure of a row an image: the heat map over it, and its two inversions.
+        a figure of one row per image: the heat map over it, and its two inversions.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or values.
     """
-    pictures = check_images("images", images, None)
-    count = len(pictures)
+    pictures = check_images("images", images)
+    count, size = len(pictures), _size(pictures)
     maps = check_heat_maps(heat_maps, count)
     inversions = [check_images("whole", whole, count), check_images("masked", masked, count)]
-    names = [] if titles is None else check_names("titles", titles, count, "image")
-    shape = (pictures.shape[2], pictures.shape[3])
-    figure, rows = panels(shape, 3 * count, base=2.3, title=title, title_lines=0, least_width=2.2, most_columns=3)
-    for k, (left, middle, right) in enumerate(rows):
-        _draw_heat(left, pictures[k], maps[k])
-        for ax, of_images in zip((middle, right), inversions):
-            draw_image(ax, as_rgb(of_images[k]), "")
-    for ax, name in zip(rows[0], ("image and heat map", "inversion, whole activation", "inversion, masked activation")):
-        ax.set_title(name, fontsize=NORMAL, color=INK)
-    for (left, *_), name in zip(rows, names):
-        letters = int(LETTERS * panel_size(shape, 2.3)[1])
-        left.set_ylabel(textwrap.fill(name, letters), fontsize=NORMAL, color=INK)
+    names = [""] * count if titles is None else check_names("titles", titles, count, "image")
+    figure, axes = panels(size, 3 * count, base=_INVERSION, least_width=2.2, title=title, title_lines=0, most_columns=3)
+    for k, name in enumerate(names):
+        left, *others = axes[3 * k : 3 * k + 3]
+        _draw_heat(left, pictures[k], maps[k], "" if k else "image and heat map")
+        write_row_name(left, name, panel_size(size, _INVERSION)[1])
+        for ax, of_images, what in zip(others, inversions, ("whole", "masked")):
+            draw_image(ax, as_rgb(of_images[k]), "" if k else f"inversion, {what} activation")
     return figure
 
 
@@ -153,66 +155,35 @@ def show_class_channel(
         TypeError, ValueError: an argument has the wrong type, shape or values.
     """
     picture = check_image("inversion", inversion)
-    pictures = check_images("examples", examples, None)
+    pictures = check_images("examples", examples)
     count = len(pictures)
     labels = [] if values is None else [number(value) for value in check_values("values", values, count, "example")]
-    shape = (pictures.shape[2], pictures.shape[3])
-    figure, rows = panels(shape, 1 + count, base=1.8, title=title, title_lines=2, least_width=1.2, most_columns=7)
-    axes = [ax for row in rows for ax in row]
-    draw_image(axes[0], as_rgb(picture), "inversion")
-    for ax, example in zip(axes[1:], pictures):
-        draw_image(ax, as_rgb(example), "")
-    for ax, label in zip(axes[1:], labels):
-        ax.set_xlabel(label, fontsize=SMALL, color=INK)
+    figure, (first, *others) = panels(
+        _size(pictures), 1 + count, base=1.8, least_width=1.2, title=title, title_lines=2, most_columns=7
+    )
+    draw_image(first, as_rgb(picture), "inversion")
+    for ax, example in zip(others, pictures):
+        draw_image(ax, as_rgb(example))
+    for ax, label in zip(others, labels):
+        write(ax.set_xlabel, label, SMALL)
     return figure
 
 
-def _check_channels(found: object) -> ExtremalMasks:
-    result = check_found(found)
-    for masks in result.masks if isinstance(result.masks, tuple) else (result.masks,):
-        if masks.dim() != 3:
-            raise ValueError(
-                f"found must hold masks of channels, (N, A, K), got {tuple(masks.shape)}: "
-                "show_mask draws masks of images, show_curves the scores of any"
-            )
-    return result
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]
 
 
-def _picture_and_curves(shape: tuple[int, int], title: str | None) -> tuple[Figure, Axes, Axes]:
-    """Axes for a picture of this shape (H, W), and beside it for curves with their legend."""
-    width, height = panel_size(shape, 3.2)
-    tall = max(height, _LEAST_CURVES_HEIGHT) + (1.2 if title else 0.9)
-    # A narrow picture still needs room for its title.
-    width = max(width, _LEAST_TITLE_WIDTH)
-    figure = new_figure(width + _CURVES_WIDTH + _LEGEND_WIDTH, tall)
-    if title:
-        figure.suptitle(title, fontsize=LARGE, color=INK)
-    left, right = figure.subplots(1, 2, width_ratios=[width, _CURVES_WIDTH])
-    return figure, left, right
-
-
-def _draw_heat(ax: Axes, image: Tensor, heat_map: Tensor) -> None:
-    """A heat map (h, w) over an image (C, H, W)."""
-    values = _resized(heat_map, (image.shape[1], image.shape[2]))
-    ax.imshow(_overlaid(as_rgb(image), values), interpolation="nearest")
-    bare(ax)
-    if not values.any():
-        ax.set_xlabel("heat map: all zero", fontsize=SMALL, color=INK)
-
-
-def _resized(heat_map: Tensor, shape: tuple[int, int]) -> Array:
-    rows = heat_map.detach().cpu().double()[None, None]
-    return array(LayerAttribution.interpolate(rows, shape, "bilinear")[0, 0])
-
-
-def _overlaid(rgb: Array, values: Array) -> Array:
-    """The grey image (H, W, 3) under the colours of the values (H, W), opaque in proportion to their magnitude."""
-    largest = np.abs(values).max()
-    strength = np.abs(values)[..., None] / (largest if largest > 0 else 1.0)
+def _draw_heat(ax: Axes, image: Tensor, heat_map: Tensor, title: str) -> None:
+    """A heat map (h, w) over an image (C, H, W): opaque in proportion to its magnitude, over the grey image."""
+    resized = LayerAttribution.interpolate(heat_map.detach().cpu().double()[None, None], _size(image), "bilinear")
+    values = as_array(resized[0, 0])
+    magnitude = np.abs(values)
+    strength = magnitude / (magnitude.max() or 1.0)
     if (values < 0).any():
         colours = np.where(values[..., None] > 0, to_rgb(RED), to_rgb(BLUE))
     else:
-        colours = colormaps["inferno"](strength[..., 0])[..., :3]
-    opacity = _OPACITY * strength
-    picture: Array = opacity * colours + (1 - opacity) * (rgb @ GREY)[..., None]
-    return picture
+        colours = colormaps["inferno"](strength)[..., :3]
+    opacity = _OPACITY * strength[..., None]
+    draw_image(ax, opacity * colours + (1 - opacity) * grey(as_rgb(image))[..., None], title)
+    if not values.any():
+        write(ax.set_xlabel, "heat map: all zero", SMALL)
