@@ -12,11 +12,12 @@ import torch
 from captum.attr import Saliency
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from torch import Tensor
 
 from captum_extremal import ExtremalMasks
 from captum_extremal import visualization as vis
-from captum_extremal.metrics import WeightRandomisation, weight_randomisation
+from captum_extremal.metrics import WeightRandomisation, top_masks, weight_randomisation
 from captum_extremal.visualization._wording import wrapped
 
 HEIGHT, WIDTH = 24, 40
@@ -102,11 +103,18 @@ def test_compare_is_brightest_where_a_signed_map_points(images):
     assert divmod(int(picture(figure.axes[2]).argmax()), WIDTH) == (3, 4)
 
 
-def test_the_highest_values_of_a_map_are_not_called_extremal(images):
-    settings = {"masks": "the highest values of a map"}
-    found = dataclasses.replace(make_found(), settings=make_found().settings | settings)
-    assert vis.compare(found, images, {}).axes[1].get_title() == "highest, a* = 20 %"
-    assert vis.compare_masks(found, images, {}).axes[1].get_title() == "highest\n5 %"
+def test_the_highest_values_of_a_map_are_not_called_extremal(images, network, tmp_path):
+    x = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    found = top_masks(network, x[:, 0], x, 2, areas=(0.1, 0.4))
+    found.save(tmp_path / "found.npz")
+    for one in (found, ExtremalMasks.load(tmp_path / "found.npz")):
+        assert vis.compare(one, images[:1, :, :16, :16], {}).axes[1].get_title().startswith("highest, ")
+        assert vis.compare_masks(one, images[:1, :, :16, :16], {}).axes[1].get_title() == "highest\n10 %"
+
+
+def test_no_word_in_the_settings_changes_a_figure(images):
+    found = dataclasses.replace(make_found(), settings=make_found().settings | {"masks": "of a search"})
+    assert vis.compare(found, images, {}).axes[1].get_title() == "extremal, a* = 20 %"
 
 
 def test_compare_of_one_image_wraps_its_panels_and_of_several_does_not(images):
@@ -349,3 +357,31 @@ def test_names_break_after_spaces_and_underscores():
     assert wrapped("a short name", 20) == "a short name"
     assert wrapped("grad_cam", 20) == "grad_cam"
     assert wrapped("features.12.expand3x3", 13, after=".") == "features.12.\nexpand3x3"
+
+
+# Text from outside
+
+
+def test_names_and_titles_are_drawn_literally(images):
+    name = r"$\frac{ costs 5$"  # as a formula it cannot be parsed
+    found, run = make_found(), make_run(images=3)
+    runs, values = {name: dataclasses.replace(run, layers=(name, *LAYERS[1:]))}, {name: (0.5, 0.4, 0.6)}
+    channels = dataclasses.replace(found, masks=torch.rand(3, 3, 7))
+    heat_maps = torch.rand(3, 6, 10)
+    for figure in (
+        vis.show_mask(found, images, title=name),
+        vis.show_targets(found, images, [name] * 3, title=name),
+        vis.show_sweep(found, images, title=name),
+        vis.show_order(found, images, title=name),
+        vis.show_curves(found, title=name),
+        vis.compare(found, images, {name: images}, names=[name], title=name),
+        vis.compare_masks(found, images, {name: images}, title=name),
+        vis.show_channels(channels, heat_maps, images, title=name),
+        vis.show_inversions(images, heat_maps, images, images, titles=[name] * 3, title=name),
+        vis.show_class_channel(images[0], images, title=name),
+        vis.show_randomisation(runs, images, title=name),
+        vis.show_bars(values, ylabel=name),
+    ):
+        texts = [text for text in drawn(figure).findobj(Text) if "5$" in text.get_text()]
+        assert texts
+        assert not any(text.get_parse_math() for text in texts)

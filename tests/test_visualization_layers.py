@@ -391,10 +391,12 @@ def test_bad_heat_maps(images, heat_maps, bad, error, message):
 def test_masks_of_channels_and_of_images_have_their_own_figures(images, heat_maps):
     channels = make_found()
     positions = dataclasses.replace(channels, masks=torch.rand(2, len(COUNTS), 1, HEIGHT, WIDTH))
+    both = dataclasses.replace(channels, masks=(channels.masks, positions.masks))
+    assert [one.covers for one in (channels, positions, both)] == ["channels", "positions", "positions"]
     with pytest.raises(ValueError, match=r"found must hold masks of channels, \(N, A, K\), got \(2, 4, 1, 24, 40\)"):
         vis.show_channels(positions, heat_maps, images)
     with pytest.raises(ValueError, match="found must hold masks of channels"):
-        vis.show_channels(dataclasses.replace(channels, masks=(channels.masks, positions.masks)), heat_maps, images)
+        vis.show_channels(both, heat_maps, images)
     rule = (
         r"found must hold masks of images, \(N, A, 1, H, W\), got \(2, 4, 100\): show_channels draws masks of channels"
     )

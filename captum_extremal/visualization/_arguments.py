@@ -13,53 +13,45 @@ from captum_extremal._checks import check_count, check_number
 from captum_extremal.results import ExtremalMasks
 
 Array = NDArray[np.float64]
-Size = int | str
-"""A size that a dimension must have, or a letter that stands for any."""
+Shape = tuple[int | str, ...]  # a letter stands for any size
 
 _ROUNDING = 0.01  # undoing a normalisation may leave [0, 1] by rounding
 
 
-def check_found(found: object) -> ExtremalMasks:
-    """The result of a search."""
+def result(found: object) -> ExtremalMasks:
     if not isinstance(found, ExtremalMasks):
         raise TypeError(f"found must be an ExtremalMasks, the result of extremal_masks(), got {type(found).__name__}")
     return found
 
 
-def check_image(name: str, image: object) -> Tensor:
+def image(name: str, given: object) -> Tensor:
     """One image (3, H, W) or (1, H, W) in [0, 1]."""
-    return _check_display(name, image, (3, "H", "W"), (1, "H", "W"))
+    return _tensor(name, given, (3, "H", "W"), (1, "H", "W"), display=True)
 
 
-def check_images(
-    name: str, images: object, count: Size = "N", size: tuple[Size, Size] = ("H", "W"), rule: str = ""
-) -> Tensor:
-    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1]; ``rule`` names the sizes in the message."""
-    return _check_display(name, images, (count, 3, *size), (count, 1, *size), rule=rule)
+def images(name: str, given: object, count: int | str = "N", size: Shape = ("H", "W"), rule: str = "") -> Tensor:
+    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1]; ``rule`` tells in the message where the sizes come from."""
+    return _tensor(name, given, (count, 3, *size), (count, 1, *size), display=True, rule=rule)
 
 
-def check_heat_maps(heat_maps: object, count: int) -> Tensor:
+def heat_maps(given: object, count: int) -> Tensor:
     """Finite heat maps of ``count`` images, as (N, h, w)."""
-    maps = _check_floating("heat_maps", heat_maps)
-    shapes = (count, 1, "h", "w"), (count, "h", "w")
-    _check_shape("heat_maps", maps, *shapes, hint=": the masked activation summed over its channels")
-    _check_finite("heat_maps", maps)
+    shapes, hint = ((count, 1, "h", "w"), (count, "h", "w")), ": the masked activation summed over its channels"
+    maps = _tensor("heat_maps", given, *shapes, hint=hint)
     return maps.squeeze(1) if maps.dim() == 4 else maps
 
 
-def check_attributions(name: str, given: object, count: int, size: tuple[int, int]) -> dict[str, Tensor]:
+def attributions(name: str, given: object, count: int, size: tuple[int, ...]) -> dict[str, Tensor]:
     """Finite attributions (N, C, H, W) of ``count`` images of this size, by name."""
-    attributions = check_dict(name, given, "tensors")
-    for key, values in attributions.items():
-        one = f"{name}[{key!r}]"
-        hint = ": captum.attr.LayerAttribution.interpolate brings a layer's map to the image's size"
-        _check_shape(one, _check_tensor(one, values), (count, "C", *size), hint=hint)
-        _check_finite(one, values)
-    return attributions
+    found = named(name, given, "tensors")
+    hint = ": captum.attr.LayerAttribution.interpolate brings a layer's map to the image's size"
+    for key, values in found.items():
+        _tensor(f"{name}[{key!r}]", values, (count, "C", *size), floating=False, hint=hint)
+    return found
 
 
-def check_dict(name: str, given: object, values: str, at_least_one: str | None = None) -> dict[str, Any]:
-    """A dict of names and ``values``, of ``at_least_one`` if there must be one."""
+def named(name: str, given: object, values: str, at_least_one: str | None = None) -> dict[str, Any]:
+    """A dict of names and ``values``; not empty if ``at_least_one`` says of what there must be one."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{name} must be a dict of names and {values}, got {type(given).__name__}")
     if at_least_one and not given:
@@ -67,28 +59,27 @@ def check_dict(name: str, given: object, values: str, at_least_one: str | None =
     return {str(key): value for key, value in given.items()}
 
 
-def check_index(index: object, count: int) -> None:
-    """The index of one of ``count`` images."""
-    check_count("index", index, at_least=None)
-    if not -count <= index < count:  # type: ignore[operator]
-        raise IndexError(f"index must be from {-count} to {count - 1}, got {index}")
+def index(given: object, count: int) -> None:
+    check_count("index", given, at_least=None)
+    if not -count <= given < count:  # type: ignore[operator]
+        raise IndexError(f"index must be from {-count} to {count - 1}, got {given}")
 
 
-def check_names(name: str, names: Sequence[str], count: int, each: str) -> list[str]:
-    """``count`` strings, one for each target, for example."""
-    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(one, str) for one in names):
-        raise TypeError(f"{name} must be a sequence of strings, got {names!r}")
-    return _check_length(name, names, count, each)
+def names(name: str, given: Sequence[str], count: int, each: str) -> list[str]:
+    """``count`` strings, one for ``each`` image, target, ..."""
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
+        raise TypeError(f"{name} must be a sequence of strings, got {given!r}")
+    return _as_many(name, given, count, each)
 
 
-def check_values(name: str, values: object, count: int, each: str) -> list[float]:
-    """``count`` finite numbers, one for each example, for example."""
-    if isinstance(values, Tensor) and values.dim() != 1:
-        raise ValueError(f"{name} must be ({count},), got shape {tuple(values.shape)}")
-    listed = values.tolist() if isinstance(values, Tensor) else values
+def numbers(name: str, given: object, count: int, each: str) -> list[float]:
+    """``count`` finite numbers, one for ``each`` image, target, ..."""
+    if isinstance(given, Tensor) and given.dim() != 1:
+        raise ValueError(f"{name} must be ({count},), got shape {tuple(given.shape)}")
+    listed = given.tolist() if isinstance(given, Tensor) else given
     if not isinstance(listed, Sequence) or isinstance(listed, str):
-        raise TypeError(f"{name} must be a sequence of numbers or a tensor ({count},), got {values!r}")
-    for k, value in enumerate(_check_length(name, listed, count, each)):
+        raise TypeError(f"{name} must be a sequence of numbers or a tensor ({count},), got {given!r}")
+    for k, value in enumerate(_as_many(name, listed, count, each)):
         check_number(f"{name}[{k}]", value)
     return [float(value) for value in listed]
 
@@ -98,61 +89,47 @@ def as_tuple(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tensors if isinstance(tensors, tuple) else (tensors,)
 
 
-def as_rgb(image: Tensor) -> Array:
+def as_rgb(one: Tensor) -> Array:
     """A picture (H, W, 3) in [0, 1] of an image (3, H, W) or (1, H, W)."""
-    picture: Array = as_array(image).clip(0, 1).transpose(1, 2, 0).repeat(3 // image.shape[0], axis=2)
-    return picture
+    return as_array(one.expand(3, -1, -1).permute(1, 2, 0).clamp(0, 1))
 
 
 def as_array(values: Tensor) -> Array:
     """The same numbers in NumPy, from any device."""
-    found: Array = values.detach().cpu().double().numpy()
-    return found
+    return np.asarray(values.detach().cpu().double())
 
 
-def _check_display(name: str, images: object, *shapes: tuple[Size, ...], rule: str = "") -> Tensor:
-    given = _check_floating(name, images, " in [0, 1]")
-    _check_shape(name, given, *shapes, rule=rule)
-    low, high = given.min().item(), given.max().item()
-    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both comparisons
-        raise ValueError(
-            f"{name} must be in [0, 1], for display: undo the model's normalisation; "
-            f"got values from {low:.3g} to {high:.3g}"
-        )
-    return given
-
-
-def _check_tensor(name: str, value: object) -> Tensor:
+def _tensor(
+    name: str,
+    value: object,
+    *shapes: Shape,
+    display: bool = False,
+    floating: bool = True,
+    rule: str = "",
+    hint: str = "",
+) -> Tensor:
+    """A finite tensor of one of these shapes, not empty; with ``display`` also in [0, 1]."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    if floating and not value.is_floating_point():
+        raise TypeError(f"{name} must be a floating tensor{' in [0, 1]' if display else ''}, got {value.dtype}")
+    if not value.numel() or not any(_fits(value.shape, shape) for shape in shapes):
+        allowed = " or ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
+        raise ValueError(f"{name} must be {rule}{allowed}, got shape {tuple(value.shape)}{hint}")
+    low, high = value.min().item(), value.max().item()
+    if display and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both comparisons
+        rule = "in [0, 1], for display: undo the model's normalisation"
+        raise ValueError(f"{name} must be {rule}; got values from {low:.3g} to {high:.3g}")
+    if not np.isfinite([low, high]).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
     return value
 
 
-def _check_floating(name: str, value: object, values: str = "") -> Tensor:
-    tensor = _check_tensor(name, value)
-    if not tensor.is_floating_point():
-        raise TypeError(f"{name} must be a floating tensor{values}, got {tensor.dtype}")
-    return tensor
+def _fits(given: Sequence[int], shape: Shape) -> bool:
+    return len(given) == len(shape) and all(isinstance(b, str) or a == b for a, b in zip(given, shape))
 
 
-def _check_shape(name: str, tensor: Tensor, *shapes: tuple[Size, ...], rule: str = "", hint: str = "") -> None:
-    """One of these shapes, of at least one value."""
-
-    def fits(shape: tuple[Size, ...]) -> bool:
-        pairs = zip(shape, tensor.shape)
-        return len(shape) == tensor.dim() and all(isinstance(size, str) or size == got for size, got in pairs)
-
-    if not tensor.numel() or not any(map(fits, shapes)):
-        allowed = " or ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
-        raise ValueError(f"{name} must be {rule}{allowed}, got shape {tuple(tensor.shape)}{hint}")
-
-
-def _check_finite(name: str, tensor: Tensor) -> None:
-    if not bool(tensor.isfinite().all()):
-        raise ValueError(f"{name} must be finite, got NaN or infinite values")
-
-
-def _check_length(name: str, values: Sequence[Any], count: int, each: str) -> list[Any]:
-    if len(values) != count:
-        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(values)}")
-    return list(values)
+def _as_many(name: str, given: Sequence[Any], count: int, each: str) -> list[Any]:
+    if len(given) != count:
+        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(given)}")
+    return list(given)

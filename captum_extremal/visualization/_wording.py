@@ -28,41 +28,34 @@ def wrapped(text: str, letters: int, after: str = "_") -> str:
     return textwrap.fill(text.replace(after, f"{after} "), letters).replace(f"{after} ", after)
 
 
-class AreaUnit:
-    """How a result's areas are told: as numbers of channels, or in percent.
-
-    Attributes:
-        channels: K if every mask is of K channels, else None: then areas are told in percent.
-    """
-
-    def __init__(self, found: ExtremalMasks) -> None:
-        sizes = {masks.shape[-1] for masks in as_tuple(found.masks)}
-        of_channels = found.covers == "channels"
-        self.channels: int | None = sizes.pop() if of_channels and len(sizes) == 1 else None
-        self._whole = " of the channels" if of_channels else ""
-
-    def value(self, area: float) -> float:
-        """A percentage, or the number of channels of the binary mask."""
-        return 100 * area if self.channels is None else round(area * self.channels)
-
-    def text(self, area: float) -> str:
-        if self.channels is None:
-            return f"{percent(area)}{self._whole}"
-        return f"{self.value(area)} of {self.channels} channels"
-
-    def axis_label(self) -> str:
-        if self.channels is None:
-            return f"area of the mask, %{self._whole}"
-        return f"number of channels, of {self.channels}"
+def channels(found: ExtremalMasks) -> int | None:
+    """K if all masks are of K channels, else None: then areas are told in percent."""
+    sizes = {masks.shape[-1] for masks in as_tuple(found.masks)}
+    return sizes.pop() if found.covers == "channels" and len(sizes) == 1 else None
 
 
-# What follows is told of a result of one image.
+def area_value(found: ExtremalMasks, area: float) -> float:
+    """The number of channels of the binary mask, or a percentage."""
+    count = channels(found)
+    return 100 * area if count is None else round(area * count)
+
+
+def area_unit(found: ExtremalMasks) -> str:
+    count = channels(found)
+    if count is not None:
+        return f"of {count} channels"
+    return "% of the channels" if found.covers == "channels" else "%"
+
+
+def area_text(found: ExtremalMasks, area: float) -> str:
+    value = area_value(found, area)
+    return f"{value if isinstance(value, int) else f'{value:.3g}'} {area_unit(found)}"
 
 
 def origin(found: ExtremalMasks) -> str:
-    """Where the masks come from: a search, or another method's map (:func:`~captum_extremal.metrics.top_masks`).
+    """Where masks of positions come from: a search, or another method's map (``captum_extremal.metrics.top_masks``).
 
-    The masks of a map's highest values have no disks, so that their ``sigma`` is 0; a search's is positive.
+    ``sigma``, the radius of a smooth mask's disks, is positive for a search, and 0 for the highest values of a map.
     """
     return "highest" if bool((found.sigma == 0).all()) else "extremal"
 
@@ -72,31 +65,30 @@ def removes_only(found: ExtremalMasks) -> bool:
     return bool(found.settings.get("game", {}).get("kept") == 0)
 
 
-def shown_index(found: ExtremalMasks) -> int:
+# The functions below take the result of one image.
+
+
+def shown_index(one: ExtremalMasks) -> int:
     """The index of the area to show: that of a*, or of the largest area where a* is not reached."""
-    return int(found.optimal_index)
+    return int(one.optimal_index)
 
 
-def reached_index(found: ExtremalMasks) -> int | None:
-    """The index of a*, if it is reached."""
-    return shown_index(found) if bool(found.reached) else None
+def reached_index(one: ExtremalMasks) -> int | None:
+    return shown_index(one) if bool(one.reached) else None
 
 
-def optimal_text(found: ExtremalMasks) -> str:
-    if not bool(found.reached):
-        return "a* not reached"
-    return f"a* = {AreaUnit(found).text(float(found.optimal_area))}"
+def optimal_text(one: ExtremalMasks) -> str:
+    return f"a* = {area_text(one, float(one.optimal_area))}" if bool(one.reached) else "a* not reached"
 
 
-def shown_text(found: ExtremalMasks) -> str:
+def shown_text(one: ExtremalMasks) -> str:
     """The area that :func:`shown_index` shows."""
-    if bool(found.reached):
-        return optimal_text(found)
-    return f"{AreaUnit(found).text(float(found.areas[shown_index(found)]))}, {optimal_text(found)}"
+    largest = "" if bool(one.reached) else f"{area_text(one, float(one.areas[-1]))}, "
+    return f"{largest}{optimal_text(one)}"
 
 
-def summary(found: ExtremalMasks) -> str:
+def summary(one: ExtremalMasks) -> str:
     """The area shown, and its score under the game beside the clean score."""
-    scores, what = (found.complement_scores, "without it") if removes_only(found) else (found.scores, "score")
-    score, clean = float(scores[0, shown_index(found)]), float(found.clean_score)
-    return f"{shown_text(found)}\n{what} {number(score)}, clean {number(clean)}"
+    scores, what = (one.complement_scores, "without it") if removes_only(one) else (one.scores, "score")
+    score, clean = float(scores[0, shown_index(one)]), float(one.clean_score)
+    return f"{shown_text(one)}\n{what} {number(score)}, clean {number(clean)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from captum.attr import visualization as captum_figures
@@ -12,20 +13,11 @@ from torch import Tensor
 
 from captum_extremal._checks import check_choice, check_number
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.visualization._arguments import Array, as_array, check_attributions, check_names
+from captum_extremal.visualization import _arguments as check
+from captum_extremal.visualization import _drawing as draw
+from captum_extremal.visualization import _wording as words
+from captum_extremal.visualization._arguments import Array, as_array
 from captum_extremal.visualization._masked import draw_areas, draw_kept, draw_optimal, view_of
-from captum_extremal.visualization._panels import (
-    LETTERS,
-    draw_blank,
-    draw_image,
-    panel_size,
-    panels,
-    without_ticks,
-    write,
-    write_row_name,
-    write_title,
-)
-from captum_extremal.visualization._wording import origin, percent, shown_text, wrapped
 
 _METHODS = ("blended_heat_map", "heat_map")
 _COLOURS = {"all": "RdBu_r", "positive": "inferno", "negative": "inferno", "absolute_value": "inferno"}  # by sign
@@ -72,27 +64,25 @@ def compare(
     if not chosen:
         raise ValueError("index must name at least one image, got none")
     views = [view_of(found, images, one, input_index) for one in chosen]
-    labels = [""] * len(views) if names is None else check_names("names", names, len(views), "image")
-    shape = views[0].shape
-    maps = check_attributions("attributions", attributions, len(found.clean_score), shape)
+    labels = [""] * len(views) if names is None else check.names("names", names, len(views), "image")
+    shape, alone = views[0].rgb.shape[:2], len(views) == 1
+    maps = check.attributions("attributions", attributions, len(found.clean_score), shape)
     columns = 2 + len(maps)
-    alone = len(views) == 1
-    base, width = (2.3, 1.9) if alone else (1.6, 1.6)  # inches
-    letters, most_columns, lines = int(LETTERS * width), 6 if alone else columns, 1 if alone else 2
-    size = {"base": base, "least_width": width}
-    figure, axes = panels(
-        shape, len(views) * columns, **size, title=title, title_lines=lines, most_columns=most_columns
-    )
+    base, width, most_columns = (2.3, 1.9, 6) if alone else (1.6, 1.6, columns)
+    letters = int(draw.LETTERS * width)
+    size: dict[str, Any] = {"base": base, "least_width": width, "most_columns": most_columns}
+    figure, axes = draw.panels(shape, len(views) * columns, title, title_lines=1 if alone else 2, **size)
+    how = {"method": method, "outlier_perc": max(outlier_perc, _LEAST_OUTLIERS), "cmap": _COLOURS[sign]}
     for row, (one, view) in enumerate(zip(chosen, views)):
         image, mask, *others = axes[row * columns : (row + 1) * columns]
-        draw_image(image, view.rgb, "" if row else "image")
-        write_row_name(image, labels[row], panel_size(shape, base)[1])
+        draw.image(image, view.rgb, "" if row else "image")
+        draw.row_name(image, labels[row], draw.panel_size(shape, base)[1])
         draw_optimal(mask, view)
-        text = f"{origin(view.found)}, {shown_text(view.found)}"
-        write_title(mask, wrapped(text, letters), boxed=bool(view.found.reached))
+        text = f"{words.origin(view.found)}, {words.shown_text(view.found)}"
+        draw.title(mask, words.wrapped(text, letters), boxed=bool(view.found.reached))
         for ax, (name, values) in zip(others, maps.items()):
-            _draw_attribution(ax, view.rgb, as_array(values[one].double().sum(0)), method, sign, outlier_perc)
-            write(ax.set_title, "" if row else wrapped(name, letters))
+            _draw_attribution(ax, view.rgb, as_array(values[one].double().sum(0)), sign, how)
+            draw.title(ax, "" if row else words.wrapped(name, letters))
     return figure
 
 
@@ -121,37 +111,31 @@ def compare_masks(
     Raises: as :func:`show_mask`.
     """
     view = view_of(found, images, index, input_index)
-    others = check_attributions("masks", masks, len(found.clean_score), view.shape)
+    others = check.attributions("masks", masks, len(found.clean_score), view.rgb.shape[:2])
     for name, values in others.items():
         low, high = values.min().item(), values.max().item()
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             raise ValueError(f"masks[{name!r}] must be a mask in [0, 1], got values from {low:.3g} to {high:.3g}")
     count = 1 + len(others) + len(view.found.areas)
-    figure, (image, *axes) = panels(view.shape, count, base=1.7, least_width=1.3, title=title, title_lines=2)
-    draw_image(image, view.rgb, "image")
+    figure, (image, *axes) = draw.panels(view.rgb.shape, count, title, base=1.7, least_width=1.3)
+    draw.image(image, view.rgb, "image")
     for ax, (name, values) in zip(axes, others.items()):
         mask = as_array(values[index].double().mean(0))
         draw_kept(ax, view.rgb, mask)
-        write(ax.set_title, f"{name}\n{percent(float(mask.mean()))}")
-    draw_areas(axes[len(others) :], view, f"{origin(view.found)}\n")
+        draw.title(ax, f"{name}\n{words.percent(float(mask.mean()))}")
+    draw_areas(axes[len(others) :], view, f"{words.origin(view.found)}\n")
     return figure
 
 
-def _draw_attribution(ax: Axes, rgb: Array, values: Array, method: str, sign: str, outlier_perc: float) -> None:
+def _draw_attribution(ax: Axes, rgb: Array, values: Array, sign: str, how: dict[str, Any]) -> None:
     signed = {"positive": values.clip(min=0), "negative": values.clip(max=0)}.get(sign, values)
     largest = float(np.abs(signed).max())
     if largest == 0:
-        draw_blank(ax, rgb.shape[:2], f"no {sign} values" if values.any() else "all zero")
+        draw.blank(ax, rgb.shape[:2], f"no {sign} values" if values.any() else "all zero")
         return
+    values = values / largest  # Captum scales the map anyway, but warns of small values
+    panel: Any = (ax.figure, ax)
     captum_figures.visualize_image_attr(
-        values / largest,  # Captum scales the map anyway, but warns of small values
-        rgb,
-        method=method,
-        sign=sign,
-        plt_fig_axis=(ax.figure, ax),  # type: ignore[arg-type]
-        outlier_perc=max(outlier_perc, _LEAST_OUTLIERS),
-        cmap=_COLOURS[sign],
-        alpha_overlay=0.7,
-        use_pyplot=False,
+        values, rgb, sign=sign, plt_fig_axis=panel, alpha_overlay=0.7, use_pyplot=False, **how
     )
-    without_ticks(ax)
+    draw.no_ticks(ax)

@@ -13,33 +13,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.visualization._arguments import as_array, check_found, check_names
+from captum_extremal.visualization import _arguments as check
+from captum_extremal.visualization import _drawing as draw
+from captum_extremal.visualization import _wording as words
 from captum_extremal.visualization._masked import draw_areas, draw_optimal, view_of
-from captum_extremal.visualization._panels import (
-    BLUE,
-    FAINT,
-    GREEN,
-    LARGE,
-    MARK,
-    NORMAL,
-    SMALL,
-    draw_image,
-    grey,
-    new_figure,
-    panel_size,
-    panels,
-    write,
-)
-from captum_extremal.visualization._wording import (
-    number,
-    optimal_text,
-    percent,
-    reached_index,
-    removes_only,
-    shown_text,
-    summary,
-    with_minus,
-)
 
 SATURATION = 1.25
 """Where the bars of figure 5 end: a quarter above the score of the whole image."""
@@ -51,7 +28,7 @@ def show_mask(
     """The image, and the mask of the smallest sufficient area a* over it (figure 1).
 
     What the mask hides is dark and grey; the model sees it perturbed instead. The outline encloses exactly the area; a
-    nearly flat mask has none.
+    nearly flat mask has none. Where no area reached the threshold, the title says so, and the largest mask is shown.
 
     Args:
         found: masks of images, (N, A, 1, H, W).
@@ -61,18 +38,17 @@ def show_mask(
         title: a line above the figure, such as the target's name.
 
     Returns:
-        a figure of two panels. The second's title has a*, the score and the clean score. Where no area reached the
-        threshold, it says so, and the panel shows the largest area's mask.
+        a figure of two panels; the second's title has a*, the score and the clean score.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or values.
         IndexError: there is no such image.
     """
     view = view_of(found, images, index, input_index)
-    figure, (left, right) = panels(view.shape, 2, base=3.3, least_width=2.2, title=title, title_lines=2)
-    draw_image(left, view.rgb, "image")
+    figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
+    draw.image(left, view.rgb, "image")
     draw_optimal(right, view)
-    write(right.set_title, summary(view.found))
+    draw.title(right, words.summary(view.found))
     return figure
 
 
@@ -95,20 +71,18 @@ def show_targets(
     Returns:
         a figure of N + 1 panels.
 
-    Raises:
-        TypeError, ValueError: an argument has the wrong type, shape or values.
+    Raises: as :func:`show_mask`.
     """
-    count = len(check_found(found).clean_score)
+    count = len(check.result(found).clean_score)
     default = [f"target {k + 1}" for k in range(count)]
-    labels = default if names is None else check_names("names", names, count, "target")
+    labels = default if names is None else check.names("names", names, count, "target")
     views = [view_of(found, images, k, input_index) for k in range(count)]
-    figure, (first, *others) = panels(
-        views[0].shape, count + 1, base=2.5, least_width=1.6, title=title, title_lines=2, most_columns=5
-    )
-    draw_image(first, views[0].rgb, "image")
+    shape = views[0].rgb.shape
+    figure, (first, *others) = draw.panels(shape, count + 1, title, base=2.5, least_width=1.6, most_columns=5)
+    draw.image(first, views[0].rgb, "image")
     for ax, view, label in zip(others, views, labels):
         draw_optimal(ax, view)
-        write(ax.set_title, f"{label}\n{shown_text(view.found)}")
+        draw.title(ax, f"{label}\n{words.shown_text(view.found)}")
     return figure
 
 
@@ -132,19 +106,17 @@ def show_sweep(
     view = view_of(found, images, index, input_index)
     fractions, meaning = _fractions(view.found)
     count = 1 + len(fractions)
-    figure, axes = panels(view.shape, count, base=1.5, least_width=0.9, title=title, title_lines=1, below=1.0)
-    pictures, bars = axes[:count], axes[count:]
-    draw_image(pictures[0], view.rgb, "image")
+    figure, axes = draw.panels(view.rgb.shape, count, title, base=1.5, least_width=0.9, title_lines=1, below=1.0)
+    pictures, (first_bar, *bars) = axes[:count], axes[count:]
+    draw.image(pictures[0], view.rgb, "image")
     draw_areas(pictures[1:], view)
-    colours = [FAINT, *[BLUE] * len(fractions)]
-    best = reached_index(view.found)
-    if best is not None:
-        colours[1 + best] = MARK
-    for ax, fraction, colour in zip(bars, [1.0, *fractions], colours):
-        _draw_bar(ax, fraction, colour)
-    bars[0].set_yticks([0, 1], ["0", "1"])
-    optimal = ("boxed: " if best is not None else "") + optimal_text(view.found)
-    write(figure.supxlabel, f"bars, up to {SATURATION:g}: {meaning}; {optimal}", SMALL)
+    best = words.reached_index(view.found)
+    _draw_bar(first_bar, 1.0, draw.FAINT)
+    first_bar.set_yticks([0, 1], ["0", "1"])
+    for k, (ax, fraction) in enumerate(zip(bars, fractions)):
+        _draw_bar(ax, fraction, draw.MARK if k == best else draw.BLUE)
+    optimal = ("" if best is None else "boxed: ") + words.optimal_text(view.found)
+    draw.write(figure.supxlabel, f"bars, up to {SATURATION:g}: {meaning}; {optimal}", draw.SMALL)
     return figure
 
 
@@ -157,7 +129,7 @@ def show_order(
 
     Returns:
         a figure of the grey image under the colours of the areas: each pixel has the colour of the smallest area whose
-        binary mask holds it, and stays grey where none does. The colour bar is in fractions of the image.
+        binary mask holds it, and stays grey where none does. The colour bar is in percent of the image.
 
     Raises: as :func:`show_mask`.
     """
@@ -165,23 +137,23 @@ def show_order(
     areas = view.found.areas.tolist()
     first_area = np.ma.masked_array(view.binary.argmax(0), mask=~view.binary.any(0))
     colours = ListedColormap(colormaps["viridis_r"](np.linspace(0.02, 1.0, len(areas))))
-    width, height = panel_size(view.shape, 3.6)
-    figure = new_figure(width + 1.1, height + 0.35)
+    width, height = draw.panel_size(view.rgb.shape, 3.6)
+    figure = draw.new_figure(width + 1.1, height + 0.35)
     ax = figure.subplots()
-    draw_image(ax, grey(view.rgb), cmap="gray", vmin=0, vmax=1, interpolation=None)
+    draw.image(ax, draw.grey(view.rgb), cmap="gray", vmin=0, vmax=1, interpolation=None)
     drawn = ax.imshow(first_area, cmap=colours, vmin=-0.5, vmax=len(areas) - 0.5, alpha=0.7, interpolation="nearest")
-    write(ax.set_title, title or "order of entry", LARGE if title else NORMAL)
+    draw.write(ax.set_title, title or "order of entry", draw.LARGE if title else draw.NORMAL)
     bar = figure.colorbar(drawn, ax=ax, ticks=np.arange(-0.5, len(areas)), shrink=0.9, pad=0.03)
-    bar.ax.set_yticklabels([percent(area) for area in [0.0, *areas]], fontsize=SMALL)
-    write(bar.set_label, "area of the mask when the pixel enters", SMALL)
+    bar.ax.set_yticklabels([words.percent(area) for area in [0.0, *areas]], fontsize=draw.SMALL)
+    draw.write(bar.set_label, "area of the mask when the pixel enters", draw.SMALL)
     bar.outline.set_visible(False)
     return figure
 
 
 def _fractions(found: ExtremalMasks) -> tuple[list[float], str]:
     """The bars of figure 5, (A,), not yet saturated, and what they are."""
-    removes = removes_only(found)
-    scores = as_array(found.complement_scores if removes else found.scores)[0]
+    removes = words.removes_only(found)
+    scores = check.as_array(found.complement_scores if removes else found.scores)[0]
     what = "score without the region" if removes else "score"
     clean, perturbed = float(found.clean_score), float(found.perturbed_score)
     if clean > 0:
@@ -189,15 +161,15 @@ def _fractions(found: ExtremalMasks) -> tuple[list[float], str]:
     if clean > perturbed:
         share = (scores - perturbed) / (clean - perturbed)
         return share.tolist(), f"{what}, from fully perturbed (0) to the whole image (1)"
-    return [0.0] * len(scores), f"none: the whole image scores {number(clean)}, no more than fully perturbed"
+    return [0.0] * len(scores), f"none: the whole image scores {words.number(clean)}, no more than fully perturbed"
 
 
 def _draw_bar(ax: Axes, fraction: float, colour: str) -> None:
     ax.bar([0], [min(max(fraction, 0.0), SATURATION)], width=0.55, color=colour)
-    ax.axhline(1.0, color=GREEN, linewidth=1.0, linestyle="--")
+    ax.axhline(1.0, color=draw.GREEN, linewidth=1.0, linestyle="--")
     ax.set(xlim=(-0.8, 0.8), ylim=(0, SATURATION))
-    write(partial(ax.set_xticks, [0]), [with_minus(f"{fraction:.2f}")], SMALL)
-    write(partial(ax.set_yticks, [0, 1]), ["", ""], SMALL)
+    draw.write(partial(ax.set_xticks, [0]), [words.with_minus(f"{fraction:.2f}")], draw.SMALL)
+    draw.write(partial(ax.set_yticks, [0, 1]), ["", ""], draw.SMALL)
     ax.tick_params(length=0)
     ax.spines[["left", "right", "top"]].set_visible(False)
-    ax.spines["bottom"].set_color(FAINT)
+    ax.spines["bottom"].set_color(draw.FAINT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,18 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_extremal.metrics import WeightRandomisation
-from captum_extremal.visualization._arguments import Array, as_array, as_rgb, check_dict, check_images, check_index
-from captum_extremal.visualization._panels import (
-    NORMAL,
-    SMALL,
-    draw_blank,
-    draw_image,
-    panel_size,
-    panels,
-    write,
-    write_row_name,
-)
-from captum_extremal.visualization._wording import with_minus, wrapped
+from captum_extremal.visualization import _arguments as check
+from captum_extremal.visualization import _drawing as draw
+from captum_extremal.visualization import _wording as words
+from captum_extremal.visualization._arguments import Array, as_array, as_rgb
 
 _BASE, _LEAST_WIDTH = 1.15, 1.2  # inches: a map's side, and the room for its title
 _SMALL_LETTERS = 14  # that fit along an inch
@@ -36,15 +29,13 @@ def show_randomisation(
     Each map has its own range of colours: from 0 to its maximum where it has no negative value, else blue below and red
     above 0, up to its largest magnitude. Under it stand the rank correlation and the structural similarity with the
     learned model's map, of absolute attributions: near 1, the map does not depend on what was learned; near 0 or below
-    it, it does. The rank correlation of a constant map is "none". Maps that are empty almost everywhere are
-    structurally similar whatever they show.
+    it, it does. Under a constant map stands "none". Maps that are empty almost everywhere are structurally similar
+    whatever they show.
 
     Args:
         found: name -> what :func:`~captum_extremal.metrics.weight_randomisation` gives, all of the same layers and
             images.
-        images: (N, 3, H, W) or (N, 1, H, W) in [0, 1].
-        index: which of the N images.
-        title: a line above the figure, such as the target's name.
+        images, index, title: as :func:`show_channels`.
 
     Returns:
         a figure of the image, and one row of 1 + L maps per method: the learned model's, then one per layer.
@@ -54,74 +45,62 @@ def show_randomisation(
             the same layers.
         IndexError: there is no such image.
     """
-    runs = check_dict("found", found, "WeightRandomisation", at_least_one="method")
-    _check_runs(runs)
-    one = next(iter(runs.values()))
-    _, count, *size = one.maps.shape
-    pictures = check_images("images", images, count)
-    check_index(index, count)
-    shape = size[0], size[1]
-    width, height = panel_size(shape, _BASE)
+    runs = check.named("found", found, "WeightRandomisation", at_least_one="method")
+    layers, (_, count, *size) = _shared(runs)
+    pictures = check.images("images", images, count)
+    check.index(index, count)
+    width, height = draw.panel_size(size, _BASE)
     letters = int(_SMALL_LETTERS * max(width, _LEAST_WIDTH))
-    names = ["image", *(wrapped(name, letters, after=".") for name in ("learned weights", *one.layers))]
-    columns = len(names)
-    figure, axes = panels(
-        shape,
-        len(runs) * columns,
-        base=_BASE,
-        least_width=_LEAST_WIDTH,
-        title=title,
-        title_lines=1 + max(name.count("\n") for name in names),
-        most_columns=columns,
+    names = [words.wrapped(name, letters, after=".") for name in ("learned weights", *layers)]
+    columns, lines = 1 + len(names), 1 + max(name.count("\n") for name in names)
+    count = len(runs) * columns
+    figure, axes = draw.panels(
+        size, count, title, base=_BASE, least_width=_LEAST_WIDTH, title_lines=lines, most_columns=columns
     )
-    for ax, name, size_of_name in zip(axes, names, [NORMAL, *[SMALL] * columns]):
-        write(ax.set_title, name, size_of_name)
+    draw.image(axes[0], as_rgb(pictures[index]), "image")
+    for ax in axes[columns::columns]:
+        ax.remove()
+    for ax, name in zip(axes[1:], names):
+        draw.write(ax.set_title, name, draw.SMALL)
     for row, (method, run) in enumerate(runs.items()):
-        first, *others = axes[row * columns : (row + 1) * columns]
-        if row == 0:
-            draw_image(first, as_rgb(pictures[index]))
-        else:
-            first.remove()
-        write_row_name(others[0], method, height)
-        for step, ax in enumerate(others):
+        maps = axes[row * columns + 1 : (row + 1) * columns]
+        draw.row_name(maps[0], method, height)
+        for step, ax in enumerate(maps):
             _draw_map(ax, as_array(run.maps[step, index]))
-            write(ax.set_xlabel, _similarity_text(run, step, index), SMALL)
+            draw.write(ax.set_xlabel, _similarity(run, step, index) if step else "", draw.SMALL)
     what = "above: the layer randomised last; below each map: rank correlation / SSIM with the learned model's"
-    write(figure.supxlabel, what, SMALL)
+    draw.write(figure.supxlabel, what, draw.SMALL)
     return figure
 
 
-def _check_runs(runs: Mapping[str, object]) -> None:
-    """Refuse methods that were not randomised in the same layers for the same images."""
-    first: tuple[str, WeightRandomisation] | None = None
+def _shared(runs: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The layers, and the maps' shape (1 + L, N, H, W), which must be the same for all methods."""
+    told: dict[tuple[tuple[str, ...], tuple[int, ...]], str] = {}
     for name, run in runs.items():
         if not isinstance(run, WeightRandomisation):
             raise TypeError(f"found[{name!r}] must be a WeightRandomisation, got {type(run).__name__}")
-        first = first or (name, run)
-        if run.layers != first[1].layers or run.maps.shape != first[1].maps.shape:
-            both = (
-                f"{key!r} of {', '.join(of.layers)} with maps {tuple(of.maps.shape)}"
-                for key, of in (first, (name, run))
-            )
-            raise ValueError(f"found must hold methods of the same layers and images, got {', '.join(both)}")
+        shape = tuple(run.maps.shape)
+        told.setdefault((run.layers, shape), f"{name!r} of {', '.join(run.layers)} with maps {shape}")
+    if len(told) > 1:
+        raise ValueError(f"found must hold methods of the same layers and images, got {', '.join(told.values())}")
+    return next(iter(told))
 
 
 def _draw_map(ax: Axes, values: Array) -> None:
     largest = float(np.abs(values).max())
+    signed = bool((values < 0).any())
     if largest == 0:
-        draw_blank(ax, values.shape, "all zero")
-    elif (values < 0).any():
-        draw_image(ax, values, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation=None)
-    else:
-        draw_image(ax, values, cmap="inferno", vmin=0, vmax=largest, interpolation=None)
+        draw.blank(ax, values.shape, "all zero")
+        return
+    colours: dict[str, Any] = {
+        "cmap": "RdBu_r" if signed else "inferno",
+        "vmin": -largest if signed else 0,
+        "vmax": largest,
+    }
+    draw.image(ax, values, interpolation=None, **colours)
 
 
-def _similarity_text(run: WeightRandomisation, step: int, index: int) -> str:
-    if step == 0:
-        return ""
+def _similarity(run: WeightRandomisation, step: int, index: int) -> str:
     rank, similarity = (float(of[step - 1, index]) for of in (run.rank_correlation_absolute, run.ssim))
-    return "none" if math.isnan(rank) else f"{_decimals(rank)} / {_decimals(similarity)}"
-
-
-def _decimals(value: float) -> str:
-    return with_minus(f"{round(value, 2) + 0.0:.2f}")  # + 0.0: no -0.00
+    text = f"{round(rank, 2) + 0.0:.2f} / {round(similarity, 2) + 0.0:.2f}"  # + 0.0: no -0.00
+    return "none" if math.isnan(rank) else words.with_minus(text)

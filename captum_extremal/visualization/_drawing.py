@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,29 +21,29 @@ LETTERS = 12  # of normal size that fit along an inch
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
-def panel_size(shape: tuple[int, int], base: float) -> tuple[float, float]:
-    """Width and height in inches of a panel for an image (H, W), of the area of a square of side ``base``."""
+def panel_size(shape: Sequence[int], base: float) -> tuple[float, float]:
+    """Width and height in inches of a panel for an image (H, W, ...), of the area of a square of side ``base``."""
     ratio = min(max(shape[1] / shape[0], 0.4), 2.5)
     return base * ratio**0.5, base / ratio**0.5
 
 
 def panels(
-    shape: tuple[int, int],
+    shape: Sequence[int],
     count: int,
+    title: str | None,
     *,
     base: float,
     least_width: float,
-    title: str | None,
-    title_lines: int,
+    title_lines: int = 2,
     below: float = 0.0,
     most_columns: int = 8,
 ) -> tuple[Figure, list[Axes]]:
-    """A grid of ``count`` panels for images of this shape (H, W).
+    """A grid of ``count`` panels for images of this shape (H, W, ...).
 
     Args:
+        title: of the figure.
         base: side in inches of a square panel.
         least_width: of a column, in inches: a narrow picture still needs room for its title.
-        title: of the figure.
         title_lines: of each panel's own title.
         below: height in inches of a second axes under each panel; 0 for none.
 
@@ -57,10 +57,10 @@ def panels(
     heights = [height + 0.1 + 0.17 * title_lines] + ([below] if below else [])
     tall = rows * sum(heights) + 0.1 + (0.3 if title else 0) + (0.3 if below else 0)
     figure = new_figure(columns * (max(width, least_width) + 0.1) + 0.1, tall, title)
-    grid = figure.subplots(rows * len(heights), columns, squeeze=False, height_ratios=heights * rows)
+    lattice = figure.subplots(rows * len(heights), columns, squeeze=False, height_ratios=heights * rows)
     found: list[Axes] = []
     for line in range(len(heights)):
-        axes = grid[line :: len(heights)].flatten().tolist()
+        axes = lattice[line :: len(heights)].flatten().tolist()
         found += axes[:count]
         for unused in axes[count:]:
             unused.remove()
@@ -76,50 +76,47 @@ def new_figure(width: float, height: float, title: str | None = None) -> Figure:
     return figure
 
 
-def write(set_text: Callable[..., object], text: str, size: float = NORMAL, **style: Any) -> None:
+def write(set_text: Callable[..., object], text: str | list[str], size: float = NORMAL, **style: Any) -> None:
     """Set a title or a label, for example, literally: ``$`` in the name of a class does not begin a formula."""
     set_text(text, fontsize=size, color=INK, parse_math=False, **style)
 
 
-def write_title(ax: Axes, text: str, *, boxed: bool) -> None:
+def title(ax: Axes, text: str, *, boxed: bool = False) -> None:
     box = {"boxstyle": "round,pad=0.25", "facecolor": "#fff3cd", "edgecolor": MARK, "linewidth": 1.4}
     write(ax.set_title, text, bbox=box if boxed else None)
 
 
-def write_row_name(ax: Axes, name: str, height: float) -> None:
+def row_name(ax: Axes, name: str, height: float) -> None:
     """A name at the left of a row's first panel, in lines as long as the panel is high (in inches)."""
     write(ax.set_ylabel, wrapped(name, int(LETTERS * height)))
 
 
-def draw_image(ax: Axes, picture: Array, title: str = "", **how: Any) -> None:
-    """A picture without ticks or frame; ``how`` goes to ``imshow``."""
+def image(ax: Axes, picture: Array, name: str = "", **how: Any) -> None:
+    """A picture without ticks or frame, and its title; ``how`` goes to ``imshow``."""
     ax.imshow(picture, **{"interpolation": "nearest", **how})
-    without_ticks(ax)
-    if title:
-        write(ax.set_title, title)
+    no_ticks(ax)
+    if name:
+        title(ax, name)
 
 
-def draw_blank(ax: Axes, shape: tuple[int, ...], text: str) -> None:
-    """A grey panel with a text, for an image that has nothing to show."""
-    draw_image(ax, np.full((*shape, 3), 0.93))
+def blank(ax: Axes, shape: Sequence[int], text: str) -> None:
+    """A grey panel with a text, in place of an image (H, W) that has nothing to show."""
+    image(ax, np.full((*shape, 3), 0.93))
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=NORMAL, color=INK)
 
 
 def grey(rgb: Array) -> Array:
     """The luminance (H, W) of a picture (H, W, 3)."""
-    luminance: Array = rgb @ _LUMINANCE
-    return luminance
+    return np.asarray(rgb @ _LUMINANCE)
 
 
-def without_ticks(ax: Axes) -> None:
-    ax.set_xticks([])
-    ax.set_yticks([])
+def no_ticks(ax: Axes) -> None:
+    ax.set(xticks=[], yticks=[], anchor="N")  # at the top of its place, where the layout expects the title
     ax.spines[:].set_visible(False)
-    ax.set_anchor("N")  # at the top of its place, where the layout expects the title
 
 
-def with_grid(ax: Axes, axis: str = "both") -> None:
-    """The style of axes with numbers: small labels, and grid lines behind the data."""
+def grid(ax: Axes, axis: str) -> None:
+    """Small labels, and grid lines behind the data."""
     ax.tick_params(labelsize=SMALL, colors=INK)
     ax.grid(axis=axis, color="#e5e5e5", linewidth=0.8)  # type: ignore[arg-type]
     ax.set_axisbelow(True)
