@@ -24,20 +24,46 @@ def result(found: object) -> ExtremalMasks:
     return found
 
 
-def image(name: str, given: object) -> Tensor:
-    """One image (3, H, W) or (1, H, W) in [0, 1]."""
-    return _tensor(name, given, (3, "H", "W"), (1, "H", "W"), display=True)
+def tensor(
+    name: str,
+    value: object,
+    *shapes: Shape,
+    display: bool = False,
+    floating: bool = True,
+    rule: str = "",
+    hint: str = "",
+) -> Tensor:
+    """A finite tensor of one of these shapes, not empty.
+
+    Args:
+        display: the tensor must be in [0, 1], as images for display.
+        rule, hint: what the message about the shape says before the shapes, and at its end.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    if floating and not value.is_floating_point():
+        raise TypeError(f"{name} must be a floating tensor{' in [0, 1]' if display else ''}, got {value.dtype}")
+    if not value.numel() or not any(_fits(value.shape, shape) for shape in shapes):
+        allowed = " or ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
+        raise ValueError(f"{name} must be {rule}{allowed}, got shape {tuple(value.shape)}{hint}")
+    low, high = value.min().item(), value.max().item()
+    if display and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both comparisons
+        rule = "in [0, 1], for display: undo the model's normalisation"
+        raise ValueError(f"{name} must be {rule}; got values from {low:.3g} to {high:.3g}")
+    if not np.isfinite([low, high]).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
+    return value
 
 
 def images(name: str, given: object, count: int | str = "N", size: Shape = ("H", "W"), rule: str = "") -> Tensor:
-    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1]; ``rule`` tells in the message where the sizes come from."""
-    return _tensor(name, given, (count, 3, *size), (count, 1, *size), display=True, rule=rule)
+    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1]; ``rule`` as for :func:`tensor`."""
+    return tensor(name, given, (count, 3, *size), (count, 1, *size), display=True, rule=rule)
 
 
 def heat_maps(given: object, count: int) -> Tensor:
     """Finite heat maps of ``count`` images, as (N, h, w)."""
     shapes, hint = ((count, 1, "h", "w"), (count, "h", "w")), ": the masked activation summed over its channels"
-    maps = _tensor("heat_maps", given, *shapes, hint=hint)
+    maps = tensor("heat_maps", given, *shapes, hint=hint)
     return maps.squeeze(1) if maps.dim() == 4 else maps
 
 
@@ -46,7 +72,7 @@ def attributions(name: str, given: object, count: int, size: tuple[int, ...]) ->
     found = named(name, given, "tensors")
     hint = ": captum.attr.LayerAttribution.interpolate brings a layer's map to the image's size"
     for key, values in found.items():
-        _tensor(f"{name}[{key!r}]", values, (count, "C", *size), floating=False, hint=hint)
+        tensor(f"{name}[{key!r}]", values, (count, "C", *size), floating=False, hint=hint)
     return found
 
 
@@ -97,32 +123,6 @@ def as_rgb(one: Tensor) -> Array:
 def as_array(values: Tensor) -> Array:
     """The same numbers in NumPy, from any device."""
     return np.asarray(values.detach().cpu().double())
-
-
-def _tensor(
-    name: str,
-    value: object,
-    *shapes: Shape,
-    display: bool = False,
-    floating: bool = True,
-    rule: str = "",
-    hint: str = "",
-) -> Tensor:
-    """A finite tensor of one of these shapes, not empty; with ``display`` also in [0, 1]."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
-    if floating and not value.is_floating_point():
-        raise TypeError(f"{name} must be a floating tensor{' in [0, 1]' if display else ''}, got {value.dtype}")
-    if not value.numel() or not any(_fits(value.shape, shape) for shape in shapes):
-        allowed = " or ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
-        raise ValueError(f"{name} must be {rule}{allowed}, got shape {tuple(value.shape)}{hint}")
-    low, high = value.min().item(), value.max().item()
-    if display and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both comparisons
-        rule = "in [0, 1], for display: undo the model's normalisation"
-        raise ValueError(f"{name} must be {rule}; got values from {low:.3g} to {high:.3g}")
-    if not np.isfinite([low, high]).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinite values")
-    return value
 
 
 def _fits(given: Sequence[int], shape: Shape) -> bool:

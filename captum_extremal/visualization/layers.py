@@ -122,7 +122,7 @@ def show_class_channel(
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or values.
     """
-    picture = as_rgb(check.image("inversion", inversion))
+    picture = as_rgb(check.tensor("inversion", inversion, (3, "H", "W"), (1, "H", "W"), display=True))
     pictures = check.images("examples", examples)
     count, size = len(pictures), pictures.shape[2:]
     numbers = [] if values is None else check.numbers("values", values, count, "example")

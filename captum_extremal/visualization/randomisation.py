@@ -53,10 +53,8 @@ def show_randomisation(
     letters = int(_SMALL_LETTERS * max(width, _LEAST_WIDTH))
     names = [words.wrapped(name, letters, after=".") for name in ("learned weights", *layers)]
     columns, lines = 1 + len(names), 1 + max(name.count("\n") for name in names)
-    count = len(runs) * columns
-    figure, axes = draw.panels(
-        size, count, title, base=_BASE, least_width=_LEAST_WIDTH, title_lines=lines, most_columns=columns
-    )
+    at: dict[str, Any] = {"base": _BASE, "least_width": _LEAST_WIDTH, "title_lines": lines, "most_columns": columns}
+    figure, axes = draw.panels(size, len(runs) * columns, title, **at)
     draw.image(axes[0], as_rgb(pictures[index]), "image")
     for ax in axes[columns::columns]:
         ax.remove()
@@ -88,16 +86,11 @@ def _shared(runs: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[int, ...
 
 def _draw_map(ax: Axes, values: Array) -> None:
     largest = float(np.abs(values).max())
-    signed = bool((values < 0).any())
+    colours, least = ("RdBu_r", -largest) if (values < 0).any() else ("inferno", 0)
     if largest == 0:
         draw.blank(ax, values.shape, "all zero")
-        return
-    colours: dict[str, Any] = {
-        "cmap": "RdBu_r" if signed else "inferno",
-        "vmin": -largest if signed else 0,
-        "vmax": largest,
-    }
-    draw.image(ax, values, interpolation=None, **colours)
+    else:
+        draw.image(ax, values, cmap=colours, vmin=least, vmax=largest, interpolation=None)
 
 
 def _similarity(run: WeightRandomisation, step: int, index: int) -> str:
