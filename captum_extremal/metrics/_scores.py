@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,33 +16,27 @@ from captum_extremal.perturbations import BoundPerturbation
 from captum_extremal.search.games import PRESERVE
 
 
-@contextlib.contextmanager
+@contextmanager
 def scores_of(
     forward_func: Callable[..., Any],
     inputs: Tensor,
     target: TargetType,
     additional_forward_args: object,
-    seen_as: Callable[..., Any] | None = None,
+    called_as: Callable[..., Any] | None = None,
 ) -> Iterator[tuple[Tensor, Callable[[BoundPerturbation], Objective]]]:
-    """The inputs as plain tensors in the masks' precision, and what makes an objective of a perturbation of them.
+    """Give the inputs in the masks' precision, and a function that makes an objective of a perturbation of them.
 
-    The caller's modes are put aside and the model is found again as it was.
-
-    Args:
-        forward_func: what is left as it was found.
-        inputs: (N, C, *S).
-        target, additional_forward_args: as Captum takes them.
-        seen_as: what is called in its place, such as its softmax.
+    The caller's grad mode and autocast do not apply inside, and the model's state is restored afterwards. What is
+    called is ``called_as`` if it is given, such as the softmax of the model. Inputs (N, C, *S).
     """
     caller = ForwardPrecision(inputs.device)
     with torch.inference_mode(False), torch.no_grad(), caller.ours(), preserve_state(forward_func, inputs.device):
-        plain = inputs.detach()
-        precise = plain.to(torch.promote_types(plain.dtype, torch.float32))
+        x = inputs.detach()
 
         def objective(perturbation: BoundPerturbation) -> Objective:
             return Objective(
-                seen_as or forward_func,
-                (plain,),
+                called_as or forward_func,
+                (x,),
                 (perturbation,),
                 target=target,
                 additional_forward_args=additional_forward_args,
@@ -50,7 +44,7 @@ def scores_of(
                 differentiable=False,
             )
 
-        yield precise, objective
+        yield x.to(torch.promote_types(x.dtype, torch.float32)), objective
 
 
 def kept_scores(objective: Objective, masks: Tensor) -> Tensor:
