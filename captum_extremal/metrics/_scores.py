@@ -13,7 +13,6 @@ from captum_extremal._captum import TargetType
 from captum_extremal._state import ForwardPrecision, preserve_state
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BoundPerturbation
-from captum_extremal.search.games import PRESERVE
 
 
 @contextmanager
@@ -31,23 +30,8 @@ def scores_of(
     """
     caller = ForwardPrecision(inputs.device)
     with torch.inference_mode(False), torch.no_grad(), caller.ours(), preserve_state(forward_func, inputs.device):
-        x = inputs.detach()
-
-        def objective(perturbation: BoundPerturbation) -> Objective:
-            return Objective(
-                called_as or forward_func,
-                (x,),
-                (perturbation,),
-                target=target,
-                additional_forward_args=additional_forward_args,
-                caller=caller,
-                differentiable=False,
-            )
-
-        yield x.to(torch.promote_types(x.dtype, torch.float32)), objective
-
-
-def kept_scores(objective: Objective, masks: Tensor) -> Tensor:
-    """Scores (R, N) of what the masks (R, N, *S), of 0 and 1 or bool, keep."""
-    rows = masks.flatten(0, 1).unsqueeze(1).to(objective.clean.dtype)
-    return objective.reward((rows,), PRESERVE)
+        x, called = inputs.detach(), called_as or forward_func
+        settings: dict[str, Any] = {"target": target, "additional_forward_args": additional_forward_args}
+        settings |= {"caller": caller, "differentiable": False}
+        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        yield precise, lambda perturbation: Objective(called, (x,), (perturbation,), **settings)

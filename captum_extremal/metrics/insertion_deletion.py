@@ -20,9 +20,10 @@ from captum_extremal.attr import _inputs as check
 from captum_extremal.masks import REFERENCE_SIDE
 from captum_extremal.metrics import _maps
 from captum_extremal.metrics._maps import Explanation
-from captum_extremal.metrics._scores import kept_scores, scores_of
+from captum_extremal.metrics._scores import scores_of
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import FadePyramid, gaussian_blur
+from captum_extremal.search.games import PRESERVE
 
 _STEPS = 224
 _ROUNDING = 0.01  # of a sum of probabilities, in half precision
@@ -72,10 +73,8 @@ def insertion_deletion(
     Args:
         forward_func: the model, from inputs to class scores (N, K, ...); outputs with positions are averaged
             over them.
-        attribution: a Captum attribution, a function ``(inputs, target=...)``, or maps (N, *S) or (N, C, *S). Channels
-            are averaged, and the map is resized to the input. Of equal values the first in memory is taken first.
-        inputs: (N, C, *S).
-        target, additional_forward_args: as Captum takes them; the attribution is given both.
+        attribution, inputs, target, additional_forward_args: as :func:`pointing_game` takes them, with inputs
+            (N, C, *S). The map is resized to the input; of equal values the first in memory is taken first.
         baselines: what a deleted position shows, as Captum takes it; default 0, the mean colour of a normalised image.
         blur: standard deviation in pixels of the blur that insertion starts from, with the border replicated;
             default 5 px at 224 px, scaled with the input's shorter side.
@@ -85,9 +84,6 @@ def insertion_deletion(
             warned of.
         perturbations_per_eval: how many perturbed copies of each input go through the model at once. It changes
             only the memory.
-
-    Returns:
-        both curves and their areas.
 
     Raises:
         TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output has no
@@ -117,7 +113,10 @@ def insertion_deletion(
 
 def _curve(objective: Objective, kept: Callable[[Tensor], Tensor], taken: Tensor, at_once: int) -> Tensor:
     """Scores (N, T + 1) of the positions that are kept after so many are taken."""
-    chunks = [kept_scores(objective, torch.stack([*map(kept, counts)])) for counts in torch.split(taken, at_once)]
+    chunks = []
+    for counts in torch.split(taken, at_once):
+        masks = torch.cat([kept(count) for count in counts]).unsqueeze(1)  # (R N, 1, *S)
+        chunks.append(objective.reward((masks.to(objective.clean.dtype),), PRESERVE))
     return torch.cat(chunks).T.contiguous()
 
 

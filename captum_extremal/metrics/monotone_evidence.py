@@ -87,10 +87,7 @@ def top_masks(
 
     Args:
         forward_func: the model, or any function of its inputs, differentiable or not.
-        attribution: a Captum attribution, a function ``(inputs, target=...)``, or maps (N, *S) or (N, C, *S). Channels
-            are averaged, and the map is resized to the input.
-        inputs: (N, C, *S).
-        target, additional_forward_args: as Captum takes them; the attribution is given both.
+        attribution, inputs, target, additional_forward_args: as :func:`insertion_deletion` takes them.
         areas: strictly increasing fractions of the input, in (0, 1]. A mask keeps round(a P) of P positions; of equal
             values the first in memory is kept first.
         baselines, perturbation: as :meth:`ExtremalPerturbation.attribute` takes them.

@@ -71,13 +71,12 @@ def pointing_game(
 
     Args:
         attribution: a Captum attribution, a function ``(inputs, target=...)``, or maps (N, H, W) or (N, C, H, W).
-            Channels are averaged, signs kept. ``functools.partial`` passes options, as in
+            Channels are averaged, signs kept. Options are passed by ``functools.partial``, as in
             ``partial(ExtremalPerturbation(model).attribute, reduce="sum")``.
         inputs: (N, C, H, W), one row per pair: an image with two classes comes twice. Not needed with maps.
         target, additional_forward_args: as Captum takes them.
-        ground_truth: for each pair the pixels (H', W') bool of the class in the annotated image, whose size may
-            differ from the input's and from pair to pair; :func:`mask_from_boxes` makes them from boxes. The map is
-            taken to cover the whole annotated image.
+        ground_truth: for each pair the pixels (H', W') bool of the class in the annotated image, which the map is
+            taken to cover whole; its size may differ from pair to pair. :func:`mask_from_boxes` makes it from boxes.
         tolerance: in pixels of the annotated image; 0 asks for the pixel itself.
         blur: standard deviation of a Gaussian, as a fraction of the annotated image's shorter side. The paper's 0.09
             is for summed masks that are not blurred yet, ``found.saliency(blur=0)``; the default 0 is for maps that
@@ -91,16 +90,13 @@ def pointing_game(
         N outcomes. ``outcome.within(0)`` is the outcome with another tolerance.
 
     Raises:
-        TypeError, ValueError: an argument breaks a rule above (before anything is explained), or the explanation
-            gives no finite map.
+        TypeError, ValueError: an argument breaks a rule above (before anything is explained), or a map is not finite.
     """
     check_number("tolerance", tolerance, at_least=0)
     check_number("blur", blur, at_least=0)
-    maps, masks, pairs = _annotated_maps(
-        attribution, inputs, target, additional_forward_args, ground_truth, (images, labels, difficult)
-    )
+    names = images, labels, difficult
     outcomes = []
-    for one, mask, pair in zip(maps, masks, pairs):
+    for one, mask, pair in _annotated(attribution, inputs, target, additional_forward_args, ground_truth, names):
         point = _maximum(one, tuple(mask.shape), blur)
         value = 0.0 if bool(mask.any()) else None
         outcome = PointingOutcome(**pair, value=value, point=point, distance=_distance(point, mask))
@@ -127,24 +123,20 @@ def energy_pointing_game(
 
     Args, Raises: as :func:`pointing_game`.
     """
-    maps, masks, pairs = _annotated_maps(
-        attribution, inputs, target, additional_forward_args, ground_truth, (images, labels, difficult)
-    )
-    return [
-        Outcome(**pair, value=_share(one, mask) if bool(mask.any()) else None)
-        for one, mask, pair in zip(maps, masks, pairs)
-    ]
+    names = images, labels, difficult
+    annotated = _annotated(attribution, inputs, target, additional_forward_args, ground_truth, names)
+    return [Outcome(**pair, value=_share(one, mask) if bool(mask.any()) else None) for one, mask, pair in annotated]
 
 
-def _annotated_maps(
+def _annotated(
     attribution: Explanation,
     inputs: Tensor | None,
     target: TargetType,
     additional_forward_args: object,
     ground_truth: Any,
     names: tuple[Any, Any, Any],
-) -> tuple[Tensor, list[Tensor], list[dict[str, Any]]]:
-    """Maps (N, H, W) in float64 on the CPU, the annotated pixels of each, and the pairs' fields; all checked first."""
+) -> list[tuple[Tensor, Tensor, dict[str, Any]]]:
+    """For each pair a map (H, W) in float64 on the CPU, the annotated pixels, and the outcome's other fields."""
     _maps.check_explanation(attribution)
     if inputs is not None:
         target = _maps.check_batch(inputs, target, additional_forward_args)
@@ -160,7 +152,7 @@ def _annotated_maps(
         raise ValueError(f"ground_truth must be one mask for each of {count} examples, got {len(masks)}")
     pairs = describe_pairs(count, check.check_target(target, count), *names)
     found = _maps.explain(attribution, inputs, target, additional_forward_args)
-    return _maps.positions(found).cpu().double(), masks, pairs
+    return list(zip(_maps.positions(found).cpu().double(), masks, pairs))
 
 
 def _maximum(one: Tensor, size: tuple[int, ...], blur: float) -> tuple[int, int] | None:

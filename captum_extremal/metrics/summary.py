@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.metrics.outcomes import Label, Outcome
-
-_AT_ONCE = 100  # draws that are summed up together, which bounds the memory
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,11 @@ def summarise(outcomes: Sequence[Outcome]) -> Summary:
     Raises:
         TypeError: these are no outcomes.
     """
-    _check_outcomes(outcomes)
+    if not isinstance(outcomes, Sequence) or not all(isinstance(one, Outcome) for one in outcomes):
+        raise TypeError(
+            "outcomes must be a list of a metric's outcomes, or of those that outcomes_of makes of numbers, "
+            f"got {type(outcomes).__name__}"
+        )
     values: dict[Label, list[float]] = {}
     for outcome in outcomes:
         if outcome.value is not None:
@@ -72,29 +74,27 @@ def bootstrap_interval(
 
     Args:
         outcomes: as :func:`summarise` takes them; a pair whose image has no name counts as an image of its own.
-        confidence: the share of the drawn means inside the interval; the rest is half below and half above it.
-        samples: how many times the images are drawn.
-        seed: of the draws, which leave the global random states alone.
+        confidence: above 0 and below 1, the share of the drawn means inside the interval; half of the rest is below it.
+        samples: how many times the images are drawn, at least once.
+        seed: of the draws, at least 0. The global random states are left alone.
 
     Returns:
         the lower and the upper end: both are the mean for a single image, and NaN without a counted pair.
 
     Raises:
-        TypeError, ValueError: these are no outcomes, the confidence is not between 0 and 1, or ``samples`` or
-            ``seed`` is no such integer.
+        TypeError, ValueError: these are no outcomes, or another argument breaks a rule above.
     """
-    _check_outcomes(outcomes)
+    mean = summarise(outcomes).mean
     check_number("confidence", confidence, above=0, below=1)
     check_count("samples", samples)
     check_count("seed", seed, at_least=0)
-    counted = [(row, one) for row, one in enumerate(outcomes) if one.value is not None]
-    images = _numbered([row if one.image is None else (one.image,) for row, one in counted])
+    counted = {row: one for row, one in enumerate(outcomes) if one.value is not None}
+    images = _numbered(row if one.image is None else (one.image,) for row, one in counted.items())
     if len(set(images)) < 2:
-        mean = summarise(outcomes).mean
         return mean, mean
-    labels = _numbered([one.label for _, one in counted])
+    labels = _numbered(one.label for one in counted.values())
     sums, counts = np.zeros((2, max(images) + 1, max(labels) + 1))
-    np.add.at(sums, (images, labels), [one.value for _, one in counted])
+    np.add.at(sums, (images, labels), np.array([one.value for one in counted.values()]))
     np.add.at(counts, (images, labels), 1)
 
     def mean_over_classes(drawn: NDArray[Any], axis: int) -> NDArray[Any]:
@@ -106,7 +106,7 @@ def bootstrap_interval(
         (np.arange(len(sums)),),
         mean_over_classes,
         n_resamples=samples,
-        batch=_AT_ONCE,
+        batch=100,  # which bounds the memory
         confidence_level=confidence,
         method="percentile",
         rng=np.random.default_rng(seed),
@@ -114,15 +114,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _numbered(names: Sequence[Hashable]) -> list[int]:
-    """The number of each name, in the order of their first appearance."""
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return [numbers[name] for name in names]
-
-
-def _check_outcomes(outcomes: object) -> None:
-    if not isinstance(outcomes, Sequence) or not all(isinstance(one, Outcome) for one in outcomes):
-        raise TypeError(
-            "outcomes must be a list of a metric's outcomes, or of those that outcomes_of makes of numbers, "
-            f"got {type(outcomes).__name__}"
-        )
+def _numbered(names: Iterable[Hashable]) -> list[int]:
+    """A number for each name, the same for equal ones, from 0 in the order of their first appearance."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(name, len(numbers)) for name in names]

@@ -66,24 +66,19 @@ def weight_randomisation(
     Args:
         model: is not changed: a copy of it is.
         make_attribution: from a model to a Captum attribution or a function ``(inputs, target=...)``, such as
-            ``lambda net: Saliency(net)`` or ``lambda net: RISE(lambda x: net(x).softmax(1))``. Maps are resized to
-            the input. A warning says so if no map changes at all.
+            ``lambda net: RISE(lambda x: net(x).softmax(1))``. Maps are resized to the input. A warning is given if no
+            map changes at all.
         inputs: (N, C, H, W), at least 11 px a side.
         target, additional_forward_args: as Captum takes them.
         mode: "cascading" randomises one more layer at each step and ends with all of them; "independent" randomises
             one layer at each step and keeps the others as they were learned.
         layers: names of modules of the model in the order in which they are randomised, each with all that is in it;
-            default every module with parameters of its own that would change, the last to be called first. The
-            parameters of a module that is never called, such as a projection that its parent applies by itself, go
-            with the nearest called module around it.
+            default every module with parameters of its own that would change, the last to be called first. One that
+            is never called, because its parent applies it by itself, goes with the nearest called module around it.
         seed: of the random weights, which do not depend on the global random state.
 
-    Returns:
-        the maps, and how alike they are.
-
     Raises:
-        TypeError, ValueError: an argument breaks a rule above (before the model runs), or the explanation gives no
-            finite map.
+        TypeError, ValueError: an argument breaks a rule above (before the model runs), or a map is not finite.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, whose copy can be randomised, got {type(model).__name__}")
@@ -95,12 +90,8 @@ def weight_randomisation(
         raise ValueError(
             f"inputs must be images (N, C, H, W) with sides of at least {WINDOW} px, got shape {tuple(inputs.shape)}"
         )
-    _check_layers(model, layers)
     changed = copy.deepcopy(model)
-    if layers is None:
-        units = _called_units(changed, inputs, additional_forward_args)
-    else:
-        units = {name or WHOLE: list(changed.get_submodule(name).parameters()) for name in layers}
+    units = _units(changed, layers, inputs, additional_forward_args)
     generator = torch.Generator().manual_seed(seed)
 
     def explain() -> Tensor:
@@ -122,11 +113,14 @@ def weight_randomisation(
     return _compare(tuple(units), found, tuple(inputs.shape[2:]))
 
 
-def _check_layers(model: nn.Module, layers: Sequence[str] | None) -> None:
+def _units(
+    model: nn.Module, layers: Sequence[str] | None, inputs: Tensor, additional_forward_args: object
+) -> dict[str, list[nn.Parameter]]:
+    """The parameters of each layer, in the order in which the layers are randomised."""
     if not _changes(model.parameters()):
         raise ValueError("model must have parameters to randomise, of more than one value, got none")
     if layers is None:
-        return
+        return _called_units(model, inputs, additional_forward_args)
     if isinstance(layers, str) or not layers:
         raise TypeError(f"layers must be names of the model's modules, got {layers!r}")
     modules = dict(model.named_modules())
@@ -135,6 +129,7 @@ def _check_layers(model: nn.Module, layers: Sequence[str] | None) -> None:
             raise ValueError(f"layers must be names of the model's modules, got {name!r}")
         if not _changes(modules[name].parameters()):
             raise ValueError(f"layers must have parameters of more than one value, got {name!r} without any")
+    return {name or WHOLE: list(modules[name].parameters()) for name in layers}
 
 
 def _changes(parameters: Iterable[nn.Parameter]) -> bool:
