@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -66,9 +66,13 @@ def on_every_output(modules: Iterable[tuple[str, nn.Module]], see: Callable[[str
         yield
 
 
+def run_uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled parts of a model uncompiled, because compiled code does not notice hooks that come later."""
+    set_stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
+    return nullcontext() if set_stance is None else cast("AbstractContextManager[Any]", set_stance("force_eager"))
+
+
 @contextmanager
 def _hooked(register: Callable[[Any], RemovableHandle], hook: Callable[..., Any]) -> Iterator[None]:
-    set_stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
-    # Compiled code does not notice hooks that are registered later, so compiled parts of the model run uncompiled.
-    with register(hook), nullcontext() if set_stance is None else set_stance("force_eager"):
+    with register(hook), run_uncompiled():
         yield

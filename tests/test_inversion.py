@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from captum_extremal.datasets.digits import DigitScenes, digit_network
 from captum_extremal.inversion import FeatureInversion, ImagePrior, ascent
-from captum_extremal.inversion.goals import compare
+from captum_extremal.inversion.goals import Goal
 from captum_extremal.inversion.image_prior import Canvas, random_view
 
 STILL = ImagePrior(jitter=0, scale=0, rotation=0)
@@ -227,8 +227,9 @@ def test_inversions_beat_noise_the_mean_image_and_pixels(
         own = model.features[: index + 1](scenes)
         noise = model.features[: index + 1](digits_input(torch.rand_like(scenes)))
         mean = model.features[: index + 1](torch.zeros_like(scenes))
+    goal = Goal(lambda view: own, torch.ones(()))
     for other in (noise, mean):
-        dot, cosine = compare(other, own, torch.ones(()))
+        dot, cosine = goal.compare(other, own)
         assert (found.dot_products > dot).all()
         assert (found.cosine_similarities > cosine).all()
     monkeypatch.setattr(ascent, "Canvas", PixelCanvas)

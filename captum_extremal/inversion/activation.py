@@ -5,8 +5,8 @@ Shapes: N images; activations (N, ...).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from captum_extremal._captum import run_forward
 from captum_extremal._state import ForwardPrecision
-from captum_extremal.hooks import on_output, unwrap
+from captum_extremal.hooks import unwrap
 from captum_extremal.layers.activations import capture, check_activation
 
 
 class Activation:
-    """From inputs (N, C, H, W) to the activation of a layer, or its first tensor. What stands behind does not run.
-
-    It is used within :meth:`hooked`.
+    """From inputs (N, C, H, W) to the output of a layer, or the first tensor of it.
 
     Args:
         forward_func: the model or a function that calls it. Inputs go through one copy of a ``DataParallel`` model.
@@ -33,43 +31,27 @@ class Activation:
         self._forward_func = unwrap(forward_func)
         self._layer = layer
         self._caller = caller
-        self._stops = False
-
-    @contextmanager
-    def hooked(self) -> Iterator[Activation]:
-        """Hook the layer. The hook stays during the backward passes, so that checkpoints run the layer as before."""
-        with on_output(self._layer, self._stop):
-            yield self
-
-    def _stop(self, output: Any) -> None:
-        if self._stops:  # not where a checkpoint calls the layer again in the backward pass
-            raise _Reached(output)
-
-    def _run(self, x: Tensor) -> None:
-        with self._caller.forward():
-            run_forward(self._forward_func, (x,), None, None)
 
     def __call__(self, x: Tensor) -> Tensor:
-        self._stops = True
-        try:
-            self._run(x)
-        except _Reached as reached:
-            activation: Tensor = _first(reached.output)
-            return activation
-        finally:
-            self._stops = False
-        raise ValueError(f"layer must be called by the model, but its {type(self._layer).__name__} was not")
+        """The activation; what stands behind the layer does not run."""
+        activation: Tensor = self._output(x, stop=True)
+        return activation
+
+    def _output(self, x: Tensor, stop: bool) -> Any:
+        with self._caller.forward():
+            run = partial(run_forward, self._forward_func, (x,), None, None)
+            (output,) = capture(self._layer, run, stop=stop).values()
+        return output[0] if isinstance(output, (tuple, list)) and output else output
 
     def checked(self, x: Tensor) -> Tensor:
-        """The activation of inputs x from one run of the whole model, detached.
+        """The activation from one run of the whole model, detached, in the type of x but at least float32.
 
         Raises:
             TypeError, ValueError: the layer is not called exactly once, or its output cannot be inverted.
         """
         x = x.detach().requires_grad_()
         with torch.enable_grad():
-            (output,) = capture(self._layer, lambda: self._run(x)).values()
-            activation = _first(output)
+            activation = self._output(x, stop=False)
             if not isinstance(activation, Tensor):
                 raise TypeError(
                     "the layer's output must be a tensor, or a tuple that begins with one, got "
@@ -85,15 +67,4 @@ class Activation:
                 "layer's output must be differentiable by the inputs, but it carries no gradient: look for detach(), "
                 "no_grad() or checkpoints before it"
             )
-        return activation.detach()
-
-
-class _Reached(BaseException):
-    """Ends a forward pass at the layer. It is not an Exception, so that a model does not catch it as its own error."""
-
-    def __init__(self, output: Any) -> None:
-        self.output = output
-
-
-def _first(output: Any) -> Any:
-    return output[0] if isinstance(output, (tuple, list)) and output else output
+        return activation.detach().to(torch.promote_types(x.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Gradient ascent of images on a goal: Adam on the waves of the images, at a random view in each step.
+"""Gradient ascent of images to a goal: Adam on the waves of the images, at a random view in each step.
 
 Shapes: N images (N, 3, H, W); activations (N, ...).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from captum_extremal._captum import progress_bar
 from captum_extremal._checks import check_callable, check_count, check_number
 from captum_extremal.inversion.activation import Activation
-from captum_extremal.inversion.goals import Goal, View, compare
+from captum_extremal.inversion.goals import Goal, View
 from captum_extremal.inversion.image_prior import Canvas, ImagePrior, random_view
 
 Preprocess = Callable[[Tensor], Tensor]
@@ -31,10 +32,10 @@ _LEAK = 0.1
 
 
 @dataclass(frozen=True)
-class AscentSettings:
-    """The settings that both methods of ``FeatureInversion`` share; it documents them."""
+class Ascent:
+    """The settings that the methods of ``FeatureInversion`` share, which documents them, and the search itself."""
 
-    prior: ImagePrior | None
+    prior: ImagePrior
     cosine_power: float
     steps: int
     learning_rate: float
@@ -43,7 +44,7 @@ class AscentSettings:
     show_progress: bool
 
     def __post_init__(self) -> None:
-        if self.prior is not None and not isinstance(self.prior, ImagePrior):
+        if not isinstance(self.prior, ImagePrior):
             raise TypeError(f"prior must be an ImagePrior, got {self.prior!r}")
         check_number("cosine_power", self.cosine_power, at_least=0)
         check_count("steps", self.steps)
@@ -51,6 +52,17 @@ class AscentSettings:
         check_count("seed", self.seed, at_least=0)
         if self.preprocess is not None:
             check_callable("preprocess", self.preprocess, "images")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return {
+            "prior": repr(self.prior),
+            "cosine_power": float(self.cosine_power),
+            "steps": int(self.steps),
+            "learning_rate": float(self.learning_rate),
+            "preprocess": "ImageNet" if self.preprocess is None else repr(self.preprocess),
+            "seed": int(self.seed),
+        }
 
     def input_of(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """The model's input for images in [0, 1]."""
@@ -62,96 +74,77 @@ class AscentSettings:
             raise TypeError(f"preprocess must return a tensor, got {type(found).__name__}")
         return found.to(dtype)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "prior": repr(self.prior or ImagePrior()),
-            "cosine_power": float(self.cosine_power),
-            "steps": int(self.steps),
-            "learning_rate": float(self.learning_rate),
-            "preprocess": "ImageNet" if self.preprocess is None else repr(self.preprocess),
-            "seed": int(self.seed),
-        }
+    def run(
+        self, activate: Activation, goal: Goal, x: Tensor, shape: tuple[int, int], description: str
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The images (N, 3, H, W), and the dot products (N,) and cosines (N,) of their activations and the goal.
 
+        Args:
+            activate: gives the layer's activation.
+            goal: what the activation should be.
+            x: an input of the model. The shape, type and device of the images' inputs are the same.
+            shape: H and W of the images.
+            description: of the progress bar.
 
-class Ascent:
-    """Adam on the waves of N images.
+        Raises:
+            ValueError: ``preprocess`` gives inputs of another shape, or is not differentiable.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        canvas = Canvas(self.prior, shape, x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32)))
+        waves = canvas.start(len(x), generator).requires_grad_()
+        with torch.enable_grad():
+            _check_preprocessed(self.input_of(canvas(waves), x.dtype), x)
 
-    Args:
-        settings: how long and how fast, and the prior.
-        activate: the layer.
-        goal: what its activation should be.
-        x: an input of the model: its shape, type and device are those of all inputs.
-        shape: H and W of the images.
+        def activation_at(view: View) -> Tensor:
+            return activate(self.input_of(view(canvas(waves)), x.dtype))
 
-    Raises:
-        ValueError: ``preprocess`` does not give inputs of this shape, or is not differentiable.
-    """
-
-    def __init__(
-        self, settings: AscentSettings, activate: Activation, goal: Goal, x: Tensor, shape: tuple[int, int]
-    ) -> None:
-        self._settings, self._activate, self._goal, self._x, self._shape = settings, activate, goal, x, shape
-        self._prior = settings.prior or ImagePrior()
-        self._generator = torch.Generator().manual_seed(settings.seed)
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        self._canvas = Canvas(self._prior, shape, x.new_empty(0, dtype=dtype))
-        self._waves = self._canvas.start(len(x), self._generator).requires_grad_()
-        self._check_preprocess()
-
-    def run(self, description: str) -> tuple[Tensor, Tensor, Tensor]:
-        """The images (N, 3, H, W), and the dot products (N,) and cosines (N,) of their activations and the goal."""
-        settings = self._settings
-        adam = torch.optim.Adam([self._waves], lr=settings.learning_rate)
-        with progress_bar(settings.show_progress, settings.steps, description) as bar:
-            for step in range(settings.steps):
-                adam.param_groups[0]["lr"] = settings.learning_rate * _FINAL_RATE ** (step / settings.steps)
-                self._waves.grad = -self._direction()
+        adam = torch.optim.Adam([waves], lr=self.learning_rate)
+        with progress_bar(self.show_progress, self.steps, description) as bar:
+            for step in range(self.steps):
+                adam.param_groups[0]["lr"] = self.learning_rate * _FINAL_RATE ** (step / self.steps)
+                view = random_view(self.prior, shape, generator)
+                waves.grad = -self._direction(partial(activation_at, view), waves, goal, goal.target(view))
                 adam.step()
                 bar.update(1)
-        images = self._canvas(self._waves).detach()
-        activation = self._activate(settings.input_of(images, self._x.dtype)).to(images.dtype)
-        return images, *compare(activation, self._goal.target(None), self._goal.kept)
+        images = canvas(waves).detach()
+        activation = activate(self.input_of(images, x.dtype)).to(images.dtype)
+        return images, *goal.compare(activation, goal.target(None))
 
-    def _direction(self) -> Tensor:
-        """The gradient at a random view. Where an image has none, ReLUs leak."""
-        view = random_view(self._prior, self._shape, self._generator)
-        target = self._goal.target(view)
-        found = self._gradient(view, target)
+    def _direction(self, activation: Callable[[], Tensor], waves: Tensor, goal: Goal, target: Tensor) -> Tensor:
+        """The gradient of what is maximised. Where an image has none, ReLUs leak."""
+        found = self._gradient(activation, waves, goal, target)
         silent = (found.flatten(1) == 0).all(1)
         if bool(silent.any()):
             with _LeakyRectifiers():
-                leaked = self._gradient(view, target)
+                leaked = self._gradient(activation, waves, goal, target)
             found = torch.where(silent.view(-1, 1, 1, 1, 1), leaked, found)
         return found
 
     @torch.enable_grad()
-    def _gradient(self, view: View, target: Tensor) -> Tensor:
+    def _gradient(self, activation: Callable[[], Tensor], waves: Tensor, goal: Goal, target: Tensor) -> Tensor:
         """The gradient by the waves of what is maximised, up to a positive factor per image.
 
         The gradient by the activation is scaled to at most 1, which a backward pass in half precision can hold.
         """
-        x = self._settings.input_of(view(self._canvas(self._waves)), self._x.dtype)
-        activation = self._activate(x)
-        leaf = activation.detach().to(target.dtype).requires_grad_()
-        dot, cosine = compare(leaf, target, self._goal.kept)
-        maximised = dot * cosine.clamp(min=_LEAST_COSINE) ** self._settings.cosine_power
+        found = activation()
+        leaf = found.detach().to(target.dtype).requires_grad_()
+        dot, cosine = goal.compare(leaf, target)
+        maximised = dot * cosine.clamp(min=_LEAST_COSINE) ** self.cosine_power
         (slope,) = torch.autograd.grad(maximised.sum(), leaf)
         steepest = slope.flatten(1).abs().amax(1).clamp(min=torch.finfo(slope.dtype).tiny)
         slope /= steepest.view(-1, *[1] * (slope.dim() - 1))
-        (found,) = torch.autograd.grad(activation, self._waves, slope.to(activation.dtype))
-        return found
+        (gradient,) = torch.autograd.grad(found, waves, slope.to(found.dtype))
+        return gradient
 
-    def _check_preprocess(self) -> None:
-        with torch.enable_grad():
-            x = self._settings.input_of(self._canvas(self._waves), self._x.dtype)
-        if x.shape != self._x.shape:
-            raise ValueError(
-                f"preprocess must turn RGB images (N, 3, H, W) into inputs of shape {tuple(self._x.shape)}, got "
-                f"{tuple(x.shape)}"
-            )
-        if not x.requires_grad:
-            raise ValueError("preprocess must be differentiable, but what it returns carries no gradient")
+
+def _check_preprocessed(found: Tensor, x: Tensor) -> None:
+    if found.shape != x.shape:
+        raise ValueError(
+            f"preprocess must turn RGB images (N, 3, H, W) into inputs of shape {tuple(x.shape)}, got "
+            f"{tuple(found.shape)}"
+        )
+    if not found.requires_grad:
+        raise ValueError("preprocess must be differentiable, but what it returns carries no gradient")
 
 
 class _LeakyRectifiers(TorchFunctionMode):

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from captum_extremal._checks import check_callable, check_count
 from captum_extremal._state import ForwardPrecision, as_plain, modules_of, preserve_state
+from captum_extremal.hooks import run_uncompiled
 from captum_extremal.inversion.activation import Activation
-from captum_extremal.inversion.ascent import Ascent, AscentSettings, Preprocess
-from captum_extremal.inversion.goals import Excite, Imitate
+from captum_extremal.inversion.ascent import Ascent, Preprocess
+from captum_extremal.inversion.goals import excite, imitate
 from captum_extremal.inversion.image_prior import ImagePrior
 from captum_extremal.layers import check_layer
 from captum_extremal.layers.axes import check_axes
@@ -125,13 +126,14 @@ class FeatureInversion:
         _check_inputs(inputs)
         _check_channel_mask(channel_mask, len(inputs))
         check_axes(channel_dim)
-        settings = AscentSettings(prior, cosine_power, steps, learning_rate, preprocess, seed, show_progress)
+        prior = ImagePrior() if prior is None else prior
+        ascent = Ascent(prior, cosine_power, steps, learning_rate, preprocess, seed, show_progress)
         with self._activation(inputs.device) as activate:
             x = as_plain(inputs.detach())
-            goal = Imitate(activate, x, as_plain(channel_mask), channel_dim)
-            ascent = Ascent(settings, activate, goal, x, (x.shape[2], x.shape[3]))
-            found = ascent.run(f"inversion of {type(self.layer).__name__}")
-            return InvertedFeatures(*found, goal.input_dot_products(), settings.as_dict())
+            own = activate.checked(x)
+            goal = imitate(activate, x, own, as_plain(channel_mask), channel_dim)
+            found = ascent.run(activate, goal, x, x.shape[2:], f"inversion of {type(self.layer).__name__}")
+            return InvertedFeatures(*found, goal.compare(own, goal.target(None))[0], ascent.as_dict())
 
     def invert_channels(
         self,
@@ -164,23 +166,28 @@ class FeatureInversion:
         indices = _as_indices(channels)
         shape = _as_size(size)
         check_axes(channel_dim)
-        settings = AscentSettings(prior, cosine_power, steps, learning_rate, preprocess, seed, show_progress)
+        prior = ImagePrior() if prior is None else prior
+        ascent = Ascent(prior, cosine_power, steps, learning_rate, preprocess, seed, show_progress)
         like = self._parameter()
         with self._activation(like.device) as activate:
             grey = like.new_full((len(indices), 3, *shape), 0.5, dtype=torch.promote_types(like.dtype, torch.float32))
-            x = settings.input_of(grey, like.dtype)
-            ascent = Ascent(settings, activate, Excite(activate, x, indices, channel_dim), x, shape)
-            found = ascent.run(f"channels of {type(self.layer).__name__}")
-            return InvertedFeatures(*found, None, settings.as_dict())
+            x = ascent.input_of(grey, like.dtype)
+            goal = excite(activate.checked(x), indices, channel_dim)
+            found = ascent.run(activate, goal, x, shape, f"channels of {type(self.layer).__name__}")
+            return InvertedFeatures(*found, None, ascent.as_dict())
 
     @contextmanager
     def _activation(self, device: torch.device) -> Iterator[Activation]:
         """The layer's activation, without gradients, autocast and inference mode, and with the state preserved."""
         caller = ForwardPrecision(device)
-        activation = Activation(self.forward_func, self.layer, caller)
-        with torch.inference_mode(False), torch.no_grad(), caller.ours(), preserve_state(self.forward_func, device):
-            with activation.hooked():
-                yield activation
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            caller.ours(),
+            preserve_state(self.forward_func, device),
+            run_uncompiled(),  # backward passes too, whose checkpoints run parts of the model again
+        ):
+            yield Activation(self.forward_func, self.layer, caller)
 
     def _parameter(self) -> Tensor:
         """A floating parameter of the model, for its device and type."""

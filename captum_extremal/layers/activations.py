@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
 from typing import Any, cast
 
 import torch
@@ -19,6 +18,7 @@ from captum_extremal._state import modules_of
 from captum_extremal.hooks import on_output, unwrap
 
 Tensors = tuple[Tensor, ...]
+Hook = Callable[[nn.Module, Callable[[Any], Any]], AbstractContextManager[None]]
 
 
 def check_layer(forward_func: Callable[..., Any], layer: object) -> None:
@@ -48,17 +48,14 @@ def name_of(forward_func: Callable[..., Any], layer: nn.Module) -> str:
     return f"{next(filter(None, names), '')} {type(layer).__name__}".strip()
 
 
-def capture(
-    layer: nn.Module,
-    run: Callable[[], object],
-    hook: Callable[[nn.Module, Callable[[Any], Any]], AbstractContextManager[None]] = on_output,
-) -> dict[torch.device, Any]:
+def capture(layer: nn.Module, run: Callable[[], object], hook: Hook = on_output, stop: bool = False) -> dict[Any, Any]:
     """Run a model and copy what its layer returns.
 
     Args:
         layer: a module of the model.
         run: calls the model once.
         hook: :func:`~captum_extremal.hooks.on_input` copies what the layer is given instead.
+        stop: end the run at the layer.
 
     Returns:
         one value per device: ``DataParallel`` runs a copy of the layer on each.
@@ -71,20 +68,23 @@ def capture(
 
     def see(value: Any) -> None:
         calls[device_of(value)] += 1
-        # A later layer may overwrite the value in place.
+        # A layer behind may overwrite the value in place.
         seen.setdefault(device_of(value), map_tensors(torch.clone, value))
+        if stop:
+            raise _Reached
 
-    with hook(layer, see):
+    with hook(layer, see), suppress(_Reached):
         run()
     name = type(layer).__name__
     if not calls:
         raise ValueError(f"layer must be called by the model, but its {name} was not")
-    if max(calls.values()) > 1:
-        raise ValueError(
-            "layer must be called once in a forward of the model, but its "
-            f"{name} was called {max(calls.values())} times"
-        )
+    if (most := max(calls.values())) > 1:
+        raise ValueError(f"layer must be called once in a forward of the model, but its {name} was called {most} times")
     return seen
+
+
+class _Reached(BaseException):
+    """Ends a run at the layer. It is no Exception, so that a model does not catch it as its own error."""
 
 
 def gathered(seen: dict[torch.device, Any], device_ids: list[int]) -> Any:
@@ -95,49 +95,30 @@ def gathered(seen: dict[torch.device, Any], device_ids: list[int]) -> Any:
     return gather([seen[device] for device in devices if device in seen], devices[0])
 
 
-@dataclass(frozen=True)
-class Structure:
-    """Where the tensors stand in what a layer returns.
-
-    Attributes:
-        container: tuple or list; None for a bare tensor.
-        is_tensor: for each place of the container, whether it holds a tensor; else it holds None.
-    """
-
-    container: type | None
-    is_tensor: tuple[bool, ...]
-
-    def pack(self, tensors: Tensors) -> Any:
-        """The same structure with these tensors."""
-        if self.container is None:
-            return tensors[0]
-        rest = iter(tensors)
-        return self.container(next(rest) if is_tensor else None for is_tensor in self.is_tensor)
-
-
-def unpack(value: Any, images: int, name: str) -> tuple[Structure, Tensors]:
-    """The structure of what a layer returns, and its tensors.
-
-    Args:
-        value: a tensor, or a tuple or list of tensors and None.
-        images: N, the rows that each tensor must have.
-        name: of the value, for messages.
+def unpack(value: Any, images: int, name: str) -> tuple[Tensors, Callable[[Tensors], Any]]:
+    """The tensors (N, ...) of a layer's output, and a function that puts others in their places.
 
     Raises:
-        TypeError: ``value`` holds no tensor, or something else, or a tensor that is not floating.
-        ValueError: a tensor has not N rows, or only one dimension.
+        TypeError: the value is no tensor and no tuple or list of tensors and None, or a tensor is not floating.
+        ValueError: a tensor does not have N rows, or has only one dimension.
     """
     container = type(value) if type(value) in (tuple, list) else None
     parts = value if container else (value,)
     if not all(isinstance(part, Tensor) or (container and part is None) for part in parts):
         kinds = ", ".join(type(part).__name__ for part in parts)
         raise TypeError(f"{name} must be a tensor or a tuple of tensors, got {kinds}: choose a layer inside of it")
-    tensors = tuple(part for part in parts if part is not None)
-    if not tensors:
+    places = [k for k, part in enumerate(parts) if part is not None]
+    if not places:
         raise TypeError(f"{name} must hold a tensor, got {value!r}")
-    for tensor in tensors:
-        check_activation(tensor, images, name)
-    return Structure(container, tuple(part is not None for part in parts)), tensors
+    for place in places:
+        check_activation(parts[place], images, name)
+    count = len(parts)
+
+    def pack(tensors: Tensors) -> Any:
+        by_place = dict(zip(places, tensors))
+        return container(by_place.get(k) for k in range(count)) if container else tensors[0]
+
+    return tuple(parts[place] for place in places), pack
 
 
 def check_activation(tensor: Tensor, images: int, name: str = "the layer's output") -> None:

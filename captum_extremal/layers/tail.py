@@ -70,7 +70,7 @@ class LayerTail:
         with torch.no_grad(), self._caller.forward():
             value = self._own_value(inputs[0])
             name = "the layer's input" if to_input else "the layer's output"
-            self._structure, tensors = unpack(value, self._images, name)
+            tensors, self._pack = unpack(value, self._images, name)
             self.activation = tuple(tensor.detach() for tensor in tensors)
             try:
                 self._split = self._checked_split()
@@ -83,7 +83,7 @@ class LayerTail:
 
         They are copied, because a layer behind may overwrite its input in place.
         """
-        value = self._structure.pack(tuple(map(torch.clone, activation)))
+        value = self._pack(tuple(map(torch.clone, activation)))
         run = self._split or self._run_whole
         return run(value, len(activation[0]) // self._images)
 
@@ -120,7 +120,7 @@ class LayerTail:
         if model.training:
             raise CannotSplitError("the model is in train mode")
         split = Split(model, self._layer, self._to_input, self._copies, self._caller)
-        half = self._structure.pack(tuple(0.5 * tensor for tensor in self.activation))
+        half = self._pack(tuple(0.5 * tensor for tensor in self.activation))
         with blame("the split model fails"):
             expected = self._run_whole(map_tensors(torch.clone, half), 1)
             if not isinstance(expected, Tensor):
