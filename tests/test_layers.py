@@ -612,9 +612,9 @@ def proxies_fail(layer: nn.Module, x: Tensor) -> Tensor:
 REASONS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "the model runs on several devices": (lambda: Within(plain), {"device_ids": [0, 1]}),
     "the model is in train mode": (lambda: Within(plain).train(), {}),
-    "the model cannot be copied: RuntimeError: Only Tensors created explicitly": (not_copied, {}),
+    "torch.fx cannot split the model: RuntimeError: Only Tensors created explicitly": (not_copied, {}),
     "the layer is none of the model's modules": (hidden, {}),
-    "torch.fx cannot trace the model: TraceError: symbolically traced variables cannot be used": (
+    "torch.fx cannot split the model: TraceError: symbolically traced variables cannot be used": (
         lambda: Within(lambda layer, x: layer(x) if x.sum() < 99 else x),
         {},
     ),
@@ -623,7 +623,7 @@ REASONS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
         lambda: Within(lambda layer, x: layer(x, other=x)[0], Several(tuple, gap=False)),
         {"to_input": True},
     ),
-    "the split model fails: AttributeError: 'Tensor' object has no attribute 'no_such_method'": (
+    "torch.fx cannot split the model: AttributeError: 'Tensor' object has no attribute 'no_such_method'": (
         lambda: Within(proxies_fail),
         {},
     ),

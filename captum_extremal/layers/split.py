@@ -1,6 +1,6 @@
 """Split a model at a layer with torch.fx: a head before the layer, and a tail behind it.
 
-The tail takes the layer's activation and whatever else it needs from before the layer, such as the other branch of a
+The tail takes what the layer returns, and whatever else it needs from before the layer, such as the other branch of a
 residual block. The head computes the latter.
 """
 
@@ -10,8 +10,7 @@ import copy
 import inspect
 import operator
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
@@ -29,18 +28,6 @@ class CannotSplitError(Exception):
     """Says in one sentence why a model was not split."""
 
 
-@contextmanager
-def blame(step: str) -> Iterator[None]:
-    """Turn an error into the reason why the model was not split. The model's own code may raise any."""
-    try:
-        yield
-    except CannotSplitError:
-        raise
-    except Exception as error:
-        message = str(error).partition("\n")[0]
-        raise CannotSplitError(f"{step}: {type(error).__name__}: {message}") from error
-
-
 class Split:
     """A model in two parts. The head runs once for each number R of copies of the batch.
 
@@ -52,7 +39,8 @@ class Split:
         caller: the autocast state in which the head runs.
 
     Raises:
-        CannotSplitError: torch.fx cannot follow the model, or does not find the layer in it.
+        CannotSplitError: torch.fx does not find the layer in the model, or cannot call it on another input.
+        Exception: any, where torch.fx cannot follow the model's own code.
     """
 
     def __init__(
@@ -60,19 +48,16 @@ class Split:
     ) -> None:
         self._copies, self._caller = copies, caller
         self._at_boundary: dict[int, tuple[Any, ...]] = {}
-        with blame("the model cannot be copied"):
-            twin, twin_layer = _twin(model, layer)
-        with blame("torch.fx cannot trace the model"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            graph = _Tracer(twin_layer).trace(twin, _defaults(twin, *copies(1)))
-        with blame("torch.fx cannot split the model"):
-            nodes = [n for n in graph.nodes if n.op == "call_module" and twin.get_submodule(n.target) is twin_layer]
-            if len(nodes) != 1:
-                raise CannotSplitError("torch.fx does not look into the module that calls the layer")
-            behind = _behind(nodes[0])
-            boundary = _boundary(behind, nodes[0])
-            self._head = fx.GraphModule(twin, _head(graph, boundary)) if boundary else None
-            self._tail = fx.GraphModule(twin, _tail(behind, boundary, nodes[0], to_input))
+        twin, twin_layer = _twin(model, layer)
+        graph = _trace(twin, twin_layer, _defaults(twin, *copies(1)))
+        nodes = [n for n in graph.nodes if n.op == "call_module" and twin.get_submodule(n.target) is twin_layer]
+        if len(nodes) != 1:
+            raise CannotSplitError("torch.fx does not look into the module that calls the layer")
+        behind = _behind(nodes[0])
+        needed = dict.fromkeys(source for node in behind for source in node.all_input_nodes)
+        boundary = [node for node in needed if node not in {nodes[0], *behind}]
+        self._head = fx.GraphModule(twin, _head(graph, boundary)) if boundary else None
+        self._tail = fx.GraphModule(twin, _tail(behind, boundary, nodes[0], to_input))
 
     def __call__(self, value: Any, repeats: int) -> Any:
         """The model's output where the layer returns (or is given) this value, for R copies of the batch."""
@@ -82,17 +67,6 @@ class Split:
                 self._at_boundary[repeats] = self._head(*inputs, *arguments)
         # The tail may overwrite its inputs in place.
         return self._tail(value, *map_tensors(torch.clone, self._at_boundary.get(repeats, ())))
-
-
-class _Tracer(fx.Tracer):
-    """Keeps the layer as one node, and modules with hooks, which would see the tracer's proxies."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self._layer = layer
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m is self._layer or has_forward_hooks(m) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _twin(model: nn.Module, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -105,6 +79,18 @@ def _twin(model: nn.Module, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
     return twin, twin.get_submodule(name)
 
 
+def _trace(model: nn.Module, layer: nn.Module, known: dict[str, Any]) -> fx.Graph:
+    """The model's graph, with one node for the layer and for each module with hooks, which would see proxies."""
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return m is layer or has_forward_hooks(m) or super().is_leaf_module(m, module_qualified_name)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Tracer().trace(model, known)
+
+
 def _defaults(model: nn.Module, inputs: Tensors, arguments: tuple[Any, ...]) -> dict[str, Any]:
     """The arguments of the model that are not given. The tracer must know their values to follow branches on them."""
     parameters = list(inspect.signature(model.forward).parameters.values())[len(inputs) + len(arguments) :]
@@ -113,21 +99,15 @@ def _defaults(model: nn.Module, inputs: Tensors, arguments: tuple[Any, ...]) -> 
 
 def _behind(layer: fx.Node) -> list[fx.Node]:
     """The nodes that depend on the layer's node, in order."""
-    behind: dict[fx.Node, None] = {layer: None}
+    behind = {layer: None}
     for node in layer.graph.nodes:
         if not behind.keys().isdisjoint(node.all_input_nodes):
             behind[node] = None
     return list(behind)[1:]
 
 
-def _boundary(behind: list[fx.Node], layer: fx.Node) -> list[fx.Node]:
-    """What the nodes behind the layer need from before it, other than what the layer returns."""
-    needed = dict.fromkeys(source for node in behind for source in node.all_input_nodes)
-    return [node for node in needed if node not in {layer, *behind}]
-
-
 def _head(graph: fx.Graph, boundary: list[fx.Node]) -> fx.Graph:
-    """From the model's inputs, all of them, to the boundary."""
+    """From the model's inputs, all of them, to what the tail needs."""
     wanted = set(boundary)
     for node in reversed(graph.nodes):
         if node in wanted:
@@ -139,9 +119,9 @@ def _head(graph: fx.Graph, boundary: list[fx.Node]) -> fx.Graph:
 
 
 def _tail(behind: list[fx.Node], boundary: list[fx.Node], layer: fx.Node, to_input: bool) -> fx.Graph:
-    """From the activation and the boundary to the model's output."""
+    """From the layer's value and the boundary to the model's output."""
     tail = fx.Graph()
-    value = tail.placeholder("activation")
+    value = tail.placeholder("value")
     copies = {node: tail.placeholder(f"boundary_{k}") for k, node in enumerate(boundary)}
     copies[layer] = _call(layer, tail, value) if to_input else value
     _copy_nodes(behind, tail, copies)

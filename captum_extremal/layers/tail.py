@@ -20,7 +20,7 @@ from captum_extremal._captum import repeat_arguments, run_forward
 from captum_extremal._state import ForwardPrecision
 from captum_extremal.hooks import on_input, on_output, uncompiled, unwrap
 from captum_extremal.layers.activations import Tensors, capture, device_of, gathered, map_tensors, unpack
-from captum_extremal.layers.split import CannotSplitError, Copies, Split, blame
+from captum_extremal.layers.split import CannotSplitError, Copies, Split
 from captum_extremal.objective import raise_hint_of_batch
 
 
@@ -59,23 +59,16 @@ class LayerTail:
     ) -> None:
         self._forward_func = uncompiled(forward_func)
         self._layer = layer
-        self._to_input = to_input
-        self._hook = on_input if to_input else on_output
+        self._to_input, self._hook = to_input, on_input if to_input else on_output
         self._device_ids = device_ids or list(getattr(forward_func, "device_ids", None) or [])
         self._images = len(inputs[0])
         self._copies = _copies_of(inputs, additional_forward_args)
         self._caller = caller or ForwardPrecision(inputs[0].device)
-        self._split: Split | None = None
-        self.not_split: str | None = None
         with torch.no_grad(), self._caller.forward():
             value = self._own_value(inputs[0])
-            name = "the layer's input" if to_input else "the layer's output"
-            tensors, self._pack = unpack(value, self._images, name)
+            tensors, self._pack = unpack(value, self._images, "the layer's input" if to_input else "the layer's output")
             self.activation = tuple(tensor.detach() for tensor in tensors)
-            try:
-                self._split = self._checked_split()
-            except CannotSplitError as reason:
-                self.not_split = str(reason)
+            self._split, self.not_split = self._try_split()
         self.is_split = self._split is not None
 
     def __call__(self, *activation: Tensor) -> Any:
@@ -106,11 +99,21 @@ class LayerTail:
         with self._hook(self._layer, lambda value: on_device[device_of(value)]):
             return self._run(repeats)
 
-    def _checked_split(self) -> Split:
-        """The split model, if it gives the output of the whole model for another activation.
+    def _try_split(self) -> tuple[Split | None, str | None]:
+        """The split model; where it cannot be split, or does not give the model's outputs, None and the reason."""
+        try:
+            return self._checked_split(), None
+        except CannotSplitError as reason:
+            return None, str(reason)
+        except Exception as error:  # the model's own code may raise any while it is traced
+            message = str(error).partition("\n")[0]
+            return None, f"torch.fx cannot split the model: {type(error).__name__}: {message}"
 
-        Half the activation also shows values that reach the output past the graph, such as one that a hook stored. The
-        graph holds them as constants, so the model must be traced before it runs with half the activation.
+    def _checked_split(self) -> Split:
+        """The split model, if it gives the model's output for half the activation.
+
+        Values that reach the output past the graph, such as one that a hook stored, are constants in the graph, and
+        would not be halved. For this check the model must be traced before it runs with half the activation.
         """
         model = unwrap(self._forward_func)
         if not isinstance(model, nn.Module):
@@ -121,12 +124,11 @@ class LayerTail:
             raise CannotSplitError("the model is in train mode")
         split = Split(model, self._layer, self._to_input, self._copies, self._caller)
         half = self._pack(tuple(0.5 * tensor for tensor in self.activation))
-        with blame("the split model fails"):
-            expected = self._run_whole(map_tensors(torch.clone, half), 1)
-            if not isinstance(expected, Tensor):
-                raise CannotSplitError("the model's output is not a tensor")
-            if not _same(expected, split(half, 1)):
-                raise CannotSplitError("the split model gives other outputs")
+        expected = self._run_whole(map_tensors(torch.clone, half), 1)
+        if not isinstance(expected, Tensor):
+            raise CannotSplitError("the model's output is not a tensor")
+        if not _same(expected, split(half, 1)):
+            raise CannotSplitError("the split model gives other outputs")
         return split
 
 
