@@ -22,14 +22,15 @@ import torch
 from torch import Tensor, nn
 
 from captum_extremal._checks import check_callable, check_count
-from captum_extremal._state import ForwardPrecision, as_plain, modules_of, preserve_state
+from captum_extremal._state import as_plain, modules_of
 from captum_extremal.hooks import run_uncompiled
 from captum_extremal.inversion.activation import Activation
 from captum_extremal.inversion.ascent import Ascent, Preprocess
 from captum_extremal.inversion.goals import excite, imitate
 from captum_extremal.inversion.image_prior import ImagePrior
 from captum_extremal.layers import check_layer
-from captum_extremal.layers.axes import check_axes
+from captum_extremal.masks import check_axes
+from captum_extremal.session import guarded
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -178,15 +179,8 @@ class FeatureInversion:
 
     @contextmanager
     def _activation(self, device: torch.device) -> Iterator[Activation]:
-        """The layer's activation, without gradients, autocast and inference mode, and with the state preserved."""
-        caller = ForwardPrecision(device)
-        with (
-            torch.inference_mode(False),
-            torch.no_grad(),
-            caller.ours(),
-            preserve_state(self.forward_func, device),
-            run_uncompiled(),  # backward passes too, whose checkpoints run parts of the model again
-        ):
+        # Backward passes run uncompiled too, because their checkpoints run parts of the model again.
+        with guarded(self.forward_func, device) as caller, run_uncompiled():
             yield Activation(self.forward_func, self.layer, caller)
 
     def _parameter(self) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_extremal.inversion.activation import Activation
-from captum_extremal.layers.axes import read_axes
+from captum_extremal.masks import read_axes
 
 View = Callable[[Tensor], Tensor]
 """From images to images that are moved, scaled and turned."""
