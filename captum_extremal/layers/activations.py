@@ -49,16 +49,10 @@ def name_of(forward_func: Callable[..., Any], layer: nn.Module) -> str:
 
 
 def capture(layer: nn.Module, run: Callable[[], object], hook: Hook = on_output, stop: bool = False) -> dict[Any, Any]:
-    """Run a model and copy what its layer returns.
+    """Copy what a layer returns, or is given where ``hook`` is ``on_input``, while ``run`` calls the model once.
 
-    Args:
-        layer: a module of the model.
-        run: calls the model once.
-        hook: :func:`~captum_extremal.hooks.on_input` copies what the layer is given instead.
-        stop: end the run at the layer.
-
-    Returns:
-        one value per device: ``DataParallel`` runs a copy of the layer on each.
+    With ``stop``, the run ends at the layer. The result holds one value per device, because ``DataParallel`` runs a
+    copy of the layer on each.
 
     Raises:
         ValueError: the model does not call the layer, or calls it more than once.
