@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_extremal.hooks import has_forward_hooks, on_every_output, on_input, on_output, uncompiled, unwrap
+from captum_extremal.hooks import (
+    has_forward_hooks,
+    on_every_input,
+    on_every_output,
+    on_input,
+    on_output,
+    uncompiled,
+    unwrap,
+)
 
 
 class Sum(nn.Module):
@@ -64,12 +72,17 @@ def test_several_arguments_are_seen_and_replaced_as_a_tuple() -> None:
         assert torch.equal(module(x, 5 * x), 2 * x)
 
 
-def test_every_output_is_seen_with_its_name(net: nn.Sequential) -> None:
-    x, seen = torch.randn(4, 3), []
-    with on_every_output(net.named_modules(), lambda name, value: seen.append((name, value))):
+def test_every_input_and_output_is_seen_with_its_name(net: nn.Sequential) -> None:
+    x, given, returned = torch.randn(4, 3), [], []
+    with (
+        on_every_input(net.named_modules(), lambda name, value: given.append((name, value))),
+        on_every_output(net.named_modules(), lambda name, value: returned.append((name, value))),
+    ):
         output = net(x)
-    assert [name for name, _ in seen] == ["0", "1", "2", ""]
-    assert seen[-1][1] is output
+    assert [name for name, _ in given] == ["", "0", "1", "2"]
+    assert [name for name, _ in returned] == ["0", "1", "2", ""]
+    assert given[0][1] is x
+    assert returned[-1][1] is output
     assert not any(map(has_forward_hooks, net.modules()))
 
 
