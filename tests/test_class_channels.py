@@ -461,7 +461,7 @@ def test_damaged_rows_are_noticed(
         ({"loader": [torch.ones(2, 4, 3, 3)]}, TypeError, r"pairs \(inputs, labels\), got Tensor"),
         ({"loader": [(1, 2, 3)]}, TypeError, r"pairs \(inputs, labels\), got 3 things"),
         ({"loader": [("x", [1])]}, TypeError, "inputs must be a tensor"),
-        ({"loader": [(torch.ones(0, 4, 3, 3), [])]}, ValueError, "inputs must have a row an example"),
+        ({"loader": [(torch.ones(0, 4, 3, 3), [])]}, ValueError, "inputs must have one row per example"),
         ({"loader": [(torch.ones(2, 4, 3, 3), 1)]}, ValueError, "one integer for each of 2 images, got 1"),
         ({"loader": [(torch.ones(2, 4, 3, 3), [1])]}, ValueError, "one integer for each of 2 images, got 1"),
         ({"loader": [(torch.ones(1, 4, 3, 3), [-1])]}, ValueError, "labels must be at least 0, got -1"),
