@@ -181,8 +181,8 @@ class _PathPlan:
         if next_area is None:
             return Record.best(parameters, self._search.value(bounds, parameters, self._precision))
         point = self._search.value_and_grad(bounds, parameters, self._precision)
-        for ascent, here, by_grid in zip(self._ascents, point.linearised, point.by_grid):
-            ascent.step(here, by_grid, next_area, progress)
+        for ascent, bound, here, by_grid in zip(self._ascents, bounds, point.linearised, point.by_grid):
+            ascent.step(bound, here, by_grid, next_area, progress)
         return Record.best(parameters, point.values)
 
     def _bounds_at(self, area: float) -> BoundMasks:
@@ -241,9 +241,9 @@ class _LogitAscent:
             self._logits -= fit_area(self._logits, area, bound)[1][:, None]
         return torch.sigmoid(self._logits)
 
-    def step(self, here: Linearised, by_grid: Tensor, next_area: float, progress: float) -> None:
+    def step(self, bound: BoundMask, here: Linearised, by_grid: Tensor, next_area: float, progress: float) -> None:
         """Ascend along the gradient (R N, G) by the grid values, to the next area of the path."""
-        value, binary, area = self._gradients(here, by_grid)
+        value, binary, area = self._gradients(bound, here, by_grid)
         ascent = self._momentum(value) + self._solver.binary_weight * self._factor * binary
         change = self._rate(progress) * self._factor.sqrt() * ascent - self._solver.decay * self._logits
         # Newton's step on the log-odds of the area, which fall almost linearly with the shift.
@@ -253,9 +253,8 @@ class _LogitAscent:
         shift = shift.clamp(-_LONGEST_SHIFT, _LONGEST_SHIFT)
         self._logits.add_(change - shift).clamp_(-_LOGIT_RANGE, _LOGIT_RANGE)
 
-    def _gradients(self, here: Linearised, by_grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _gradients(self, bound: BoundMask, here: Linearised, by_grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """By the logits (R N, D): of the value and of being binary, both at a fixed area, and of the area."""
-        assert self._bound is not None
         by_area = here.area_by_grid
         found = here.gradients(by_grid, by_area * _towards_binary(here), by_area)
         # In units of a typical parameter's share of the area, so that the binary weight depends on no size.
@@ -263,7 +262,7 @@ class _LogitAscent:
         p = torch.sigmoid(self._logits)
         slope = p * (1 - p)
         value, binary, area = found[0] * slope, found[1] * slope / share, found[2] * slope
-        return self._bound.smooth_gradient(at_fixed_area(value, area)), at_fixed_area(binary, area), area
+        return bound.smooth_gradient(at_fixed_area(value, area)), at_fixed_area(binary, area), area
 
     def _rate(self, progress: float) -> float:
         first, last = self._solver.learning_rate, self._solver.final_learning_rate
