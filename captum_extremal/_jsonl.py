@@ -117,7 +117,7 @@ def _parsed(file: BinaryIO, path: str | Path, parse: Callable[[Any], _T], first:
         try:
             value = parse(json.loads(line))
         # A line that is damaged can fail in any of these ways, down to brackets that are nested too deeply.
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged, or no file of rows, at line {number}: {error!r}") from None
         number, end = number + 1, end + len(line)
         yield end, value

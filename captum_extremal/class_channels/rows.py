@@ -57,12 +57,12 @@ def rows_of(found: ExtremalMasks, batch: Batch) -> list[Row]:
     masks = found.optimal_mask()
     if isinstance(masks, tuple):
         raise ValueError(f"the layer must have one tensor, got {len(masks)}: choose a layer inside of it")
-    columns = (found.optimal_area, found.clean_score, found.perturbed_score, found.threshold)
+    scores = zip(found.clean_score.tolist(), found.perturbed_score.tolist(), found.threshold.tolist())
+    areas = [None if math.isnan(area) else area for area in found.optimal_area.tolist()]
+    images = zip(batch.labels, batch.checksums, areas, scores, masks.cpu())
     return [
-        Row(batch.start + k, label, checksum, None if math.isnan(area) else area, *scores, mask)
-        for k, (label, checksum, area, *scores, mask) in enumerate(
-            zip(batch.labels, batch.checksums, *(column.tolist() for column in columns), masks.cpu())
-        )
+        Row(batch.start + k, label, checksum, area, clean, perturbed, threshold, mask)
+        for k, (label, checksum, area, (clean, perturbed, threshold), mask) in enumerate(images)
     ]
 
 
