@@ -63,6 +63,12 @@ class ExtremalMasks:
         return f"ExtremalMasks(masks={shapes}, areas={areas}, optimal_area={optimal})"
 
     @property
+    def covers(self) -> str:
+        """What the masks cover: "channels" where every tensor of them is (N, A, K), else "positions"."""
+        masks = self.masks if isinstance(self.masks, tuple) else (self.masks,)
+        return "channels" if all(one.dim() == 3 for one in masks) else "positions"
+
+    @property
     def reached(self) -> Tensor:
         """(N,) bool: whether the value reaches the threshold at any of the areas."""
         return self._reaching().any(1)
@@ -253,7 +259,7 @@ def threshold_of(score_threshold: ScoreThreshold, game: Game, clean: Tensor, per
         TypeError, ValueError: the threshold is none of the kinds that the public methods name, or has the wrong length.
     """
     if score_threshold is None:
-        return game.reward(clean, perturbed)
+        return game.value(clean, perturbed)
     given: object = score_threshold
     must = "score_threshold must be"
     if callable(score_threshold):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,10 @@ from captum.attr import ClassSummarizer, Count, Mean
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
+from captum_extremal._captum import progress_bar
 from captum_extremal._checks import check_count
 from captum_extremal._describe import checksum
-from captum_extremal.attr._layer_inputs import check_examples
+from captum_extremal.arguments import check_examples
 
 Loader = Iterable[Any]
 """Gives pairs (inputs, labels): a tensor (N, ...) or several, and N integers as a list, an array or a tensor (N,)."""
@@ -51,23 +53,27 @@ def check_loader(loader: object, ordered: bool = False) -> None:
         raise ValueError("loader must not shuffle where path is given: the next run could not tell what is done")
 
 
-def batches_of(loader: Loader, device: torch.device | str | None) -> Iterator[Batch]:
-    """The loader's batches, checked, on a device; None leaves them where they are.
+def batches_of(
+    loader: Loader, device: torch.device | str | None, show_progress: bool, description: str
+) -> Iterator[Batch]:
+    """The loader's batches, checked, on a device (None leaves them where they are), with a progress bar.
 
     Raises:
         TypeError, ValueError: the loader gives no batch, or something else than pairs (inputs, labels).
     """
     start = 0
-    for given in loader:
-        if not isinstance(given, (tuple, list)) or len(given) != 2:
-            kind = f"{len(given)} things" if isinstance(given, (tuple, list)) else type(given).__name__
-            raise TypeError(f"loader must give pairs (inputs, labels), got {kind}")
-        inputs, labels = given
-        tensors = check_examples(tuple(inputs) if isinstance(inputs, list) else inputs)
-        plain = _plain_labels(labels, len(tensors[0]))
-        checksums = [checksum(example) for example in zip(*tensors)]
-        yield Batch(start, tuple(x if device is None else x.to(device) for x in tensors), plain, checksums)
-        start += len(plain)
+    with progress_bar(show_progress, operator.length_hint(loader), description) as bar:
+        for given in loader:
+            if not isinstance(given, (tuple, list)) or len(given) != 2:
+                kind = f"{len(given)} things" if isinstance(given, (tuple, list)) else type(given).__name__
+                raise TypeError(f"loader must give pairs (inputs, labels), got {kind}")
+            inputs, labels = given
+            tensors = check_examples(tuple(inputs) if isinstance(inputs, list) else inputs)
+            plain = _plain_labels(labels, len(tensors[0]))
+            checksums = [checksum(example) for example in zip(*tensors)]
+            yield Batch(start, tuple(x if device is None else x.to(device) for x in tensors), plain, checksums)
+            start += len(plain)
+            bar.update(1)
     if not start:
         raise ValueError("loader must give at least one batch, got none (a generator runs once only)")
 

@@ -9,10 +9,9 @@ Shapes: N images of a batch, K channels of the layer, C classes.
 
 from __future__ import annotations
 
-import operator
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -21,25 +20,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_extremal._captum import progress_bar
-from captum_extremal._checks import check_callable, check_count, check_number
+from captum_extremal._checks import check_choice, check_count, check_number
 from captum_extremal._describe import checksum, describe
 from captum_extremal._jsonl import JsonLines
 from captum_extremal._state import modules_of, warn_caller
-from captum_extremal.attr._inputs import check_perturbations_per_eval
-from captum_extremal.attr._layer_inputs import as_layer_solver, check_layer_areas
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
-from captum_extremal.class_channels.loading import Batch, Loader, MeansByLabel, batches_of, check_loader
+from captum_extremal.class_channels.loading import Loader, MeansByLabel, batches_of, check_loader
 from captum_extremal.class_channels.removal import RemovalDrop, drops_of
 from captum_extremal.class_channels.rows import Row, check_known, rows_of
 from captum_extremal.hooks import unwrap
 from captum_extremal.layers import check_layer, name_of
-from captum_extremal.layers.axes import check_axes
-from captum_extremal.results import threshold_of
-from captum_extremal.search.games import Game, as_game
-from captum_extremal.search.problem import Solver
-
-_ROUNDING = 1e-4  # by which a threshold that is computed again may differ, as a fraction
+from captum_extremal.search import as_game
+from captum_extremal.settings import LayerSearchSettings, check_areas, documents
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,7 +111,7 @@ class ClassChannels:
         """
         _check_method(method)
         check_loader(loader)
-        check_perturbations_per_eval(perturbations_per_eval)
+        LayerSearchSettings(perturbations_per_eval=perturbations_per_eval)
         here, there = _layer_of(method), {name: self.settings[name] for name in ("layer", "layer_has_name")}
         if here != there and here["layer_has_name"] and there["layer_has_name"]:
             raise ValueError(
@@ -129,13 +121,13 @@ class ClassChannels:
         if not len(removed):
             raise ValueError("classes must not be empty")
         channels = torch.stack([self.top(label, count)[0] for label in removed])
-        means, total = MeansByLabel(), self.masks.shape[1]
-        for batch in _watched(loader, device, show_progress, "channels removed"):
-            drops = drops_of(method, batch, channels, self.settings, total, perturbations_per_eval)
-            means.add(drops, batch.labels)
+        kept = torch.ones(len(channels), self.masks.shape[1]).scatter_(1, channels, 0.0)
+        means = MeansByLabel()
+        for batch in batches_of(loader, device, show_progress, "channels removed"):
+            means.add(drops_of(method, batch, kept, self.settings, perturbations_per_eval), batch.labels)
         by_class = means.result()
-        mean_drops, images = zip(*by_class.values())
-        return RemovalDrop(tuple(map(int, removed)), channels, tuple(by_class), torch.stack(mean_drops, 1), images)
+        drops, images = zip(*by_class.values())
+        return RemovalDrop(tuple(map(int, removed)), channels, tuple(by_class), torch.stack(drops, dim=1), images)
 
     def _row(self, label: int) -> int:
         check_count("label", label, at_least=0)
@@ -146,20 +138,15 @@ class ClassChannels:
         return self.classes.index(label)
 
 
+@documents(LayerSearchSettings)
 def class_channels(
     method: LayerExtremalPerturbation,
     loader: Loader,
     *,
     path: str | os.PathLike[str] | None = None,
     attribute_to_layer_input: bool = False,
-    areas: float | Sequence[float] | Tensor | None = None,
-    game: str | Game = "preserve",
-    channel_dim: int | None = None,
-    solver: str | Solver = "path",
-    score_threshold: float | Callable[[Tensor, Tensor], Tensor] | None = None,
     device: torch.device | str | None = None,
-    perturbations_per_eval: int | None = None,
-    show_progress: bool = False,
+    **settings: Any,
 ) -> ClassChannels:
     r"""The mean of the channel masks m_a* over each class's images, over any number of batches.
 
@@ -179,11 +166,11 @@ def class_channels(
         loader: gives pairs (inputs, labels): a tensor (N, ...) or a tuple of the model's inputs, and N integers from 0
             up, which are the model's targets and the classes.
         path: the file of rows; None keeps none. Its folder must exist.
-        attribute_to_layer_input, areas, game, channel_dim, solver, perturbations_per_eval: as
-            :meth:`LayerExtremalPerturbation.extremal_masks` takes them. A solver of your own must be a dataclass.
-        score_threshold: Phi_0 as there: None, one number, or a callable ``(clean, perturbed) -> (N,)``.
+        attribute_to_layer_input: as :meth:`LayerExtremalPerturbation.extremal_masks` takes it.
         device: where the batches are moved; None leaves them where they are.
-        show_progress: draw a progress bar of batches.
+        **settings: as :meth:`LayerExtremalPerturbation.extremal_masks` takes them, for channel masks. A
+            ``score_threshold`` is a number or a callable; a solver of your own is a dataclass; the progress bar counts
+            batches.
 
     Raises:
         TypeError, ValueError: an argument breaks a rule above (before the model runs), the loader gives no batch or
@@ -199,34 +186,31 @@ def class_channels(
         >>> drop = found.removal_drop(method, loader, count=5)
         >>> drop.own, drop.others
     """
-    search = _Search(
-        method,
-        bool(attribute_to_layer_input),
-        check_layer_areas(areas),
-        as_game(game),
-        channel_dim,
-        as_layer_solver(solver),
-        score_threshold,
-        perturbations_per_eval,
-    )
+    _check_method(method)
+    options = LayerSearchSettings.of(settings, class_channels)
+    check_choice("mask", options.mask, ("channels",))
+    if options.score_threshold is not None and not callable(options.score_threshold):
+        check_number("score_threshold", options.score_threshold)
+    options.check_for(1)
     check_loader(loader, ordered=path is not None)
-    settings, means, skipped, channels = search.settings(), MeansByLabel(), Counter[int](), 0
-    with nullcontext() if path is None else JsonLines(path, "class_channels", settings) as file:
+    about = _about(method, attribute_to_layer_input, options)
+    search = {**settings, "attribute_to_layer_input": attribute_to_layer_input, "show_progress": False}
+    means, skipped, channels = MeansByLabel(), Counter[int](), 0
+    with nullcontext() if path is None else JsonLines(path, "class_channels", about) as file:
         known = iter(()) if file is None else file.read(Row.of_json)
-        for batch in _watched(loader, device, show_progress, "class channels"):
+        for batch in batches_of(loader, device, options.show_progress, "class channels"):
             rows = list(islice(known, len(batch.labels)))
-            check_known(rows, batch)
-            search.check_threshold(rows)
+            check_known(rows, batch, options)
             if len(rows) < len(batch.labels):
-                new = search.rows(batch.after(len(rows)))
+                rest = batch.after(len(rows))
+                new = rows_of(method.extremal_masks(rest.inputs, rest.labels, **search), rest)
                 if file is not None:
                     file.append(row.as_json() for row in new)
                 rows += new
             channels = len(rows[0].mask)
-            for row in rows:
-                skipped[row.label] += row.optimal_area is None
-            counted = [row for row in rows if row.optimal_area is not None]
-            if counted:
+            skipped.update({row.label: 0 for row in rows})
+            skipped.update(row.label for row in rows if row.optimal_area is None)
+            if counted := [row for row in rows if row.optimal_area is not None]:
                 means.add(torch.stack([row.mask for row in counted]), [row.label for row in counted])
     classes, by_class = tuple(sorted(skipped)), means.result()
     if not by_class:
@@ -235,15 +219,7 @@ def class_channels(
             "a mask: add larger areas or lower score_threshold"
         )
     masks, used = zip(*(by_class.get(label, (torch.full((channels,), torch.nan), 0)) for label in classes))
-    return ClassChannels(classes, torch.stack(masks), used, tuple(skipped[label] for label in classes), settings)
-
-
-def _watched(loader: Loader, device: torch.device | str | None, show_progress: bool, about: str) -> Iterator[Batch]:
-    """The loader's batches, with a progress bar."""
-    with progress_bar(show_progress, operator.length_hint(loader), about) as bar:
-        for batch in batches_of(loader, device):
-            yield batch
-            bar.update(1)
+    return ClassChannels(classes, torch.stack(masks), used, tuple(skipped[label] for label in classes), about)
 
 
 def _check_method(method: object) -> None:
@@ -260,61 +236,16 @@ def _layer_of(method: LayerExtremalPerturbation) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Search:
-    """How the mask of each image is found, checked before anything runs."""
-
-    method: LayerExtremalPerturbation
-    attribute_to_layer_input: bool
-    areas: tuple[int, ...] | tuple[float, ...] | None
-    game: Game
-    channel_dim: int | None
-    solver: Solver
-    score_threshold: float | Callable[[Tensor, Tensor], Tensor] | None
-    perturbations_per_eval: int | None
-
-    def __post_init__(self) -> None:
-        _check_method(self.method)
-        check_axes(self.channel_dim)
-        check_perturbations_per_eval(self.perturbations_per_eval)
-        if callable(self.score_threshold):
-            check_callable("score_threshold", self.score_threshold, "clean", "perturbed")
-        elif self.score_threshold is not None:
-            check_number("score_threshold", self.score_threshold)
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the masks, but for the threshold, as plain values of JSON."""
-        modules = (*modules_of(self.method.forward_func), self.method.layer)
-        tensors = chain.from_iterable((*module.parameters(), *module.buffers()) for module in modules)
-        names = ("attribute_to_layer_input", "channel_dim", "areas", "game", "solver")
-        described = {name: describe(name, getattr(self, name)) for name in names}
-        return {**_layer_of(self.method), **described, "model": checksum(tensors)}
-
-    def rows(self, batch: Batch) -> list[Row]:
-        """The rows of a batch."""
-        found = self.method.extremal_masks(
-            batch.inputs,
-            batch.labels,
-            attribute_to_layer_input=self.attribute_to_layer_input,
-            areas=self.areas,
-            game=self.game,
-            channel_dim=self.channel_dim,
-            solver=self.solver,
-            score_threshold=self.score_threshold,
-            perturbations_per_eval=self.perturbations_per_eval,
-        )
-        return rows_of(found, batch)
-
-    def check_threshold(self, rows: list[Row]) -> None:
-        """Raise ValueError unless rows of an earlier run have the threshold of this one."""
-        if not rows:
-            return
-        scores = [(row.clean, row.perturbed, row.threshold) for row in rows]
-        clean, perturbed, before = torch.tensor(scores, dtype=torch.float64).T
-        now = threshold_of(self.score_threshold, self.game, clean, perturbed)
-        for row, same, value in zip(rows, torch.isclose(now, before, rtol=_ROUNDING).tolist(), now.tolist()):
-            if not same:
-                raise ValueError(
-                    f"score_threshold must be what it was for the images in the file, but for image {row.index} "
-                    f"it is {value:.6g}, in the file {row.threshold:.6g}"
-                )
+def _about(method: LayerExtremalPerturbation, to_input: bool, settings: LayerSearchSettings) -> dict[str, Any]:
+    """What decides the masks, except for the threshold, as plain values of JSON."""
+    modules = (*modules_of(method.forward_func), method.layer)
+    tensors = chain.from_iterable((*module.parameters(), *module.buffers()) for module in modules)
+    return {
+        **_layer_of(method),
+        "attribute_to_layer_input": bool(to_input),
+        "channel_dim": describe("channel_dim", settings.channel_dim),
+        "areas": describe("areas", check_areas(settings.areas, counts=True)),
+        "game": describe("game", as_game(settings.game)),
+        "solver": describe("solver", settings.chosen_solver()),
+        "model": checksum(tensors),
+    }

@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_extremal._state import ForwardPrecision, as_plain, preserve_state
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
 from captum_extremal.class_channels.loading import Batch
-from captum_extremal.layers import LayerTail
-from captum_extremal.layers.axes import masked, read_axes
-from captum_extremal.objective import Objective
-from captum_extremal.search.games import PRESERVE
+from captum_extremal.masks import read_axes
+from captum_extremal.perturbations.product import masked
+from captum_extremal.session import open_session
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,38 +59,26 @@ class RemovalDrop:
 def drops_of(
     method: LayerExtremalPerturbation,
     batch: Batch,
-    channels: Tensor,
+    kept: Tensor,
     settings: dict[str, Any],
-    total: int,
     perturbations_per_eval: int | None,
 ) -> Tensor:
-    """(N, R): how far the score of each image's label falls without channels (R, count) of the layer's ``total``."""
-    device = batch.inputs[0].device
-    caller = ForwardPrecision(device)
-    with torch.inference_mode(False), torch.no_grad(), caller.ours(), preserve_state(method.forward_func, device):
-        tail = LayerTail(
-            method.forward_func,
-            method.layer,
-            tuple(as_plain(x.detach()) for x in batch.inputs),
-            to_input=settings["attribute_to_layer_input"],
-            device_ids=method.device_ids,
-            caller=caller,
-        )
-        activation = tail.activation[0]
-        axes = read_axes(activation, settings["channel_dim"])
-        if len(tail.activation) > 1 or axes.channels != total:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tail.activation)
-            raise ValueError(f"method must mask one tensor of {total} channels, got activations {shapes}")
-        objective = Objective(
-            tail,
-            (activation,),
-            (masked(activation.to(torch.promote_types(activation.dtype, torch.float32)), axes.over_channels),),
-            batch.labels,
+    """(N, R): how far the score of each image's label falls under masks (R, K), which are 0 where a channel is removed.
+
+    Raises:
+        ValueError: the layer has several tensors, or another number of channels.
+    """
+    with open_session(method.forward_func, batch.inputs, batch.labels, layer=method.layer) as session:
+        at_layer = session.at_layer(method.layer, settings["attribute_to_layer_input"], method.device_ids)
+        axes = read_axes(at_layer.inputs[0], settings["channel_dim"])
+        if at_layer.is_tuple or axes.channels != kept.shape[1]:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in at_layer.inputs)
+            raise ValueError(f"method must mask one tensor of {kept.shape[1]} channels, got activations {shapes}")
+        objective = at_layer.objective(
+            lambda x, baseline: masked(x, axes.over_channels),
+            [(axes.channels,)],
             perturbations_per_eval=perturbations_per_eval,
-            caller=caller,
             differentiable=False,
-            mask_shapes=((total,),),
         )
-        kept = torch.ones(len(channels), total).scatter_(1, channels, 0.0).to(objective.clean)
-        masks = kept.repeat_interleave(len(batch.labels), dim=0)
-        return (objective.clean - objective.reward((masks,), PRESERVE)).T.cpu()
+        masks = kept.to(objective.clean).repeat_interleave(len(batch.labels), dim=0)
+        return (objective.clean - objective.value((masks,))).T.cpu()

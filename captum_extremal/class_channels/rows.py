@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 
 from captum_extremal.class_channels.loading import Batch
-from captum_extremal.results import ExtremalMasks
+from captum_extremal.results import ExtremalMasks, threshold_of
+from captum_extremal.search import as_game
+from captum_extremal.settings import LayerSearchSettings
+
+_ROUNDING = 1e-4  # by which a threshold that is computed again may differ, as a fraction
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,12 @@ def rows_of(found: ExtremalMasks, batch: Batch) -> list[Row]:
     ]
 
 
-def check_known(rows: list[Row], batch: Batch) -> None:
-    """Raise ValueError unless rows of an earlier run are those of the first images of the batch."""
+def check_known(rows: list[Row], batch: Batch, settings: LayerSearchSettings) -> None:
+    """Check that rows of an earlier run are those of the first images of the batch, with the threshold of this run.
+
+    Raises:
+        ValueError: they are not.
+    """
     rule = "loader must give the images of the file in the same order, unshuffled and unchanged, but image"
     for index, (row, label, checksum) in enumerate(zip(rows, batch.labels, batch.checksums), batch.start):
         if row.index != index:
@@ -76,3 +84,12 @@ def check_known(rows: list[Row], batch: Batch) -> None:
             raise ValueError(f"{rule} {index} has label {label}, in the file {row.label}")
         if row.checksum != checksum:
             raise ValueError(f"{rule} {index} has other values than the one in the file")
+    scores = torch.tensor([(row.clean, row.perturbed) for row in rows], dtype=torch.float64)
+    clean, perturbed = scores.view(-1, 2).T
+    thresholds = threshold_of(settings.score_threshold, as_game(settings.game), clean, perturbed) if rows else clean
+    for row, value in zip(rows, thresholds.tolist()):
+        if not math.isclose(value, row.threshold, rel_tol=_ROUNDING, abs_tol=1e-8):
+            raise ValueError(
+                f"score_threshold must be what it was for the images in the file, but for image {row.index} "
+                f"it is {value:.6g}, in the file {row.threshold:.6g}"
+            )
