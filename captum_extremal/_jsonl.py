@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 
 FORMAT = 1
@@ -19,7 +18,7 @@ _LONGEST_LINE = 2**20  # bytes; a row of an evaluation has some hundred, a mask 
 _T = TypeVar("_T")
 
 
-class JsonLines(AbstractContextManager["JsonLines"]):
+class JsonLines(ExitStack):
     """A file that one process continues, or starts if it is new.
 
     The header is written with the first values: a run that fails before them leaves an empty file.
@@ -35,21 +34,15 @@ class JsonLines(AbstractContextManager["JsonLines"]):
     """
 
     def __init__(self, path: str | os.PathLike[str], kind: str, settings: Mapping[str, Any]) -> None:
+        super().__init__()
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"path must be a string or a path, got {path!r} of type {type(path).__name__}")
         self._path, self._kind = os.fspath(path), kind
         self._header = _as_line({kind: FORMAT, **settings})
-        self._file = open(path, "a+b")  # noqa: SIM115
-        try:
+        with ExitStack() as opened:
+            self._file = opened.enter_context(open(path, "a+b"))
             self._check_header()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._file.close()
+            self.push(opened.pop_all())
 
     def read(self, parse: Callable[[Any], _T]) -> Iterator[_T]:
         """The values after the header, parsed. An unfinished last line is cut off when it is met.

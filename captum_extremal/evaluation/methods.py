@@ -8,10 +8,10 @@ Shapes: N images, C channels, K channels of a layer, H rows and W columns of pix
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 import os
+import pkgutil
 import re
 import sys
 import warnings
@@ -48,10 +48,6 @@ _WINDOWS = 8  # of occlusion along the shorter side, and cells that are hidden o
 _STEPS_AT_ONCE = 4  # steps from the baseline per image; all of them at once would fill the memory
 
 
-def _as_found(attributions: Tensor) -> Tensor:
-    return attributions
-
-
 def _largest(attributions: Tensor) -> Tensor:
     """The largest absolute value over the channels (Simonyan et al. 2014)."""
     return attributions.abs().amax(1, keepdim=True)
@@ -71,13 +67,14 @@ class Method:
 
     Attributes:
         attribution: its class, called with the model, or with the model and a layer.
-        to_maps: from its attributions (N, C, H, W), or (N, K, h, w) of a layer, to maps (N, 1, ...) or (N, C, ...).
+        to_maps: from its attributions (N, C, H, W), or (N, K, h, w) of a layer, to maps (N, 1, ...); None if they are
+            the maps.
         options: keyword arguments of ``attribute`` that differ from its defaults.
         of_probabilities: whether the softmax of the model's output is explained.
     """
 
     attribution: type[Attribution]
-    to_maps: Callable[[Tensor], Tensor] = _as_found
+    to_maps: Callable[[Tensor], Tensor] | None = None
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     of_probabilities: bool = False
 
@@ -143,9 +140,9 @@ def find_method(name: str) -> Method:
         ValueError: there is none.
     """
     if name not in _KNOWN:
-        close = get_close_matches(name, _KNOWN, 3)
-        near = f"near it: {', '.join(close)}" if close else f"one of {', '.join(_KNOWN)}"
-        raise ValueError(f"method must be a known name or module:callable, got {name!r}; {near}")
+        near = ", ".join(get_close_matches(name, _KNOWN, 3))
+        known = f"near it: {near}" if near else f"one of {', '.join(_KNOWN)}"
+        raise ValueError(f"method must be a known name or module:callable, got {name!r}; {known}")
     return _KNOWN[name]
 
 
@@ -179,7 +176,7 @@ def make_method(
     if not method.needs_layer:
         _refuse_layer(name, layer)
     elif layer is not None:
-        _submodule(model, layer)
+        _submodule(model, layer)  # which refuses other names
     return _explainer(method, model, layer, given)
 
 
@@ -196,11 +193,9 @@ def _explainer(method: Method, model: nn.Module, layer: str | None, given: dict[
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks|You are providing multiple inputs")
             found = attribution.attribute(x, target=target, **how)
-        maps: Tensor = method.to_maps(found.detach())
-        if maps.shape[2:] == x.shape[2:]:
-            return maps
-        enlarged: Any = LayerAttribution.interpolate(cast(Any, maps), tuple(x.shape[2:]), "bilinear")
-        return cast(Tensor, enlarged)
+        maps: Any = method.to_maps(found.detach()) if method.to_maps else found.detach()
+        size = tuple(x.shape[2:])
+        return cast(Tensor, maps if maps.shape[2:] == size else LayerAttribution.interpolate(maps, size, "bilinear"))
 
     return explain
 
@@ -224,14 +219,19 @@ def _needed(method: Method, x: Tensor) -> dict[str, Any]:
 
 
 def _users_own(name: str, model: nn.Module, given: dict[str, Any]) -> Explain:
-    make = _imported(name)
+    try:
+        make = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"method must be importable as module:callable, got {name!r}: {error}") from error
+    if not callable(make):
+        raise ValueError(f"method must name a callable that takes the model, got {name!r} of {type(make).__name__}")
     signature = inspect.signature(make)
     try:
         signature.bind(model, **given)
     except TypeError as error:
         takes = ", ".join(["model", *given])
         raise ValueError(f"method must take ({takes}), got {name!r} that takes {signature}") from error
-    explain: Any = make(model, **given)
+    explain = make(model, **given)
     if not callable(explain):
         raise ValueError(f"method must return a function (inputs, target), got {type(explain).__name__} of {name!r}")
     return cast(Explain, explain)
@@ -249,25 +249,11 @@ def _working_directory_first() -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def _imported(name: str) -> Callable[..., Explain]:
-    module, _, attribute = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"method must be importable as module:callable, got {name!r}: {error}") from error
-    if not callable(found):
-        raise ValueError(f"method must name a callable that takes the model, got {name!r} of {type(found).__name__}")
-    return cast(Callable[..., Explain], found)
-
-
 def _submodule(model: nn.Module, layer: str) -> nn.Module:
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if not layer or layer not in modules:
-        close = get_close_matches(layer, modules, 3)
-        near = f"; near it: {', '.join(close)}" if close else ""
-        raise ValueError(f"layer must be a module of the model, got {layer!r}{near}")
+        near = ", ".join(get_close_matches(layer, modules, 3))
+        raise ValueError(f"layer must be a module of the model, got {layer!r}" + (f"; near it: {near}" if near else ""))
     return modules[layer]
 
 

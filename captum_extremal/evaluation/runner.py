@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,9 +107,10 @@ def evaluate(
         progress(0, total)
         for chunk in mine:
             images, unreadable = _loaded(evaluation.data, chunk)
-            for image in (image for image in unreadable if image not in named):
-                report(unreadable[image])
-                file.note_unreadable(image, unreadable[image])
+            for image, why in unreadable.items():
+                if image not in named:
+                    report(why)
+                    file.note_unreadable(image, why)
             named |= unreadable.keys()
             for batch in _batches(evaluation, chunk, images):
                 if not done.issuperset(batch.pairs):
@@ -144,7 +145,8 @@ def _batches(evaluation: Evaluation, chunk: list[Pair], images: dict[str, Annota
 def _rows(evaluation: Evaluation, batch: _Batch) -> list[Row]:
     targets = [evaluation.index_of[label] for _, label in batch.pairs]
     started = _clock(batch.inputs)
-    with _random_state_of(batch), _precision(batch.inputs.device, evaluation.autocast):
+    dtype, device = evaluation.autocast, batch.inputs.device
+    with _random_state_of(batch), torch.autocast(device.type, dtype) if dtype else nullcontext():
         maps = _checked(evaluation.explain(batch.inputs, targets), batch.pairs).float()
     seconds = (_clock(batch.inputs) - started) / len(targets)
     regions = [image.regions[label] for image, (_, label) in zip(batch.images, batch.pairs)]
@@ -168,10 +170,6 @@ def _checked(maps: object, pairs: list[Pair]) -> Tensor:
         if not bool(one.isfinite().all()):
             raise ValueError(f"explain must return finite maps, got others for image {image!r} and class {label!r}")
     return maps
-
-
-def _precision(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, dtype) if dtype else nullcontext()
 
 
 @contextmanager
