@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -65,17 +66,30 @@ def on_input(module: nn.Module, see: Callable[[Any], Any]) -> Iterator[None]:
         handle.remove()
 
 
-@contextmanager
-def on_every_output(modules: Iterable[tuple[str, nn.Module]], see: Callable[[str, Any], None]) -> Iterator[None]:
+def on_every_output(
+    modules: Iterable[tuple[str, nn.Module]], see: Callable[[str, Any], None]
+) -> AbstractContextManager[None]:
     """Call ``see`` with the name and the output of each of these modules, in the order in which they return."""
+    return _on_every(on_output, modules, see)
+
+
+def on_every_input(
+    modules: Iterable[tuple[str, nn.Module]], see: Callable[[str, Any], None]
+) -> AbstractContextManager[None]:
+    """Call ``see`` with the name and the input of each of these modules, in the order in which they are called."""
+    return _on_every(on_input, modules, see)
+
+
+@contextmanager
+def _on_every(
+    on_one: Callable[..., AbstractContextManager[None]],
+    modules: Iterable[tuple[str, nn.Module]],
+    see: Callable[[str, Any], None],
+) -> Iterator[None]:
     with ExitStack() as stack:
         for name, module in modules:
-            stack.enter_context(on_output(module, _named(see, name)))
+            stack.enter_context(on_one(module, partial(see, name)))
         yield
-
-
-def _named(see: Callable[[str, Any], None], name: str) -> Callable[[Any], None]:
-    return lambda output: see(name, output)
 
 
 def _run_as_written() -> AbstractContextManager[Any]:

@@ -103,7 +103,7 @@ def test_another_process_has_the_same_keys() -> None:
         (Holder(itertools.count()), r"setting\.parts"),
         (lambda x: x, "setting"),
         ([half, functools.partial(half, by=1)], r"setting\[1\]"),
-        (Game(1.0, 0.0).reward, "setting"),  # bound to an object that its name says nothing of
+        (Game(1.0, 0.0).value, "setting"),  # bound to an object that its name says nothing of
         ({1: 2}, "setting"),
         (np.array([object()]), "setting"),
     ],

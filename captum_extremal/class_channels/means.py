@@ -239,12 +239,13 @@ def _layer_of(method: LayerExtremalPerturbation) -> dict[str, Any]:
 def _about(method: LayerExtremalPerturbation, to_input: bool, settings: LayerSearchSettings) -> dict[str, Any]:
     """What decides the masks, except for the threshold, as plain values of JSON."""
     modules = (*modules_of(method.forward_func), method.layer)
+    areas = None if settings.areas is None else check_areas(settings.areas, counts=True)
     tensors = chain.from_iterable((*module.parameters(), *module.buffers()) for module in modules)
     return {
         **_layer_of(method),
         "attribute_to_layer_input": bool(to_input),
         "channel_dim": describe("channel_dim", settings.channel_dim),
-        "areas": describe("areas", check_areas(settings.areas, counts=True)),
+        "areas": describe("areas", areas),
         "game": describe("game", as_game(settings.game)),
         "solver": describe("solver", settings.chosen_solver()),
         "model": checksum(tensors),
