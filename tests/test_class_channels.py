@@ -204,7 +204,7 @@ def test_drops_are_those_of_images_one_by_one(count: int) -> None:
     network = nn.Sequential(nn.Conv2d(2, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 4, 3)).double().eval()
     method = LayerExtremalPerturbation(network, network[1])
     masks = torch.rand(3, 6)
-    settings = {"layer": "1 Tanh", "attribute_to_layer_input": False, "channel_dim": 1}
+    settings = {"layer": "1 Tanh", "layer_has_name": True, "attribute_to_layer_input": False, "channel_dim": 1}
     found = ClassChannels((0, 1, 2), masks, (1, 1, 1), (0, 0, 0), settings)
     x, labels = torch.randn(7, 2, 4, 4, dtype=torch.float64), [2, 0, 2, 1, 1, 2, 2]
     drop = found.removal_drop(method, [(x[:4], labels[:4]), (x[4:], labels[4:])], count=count, classes=[2, 0])
@@ -243,6 +243,36 @@ def test_channels_are_removed_from_the_layer_that_they_are_of(
         found.removal_drop(LayerExtremalPerturbation(lambda x: within[0](x), network[0]), batches)
     probable = LayerExtremalPerturbation(lambda x: method.forward_func(x).softmax(1), method.layer)
     assert bool((found.removal_drop(probable, batches).own > 0).all())
+
+
+def test_a_name_that_looks_like_none_is_a_name(how: dict[str, Any]) -> None:
+    """The layer of a model has a name, whatever its class is called; that of a function has none."""
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    batch = [(torch.rand(2, 4, 3, 3) + 0.5, [0, 1])]
+    found = class_channels(LayerExtremalPerturbation(network, network), batch, **how | {"score_threshold": None})
+    assert (found.settings["layer"], found.settings["layer_has_name"]) == ("Sequential", True)
+    with pytest.raises(ValueError, match=r"the layer that the channels are of, Sequential, got 0 Conv2d"):
+        found.removal_drop(LayerExtremalPerturbation(network, network[0]), batch)
+    unnamed = class_channels(LayerExtremalPerturbation(lambda x: network(x), network[0]), batch, **how)
+    assert not unnamed.settings["layer_has_name"]
+    assert unnamed.removal_drop(LayerExtremalPerturbation(network, network[1]), batch).images == (1, 1)
+
+
+def test_a_layer_inside_data_parallel_is_the_models_layer(
+    model: OneEach, batches: list[Batch], how: dict[str, Any], tmp_path: Path, counted: Any
+) -> None:
+    """A run of the bare model is continued by the wrapped one, and the other way round."""
+    wrapped = LayerExtremalPerturbation(nn.DataParallel(model), model.layer)
+    bare, path = LayerExtremalPerturbation(model, model.layer), tmp_path / "rows"
+    class_channels(bare, batches[:1], path=path, **how)
+    found = class_channels(wrapped, batches, path=path, **how)
+    assert same(found, class_channels(bare, batches, path=path, **how))
+    assert found.settings["layer"] == "layer Conv2d"
+    drop = found.removal_drop(wrapped, batches)
+    assert torch.equal(drop.drops, found.removal_drop(bare, batches).drops)
+    other = nn.Sequential(nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double().eval()
+    with pytest.raises(ValueError, match=r"the channels are of, layer Conv2d, got 0 Conv2d"):
+        found.removal_drop(LayerExtremalPerturbation(nn.DataParallel(other), other[0]), batches)
 
 
 def test_nothing_of_the_callers_is_changed(
@@ -360,7 +390,7 @@ def test_rows_say_what_was_found(
         ({"areas": (1, 4)}, r"areas \[1, 2, 4\] instead of \[1, 4\]"),
         ({"areas": None}, r"areas \[1, 2, 4\] instead of None"),
         ({"game": "delete"}, "game"),
-        ({"solver": "path"}, "solver 'PathSolver"),
+        ({"solver": "path"}, "solver .*PathSolver.*'steps': 4,"),
         ({"channel_dim": 2}, "channel_dim None instead of 2"),
         ({"attribute_to_layer_input": True}, "attribute_to_layer_input False instead of True"),
     ],
@@ -386,7 +416,7 @@ def test_rows_of_other_weights_are_not_mixed(
 ) -> None:
     class_channels(method, batches[:1], path=tmp_path / "rows", **how)
     model.layer.weight.data[0, 0] += 1e-12
-    with pytest.raises(ValueError, match=r"with model [0-9]+ instead of [0-9]+"):
+    with pytest.raises(ValueError, match=r"with model '\w+' instead of '\w+'"):
         class_channels(method, batches, path=tmp_path / "rows", **how)
 
 
@@ -417,7 +447,10 @@ def test_other_images_are_noticed(
         (b"1,2\n3,4\n", "path must be a new file or one of class_channels"),
         (b'{"epoch": 1}\n', "path must be a new file or one of class_channels"),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", "path must be a new file or one of class_channels"),
-        (b'{"class_channels": 2}\n', "path must be a file of format 1, got .* of 2"),
+        (
+            b'{"class_channels": 2}\n',
+            "path must be a file of these settings, got .* with class_channels 2 instead of 1",
+        ),
     ],
 )
 def test_files_of_others_are_left_alone(
@@ -444,7 +477,7 @@ def test_damaged_rows_are_noticed(
     lines = path.read_bytes().splitlines(True)
     other = {b"again": lines[1], b"gap": lines[3]}.get(damage, damage)
     path.write_bytes(b"".join([*lines[:2], other, *lines[3:]]))
-    with pytest.raises(ValueError, match="damaged at row 1"):
+    with pytest.raises(ValueError, match="damaged"):
         class_channels(method, batches, path=path, **how)
 
 
@@ -473,6 +506,8 @@ def test_damaged_rows_are_noticed(
         ({"areas": (2, 1)}, ValueError, "areas must be strictly increasing"),
         ({"game": "win"}, ValueError, "game must be one of"),
         ({"solver": "fast"}, ValueError, "solver must be one of"),
+        ({"mask": "spatial"}, ValueError, "mask must be one of 'channels', got 'spatial'"),
+        ({"area": (1, 2)}, TypeError, r"class_channels\(\) got an unexpected keyword argument 'area': did you mean"),
         ({"channel_dim": 1.0}, TypeError, "channel_dim must be an integer"),
         ({"perturbations_per_eval": 0}, ValueError, "perturbations_per_eval must be at least 1"),
         ({"score_threshold": [1.0, 2.0]}, TypeError, "score_threshold must be a number"),
@@ -569,7 +604,7 @@ def test_bad_arguments_of_removal_are_named(
     model: OneEach, batches: list[Batch], counted: Any, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     forward = counted(model)
-    settings = {"layer": "layer Conv2d", "attribute_to_layer_input": False, "channel_dim": 1}
+    settings = {"layer": "layer Conv2d", "layer_has_name": True, "attribute_to_layer_input": False, "channel_dim": 1}
     found = ClassChannels((0, 1), torch.rand(2, 4), (1, 1), (0, 0), settings)
     given = {"method": LayerExtremalPerturbation(forward, model.layer), "loader": batches}
     with pytest.raises(error, match=message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,34 @@ def test_ones_own_method(model: nn.Sequential, x: Tensor, tmp_path: Path, monkey
     with pytest.raises(ValueError, match="must be importable as module:callable"):
         make_method("no_such_module_anywhere:x", model)
     del sys.modules["a_method_of_ones_own"]
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("def make(model):\n    from a_module_beside_it import explain\n    return explain", None),
+        ("def make(model):\n    return 3", ValueError),
+        ("raise OSError", OSError),
+        ("import sys\nsys.path.remove(sys.path[0])\nraise OSError", OSError),
+        ("import sys\nsys.path.append('of the method')\ndef make(model):\n    return print", None),
+    ],
+)
+def test_a_method_in_the_working_directory_leaves_the_path_of_imports(
+    content: str, error: type[Exception] | None, model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever happens in it; what it adds to the path itself stays."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = [*sys.path]
+    (tmp_path / "a_method_here.py").write_text(content)
+    (tmp_path / "a_module_beside_it.py").write_text("def explain(x, target):\n    return x\n")
+    try:
+        with nullcontext() if error is None else pytest.raises(error):
+            assert callable(make_method("a_method_here:make", model))
+    finally:
+        sys.modules.pop("a_method_here", None)
+        sys.modules.pop("a_module_beside_it", None)
+    assert sys.path == before + ["of the method"] * ("of the method" in content)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import math
+from pathlib import Path
 
 import pytest
 
-from captum_extremal.evaluation import Kept, Row, Settings, leads, tabulate
+from captum_extremal.evaluation import Kept, Row, Settings, as_frame, leads, tabulate
 
 ABOUT = {"data": "voc", "method": "saliency", "layer": None}
 
@@ -83,6 +85,30 @@ def test_labels_name_the_options_that_differ() -> None:
     assert [line.label for line in tabulate(runs)] == ["saliency steps=1", "saliency steps=2"]
 
 
+def test_a_setting_is_not_taken_for_an_option_of_the_same_name() -> None:
+    """Whatever its name begins with."""
+    one, other = {"options.steps": 1, "options": {"steps": 2}}, {"options.steps": 1, "options": {"steps": 3}}
+    assert [line.label for line in tabulate([kept(ROWS, **one), kept(ROWS, **other)])] == [
+        "saliency steps=2",
+        "saliency steps=3",
+    ]
+    both = [kept(ROWS, **one), kept(ROWS, **one | {"options.steps": 2})]
+    assert [line.label for line in tabulate(both)] == ["saliency options.steps=1", "saliency options.steps=2"]
+
+
+def test_the_frame_has_a_row_for_each_run_metric_and_subset(tmp_path: Path) -> None:
+    """As a CSV file it gives back the very numbers."""
+    lines = tabulate([kept(ROWS), kept(ROWS[:2], method="rise")])
+    as_frame(lines).to_csv(tmp_path / "table.csv", index=False)
+    (first, difficult, other) = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
+    assert [row["subset"] for row in (first, difficult, other)] == ["all", "difficult", "all"]
+    assert (first["label"], other["label"], first["settings"]) == ("saliency", "rise", lines[0].key)
+    score = lines[0].scores["pointing"]["all"]
+    assert [float(first[name]) for name in ("mean", "low", "high")] == [score.mean, score.low, score.high]
+    assert list(first)[4:] == ["mean", "low", "high", "pairs", "skipped", "images", "unreadable", "seconds_per_image"]
+    assert [first[name] for name in ("pairs", "skipped", "images", "unreadable")] == ["5", "1", "4", "1"]
+
+
 def judged(values: dict[str, dict[str, float | None]]) -> list[Row]:
     return [
         Row(image=name[0], label=name[1:], difficult=False, seconds=1.0, values=one) for name, one in values.items()
@@ -117,9 +143,9 @@ def test_there_is_no_lead_on_a_run_of_other_data_of_the_same_name() -> None:
         kept(ROWS, method="a", data_checksum="1"),
         kept(ROWS, method="b", data_checksum="2"),
         kept(ROWS, method="c", data_checksum="1"),
-        kept(ROWS, method="d"),  # of an earlier version
     ]
     labels = [line.label for line in tabulate(runs)]
+    assert labels == ["a data_checksum=1", "b data_checksum=2", "c data_checksum=1"]
     assert list(leads(runs, labels[0])) == labels[2:]
 
 
@@ -138,14 +164,6 @@ def test_what_was_measured_tells_apart_only_what_nothing_else_does() -> None:
     assert [line.label for line in tabulate(layers)] == ["saliency layer=x", "saliency layer=y"]
     metrics = [kept(ROWS, metrics=["pointing"]), kept(ROWS, metrics=["energy"])]
     assert len({line.label for line in tabulate(metrics)}) == 2
-
-
-def test_rows_without_a_checksum_of_the_data_stand_beside_those_with_one() -> None:
-    runs = [kept(ROWS), kept(ROWS, method="rise", data_checksum="1"), kept(ROWS, data_checksum="1")]
-    assert [line.label for line in tabulate(runs)] == ["saliency", "rise", "saliency data_checksum=1"]
-    runs[1] = kept(ROWS, method="rise", data_checksum="2")
-    labels = [line.label for line in tabulate(runs)]
-    assert labels == ["saliency", "rise data_checksum=2", "saliency data_checksum=1"]
 
 
 def test_a_label_cannot_move_the_cursor() -> None:

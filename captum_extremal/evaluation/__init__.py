@@ -1,7 +1,7 @@
-"""Any method on any data set: maps are made, judged, and kept as rows from which a stopped run goes on.
+"""Evaluation of any method on any data set, in rows that a stopped run continues.
 
-Methods and metrics have names (:func:`make_method`, :data:`METRICS`); :func:`evaluate` writes rows into a folder, alone
-or as one of the processes of torchrun; :func:`read_rows` and :func:`tabulate` make tables of any number of runs, and
+Methods and metrics have names (:func:`make_method`, :data:`METRICS`). :func:`evaluate` writes rows into a folder, alone
+or as one of the processes of torchrun. :func:`read_rows` and :func:`tabulate` make tables of any number of runs, and
 :func:`leads` compares one of them with the others pair by pair.
 """
 
@@ -12,7 +12,7 @@ from captum_extremal.evaluation.metrics import METRICS
 from captum_extremal.evaluation.processes import Processes, processes_of
 from captum_extremal.evaluation.rows import Kept, Row, RowFile, Settings, read_rows
 from captum_extremal.evaluation.runner import Evaluation, evaluate
-from captum_extremal.evaluation.tables import Line, Score, leads, tabulate
+from captum_extremal.evaluation.tables import Line, Score, as_frame, leads, tabulate
 
 __all__ = [
     "METHODS",
@@ -25,6 +25,7 @@ __all__ = [
     "RowFile",
     "Score",
     "Settings",
+    "as_frame",
     "evaluate",
     "find_method",
     "fully_convolutional",

@@ -1,4 +1,4 @@
-"""The metrics of an evaluation by name: what each records of a pair, and what of that the tables show.
+"""The metrics of an evaluation by name: what each records of a pair, and which of it the tables show.
 
 Shapes: N pairs, C channels, H rows and W columns of pixels.
 """
@@ -20,7 +20,7 @@ TOLERANCE = 15.0
 """Pixels by which a map may miss the object in the pointing game (Zhang et al. 2018)."""
 
 STEPS = 224
-"""How many steps the curves of insertion and deletion have (Petsiuk et al. 2018, at 224 px)."""
+"""The number of steps of the curves of insertion and deletion (Petsiuk et al. 2018, at 224 px)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Explained:
 
 def _pointing(model: nn.Module, found: Explained) -> list[Values]:
     outcomes = pointing_game(found.maps, ground_truth=found.regions)
-    # How far off it is, for any tolerance; None where a constant map points nowhere.
+    # The distance, for any tolerance; None where a constant map points nowhere.
     return [{} if one.value is None else {"distance": one.distance} for one in outcomes]
 
 
@@ -67,22 +67,18 @@ METRICS: Mapping[str, Callable[[nn.Module, Explained], list[Values]]] = MappingP
 COLUMNS: Mapping[str, str] = MappingProxyType(
     {"pointing": "distance", "energy": "energy", "insertion": "insertion", "deletion": "deletion"}
 )
-"""What tables show, and from which recorded value."""
-
-
-ALL = "all"
-"""The one label of what is averaged over the pairs, whatever their classes: insertion and deletion."""
+"""The columns of the tables, and the recorded value of each."""
 
 
 def outcome(row: Row, column: str, tolerance: float) -> Outcome:
-    """A row's outcome in a column; for pointing a hit where the map is no farther off than the tolerance, in pixels.
+    """A row's outcome in a column; for pointing a hit where the distance is at most the tolerance, in pixels.
 
     Pointing and energy are averaged over the classes (section 4.2), insertion and deletion over the pairs, as their
-    authors do.
+    authors do: all have the label "all".
     """
     recorded = COLUMNS[column]
     value = row.values.get(recorded)
     if column == "pointing" and recorded in row.values:
         value = float(value is not None and value <= tolerance)
-    label = row.label if column in ("pointing", "energy") else ALL
+    label = row.label if column in ("pointing", "energy") else "all"
     return Outcome(image=row.image, label=label, value=value, difficult=row.difficult)

@@ -1,4 +1,4 @@
-"""Which share of the work is this process's, alone or started by torchrun."""
+"""The processes that share an evaluation: this one alone, or those started by torchrun."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-_LONGEST_WAIT = timedelta(days=7)  # the last process may take that much longer than the first
+_LONGEST_WAIT = timedelta(days=7)  # by which the last process may finish later than the first
 _T = TypeVar("_T")
 
 
@@ -21,9 +21,9 @@ class Processes:
     """The processes of a run.
 
     Attributes:
-        rank: this one's number, from 0.
+        rank: the number of this one, from 0.
         count: how many there are.
-        device: this one's, which messages between them go through.
+        device: of this one; messages between the processes use it.
     """
 
     rank: int
@@ -32,11 +32,11 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this one speaks for all."""
+        """Whether this is the process that prints."""
         return self.rank == 0
 
     def share(self, work: Sequence[_T]) -> Sequence[_T]:
-        """This one's part of the work: every ``count``-th piece."""
+        """This process's part of the work: every ``count``-th piece."""
         return work[self.rank :: self.count]
 
     def agreed(self, find: Callable[[], _T]) -> _T:
@@ -47,26 +47,20 @@ class Processes:
         return found[0]  # type: ignore[return-value]
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Return once all processes have called this."""
         if distributed.is_initialized():
             distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
-
-
-def started_by_torchrun() -> bool:
-    """Whether this process is one of several, by the environment that torchrun sets."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 @contextmanager
 def processes_of(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started (gloo on the CPU, nccl on GPUs), or this one alone."""
-    if not started_by_torchrun():
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield Processes(0, 1, device)
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_LONGEST_WAIT)
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
     finally:

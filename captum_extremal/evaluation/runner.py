@@ -1,7 +1,7 @@
-"""From a data set to rows: the pairs are taken in batches, explained, judged and written down, each once.
+"""From a data set to rows: pairs are explained and judged in batches, and each is written once.
 
-What a row says does not depend on when a run was stopped or on how many processes share it: the batches are the same,
-one that is not complete is made again as a whole, and chance starts anew with each.
+A row does not depend on when a run was stopped or on how many processes share it: the batches are the same, an
+incomplete one is computed again as a whole, and the random state is set for each.
 
 Shapes: N pairs of a batch, C channels, H rows and W columns of pixels.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from captum_extremal.evaluation.processes import Processes
 from captum_extremal.evaluation.rows import Pair, Row, RowFile, Settings, read_rows
 
 Progress = Callable[[int, int], None]
-"""Called with how many pairs of a share are done, and how many there are."""
+"""Called with the number of pairs of a share that are done, and the number of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,15 @@ class Evaluation:
     """What is evaluated.
 
     Attributes:
-        data: images and where their classes are.
-        model: from inputs (N, C, H, W) to scores (N, K), where its parameters are.
+        data: images and the regions of their classes.
+        model: from inputs (N, C, H, W) to scores (N, K).
         prepare: from an image's pixels (3, H', W') in [0, 1] to the model's input (C, H, W), on the model's device.
         index_of: the model's index of each class of the data.
-        explain: from inputs and targets to maps, as :func:`~captum_extremal.evaluation.methods.make_method` makes it.
+        explain: from inputs and targets to maps, as :func:`~captum_extremal.evaluation.methods.make_method` returns it.
         metrics: names in :data:`~captum_extremal.evaluation.metrics.METRICS`.
         steps: of the curves of insertion and deletion, each a forward pass.
-        autocast: the floating type that the model runs in while maps are made; None for its own.
-        batch_size: how many pairs are taken together. Those whose inputs have one size are explained at once.
+        autocast: the floating type of the model while maps are made; None for its own.
+        batch_size: the number of pairs in a batch. Those whose inputs have the same size are explained together.
     """
 
     data: AnnotatedImages
@@ -67,7 +67,7 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Pairs whose inputs have one size."""
+    """Pairs whose inputs have the same size."""
 
     pairs: list[Pair]
     inputs: Tensor
@@ -86,19 +86,19 @@ def evaluate(
 
     Args:
         evaluation: what is evaluated.
-        settings: what decides the rows; those of other settings in the folder are left alone.
-        folder: must exist; all processes of a run, and its next runs, must see the same.
-        processes: who shares the work.
+        settings: what decides the rows; rows of other settings in the folder are not changed.
+        folder: must exist, and be the same for all processes of a run and for the runs that continue it.
+        processes: those that share the work.
         progress: see :data:`Progress`.
-        report: called with a line for each file that cannot be used.
+        report: called with a line for each image that cannot be used.
 
     Raises:
-        TypeError, ValueError: what explains gives no maps, or the folder holds a damaged file.
+        TypeError, ValueError: ``explain`` returns no maps, or the folder holds a damaged file.
         OSError: a file cannot be written.
     """
     pairs = evaluation.data.pairs()
     size = evaluation.batch_size
-    done = processes.agreed(lambda: _done(folder, settings))
+    done = processes.agreed(lambda: _pairs_done(folder, settings))
     chunks = [pairs[first : first + size] for first in range(0, len(pairs), size)]
     mine = processes.share([chunk for chunk in chunks if not done.issuperset(chunk)])
     total, so_far = sum(map(len, mine)), 0
@@ -109,9 +109,9 @@ def evaluate(
             images, unreadable = _loaded(evaluation.data, chunk)
             for image, why in unreadable.items():
                 if image not in named:
-                    named.add(image)
                     report(why)
                     file.note_unreadable(image, why)
+            named |= unreadable.keys()
             for batch in _batches(evaluation, chunk, images):
                 if not done.issuperset(batch.pairs):
                     file.append(row for row in _rows(evaluation, batch) if row.pair not in done)
@@ -119,7 +119,7 @@ def evaluate(
             progress(so_far, total)
 
 
-def _done(folder: Path, settings: Settings) -> set[Pair]:
+def _pairs_done(folder: Path, settings: Settings) -> set[Pair]:
     kept = read_rows([folder]).get(settings.key)
     return set(kept.rows) if kept else set()
 
@@ -136,8 +136,7 @@ def _loaded(data: AnnotatedImages, chunk: list[Pair]) -> tuple[dict[str, Annotat
 
 def _batches(evaluation: Evaluation, chunk: list[Pair], images: dict[str, AnnotatedImage]) -> Iterator[_Batch]:
     prepared = {name: evaluation.prepare(image.pixels) for name, image in images.items()}
-    sizes = dict.fromkeys(x.shape for x in prepared.values())
-    for size in sizes:
+    for size in dict.fromkeys(x.shape for x in prepared.values()):
         pairs = [pair for pair in chunk if pair[0] in prepared and prepared[pair[0]].shape == size]
         inputs = torch.stack([prepared[image] for image, _ in pairs])
         yield _Batch(pairs, inputs, [images[image] for image, _ in pairs])
@@ -146,7 +145,8 @@ def _batches(evaluation: Evaluation, chunk: list[Pair], images: dict[str, Annota
 def _rows(evaluation: Evaluation, batch: _Batch) -> list[Row]:
     targets = [evaluation.index_of[label] for _, label in batch.pairs]
     started = _clock(batch.inputs)
-    with _own_chance(batch), _precision(batch.inputs.device, evaluation.autocast):
+    dtype, device = evaluation.autocast, batch.inputs.device
+    with _random_state_of(batch), torch.autocast(device.type, dtype) if dtype else nullcontext():
         maps = _checked(evaluation.explain(batch.inputs, targets), batch.pairs).float()
     seconds = (_clock(batch.inputs) - started) / len(targets)
     regions = [image.regions[label] for image, (_, label) in zip(batch.images, batch.pairs)]
@@ -172,13 +172,9 @@ def _checked(maps: object, pairs: list[Pair]) -> Tensor:
     return maps
 
 
-def _precision(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, dtype) if dtype else nullcontext()
-
-
 @contextmanager
-def _own_chance(batch: _Batch) -> Iterator[None]:
-    """A random state that depends on the batch alone, for methods that draw samples; the caller's is left alone."""
+def _random_state_of(batch: _Batch) -> Iterator[None]:
+    """A random state that depends on the batch alone, for methods that draw samples; the caller's is restored."""
     devices = [batch.inputs.device] if batch.inputs.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(zlib.crc32("/".join(batch.pairs[0]).encode()))

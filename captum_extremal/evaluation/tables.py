@@ -1,18 +1,24 @@
-"""The end of an evaluation: means over classes, how sure they are, and what they cost, for runs side by side."""
+"""Tables of evaluations: means over classes, their intervals, and the time that the maps took, for several runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
+
+import pandas as pd
 
 from captum_extremal.evaluation.metrics import COLUMNS, TOLERANCE, outcome
 from captum_extremal.evaluation.rows import Kept
 from captum_extremal.metrics import Outcome, bootstrap_interval, summarise
 
 SUBSETS = ("all", "difficult")
-_OPTION = "options."  # the insertion has steps, and so have options of methods
+_Path = tuple[str, ...]  # of a setting: its name, or "options" and the name of an option
+_DATA: _Path = ("data",)
+_CHECKSUM: _Path = ("data_checksum",)
+_METHOD: _Path = ("method",)
+_METRICS: _Path = ("metrics",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +28,9 @@ class Score:
     Attributes:
         mean: the mean over the classes of each class's mean, as in table 1; of insertion and deletion over the pairs.
         low, high: its 95 % bootstrap interval over the images.
-        pairs: how many were counted.
-        skipped: how many were not, because nothing of their class is annotated.
-        by_class: each class's mean; one for all of insertion and deletion.
+        pairs: how many pairs count.
+        skipped: how many do not count, because nothing of their class is annotated.
+        by_class: the mean of each class; one entry "all" for insertion and deletion.
     """
 
     mean: float
@@ -40,15 +46,15 @@ class Line:
     """One run.
 
     Attributes:
-        label: what tells it from the others.
+        label: tells the run from the others.
         key: of its settings.
         about: its settings.
-        scores: by column ("pointing", "energy", "insertion", "deletion") and subset ("all", "difficult"); only what was
-            recorded, and subsets with a counted pair.
+        scores: by column ("pointing", "energy", "insertion", "deletion") and subset ("all", "difficult"): the recorded
+            columns, and the subsets in which a pair counts.
         images: how many images have a row.
         rows, pairs: how many pairs have a row, and how many the data set has.
         unreadable: how many images could not be used.
-        seconds: the mean time of one map.
+        seconds: the mean time of a map.
         seconds_per_image: the mean over the images of the time of all their maps.
     """
 
@@ -68,24 +74,36 @@ def tabulate(runs: Iterable[Kept], tolerance: float = TOLERANCE) -> list[Line]:
     """A line for each run that has a row, in the order given.
 
     Args:
-        runs: as :func:`~captum_extremal.evaluation.rows.read_rows` gives them.
+        runs: as :func:`~captum_extremal.evaluation.rows.read_rows` returns them.
         tolerance: of the pointing game, in pixels of the annotated image.
     """
     counted = [run for run in runs if run.rows]
     return [_line(run, label, tolerance) for run, label in zip(counted, _labels(counted))]
 
 
+def as_frame(lines: Iterable[Line]) -> pd.DataFrame:
+    """One row per run, metric and subset; ``to_csv(path, index=False)`` writes it."""
+    return pd.DataFrame(
+        {"label": line.label, "settings": line.key, "metric": metric, "subset": subset}
+        | {name: value for name, value in asdict(score).items() if name != "by_class"}
+        | {"images": line.images, "unreadable": line.unreadable, "seconds_per_image": line.seconds_per_image}
+        for line in lines
+        for metric, subsets in line.scores.items()
+        for subset, score in subsets.items()
+    )
+
+
 def leads(runs: Iterable[Kept], label: str, tolerance: float = TOLERANCE) -> dict[str, dict[str, Score]]:
-    """How far one run is ahead of each of the others, pair by pair: what is hard is hard for all of them.
+    """How far one run is ahead of each of the others, pair by pair, because pairs differ in difficulty.
 
     Args:
-        runs: as :func:`~captum_extremal.evaluation.rows.read_rows` gives them.
-        label: which of them, as :func:`tabulate` calls it.
+        runs: as :func:`~captum_extremal.evaluation.rows.read_rows` returns them.
+        label: the run, as :func:`tabulate` calls it.
         tolerance: of the pointing game, in pixels of the annotated image.
 
     Returns:
-        by the others' labels and by column the mean difference over the pairs of one data set that both have, and its
-        interval. An interval that holds 0 does not tell the two apart.
+        by the labels of the other runs of the same data set, and by column, the mean difference over the pairs that
+        both have, and its interval. An interval that holds 0 does not tell the two apart.
 
     Raises:
         ValueError: no run, or more than one, is called that.
@@ -97,108 +115,81 @@ def leads(runs: Iterable[Kept], label: str, tolerance: float = TOLERANCE) -> dic
     ahead = counted[labels.index(label)]
     found: dict[str, dict[str, Score]] = {}
     for other, run in zip(labels, counted):
-        if run is ahead or not _same_data(run, ahead):
+        if run is ahead or _data_of(run) != _data_of(ahead):
             continue
         for column in COLUMNS:
-            score = _lead(ahead, run, column, tolerance)
-            if score is not None:
-                found.setdefault(other, {})[column] = score
+            if differences := _differences(ahead, run, column, tolerance):
+                found.setdefault(other, {})[column] = _score(differences)
     return found
 
 
-def _same_data(one: Kept, other: Kept) -> bool:
-    """Whether two runs are of one data set; rows of earlier versions have no checksum of it."""
-    about, others = one.settings.about, other.settings.about
-    checksums = {each["data_checksum"] for each in (about, others) if "data_checksum" in each}
-    return about.get("data") == others.get("data") and len(checksums) < 2
+def _data_of(run: Kept) -> tuple[Any, Any]:
+    return run.settings.about.get("data"), run.settings.about.get("data_checksum")
 
 
-def _lead(ahead: Kept, run: Kept, column: str, tolerance: float) -> Score | None:
-    differences = []
+def _differences(ahead: Kept, run: Kept, column: str, tolerance: float) -> list[Outcome]:
+    found = []
     for pair in sorted(ahead.rows.keys() & run.rows.keys()):
         one, other = (outcome(of.rows[pair], column, tolerance) for of in (ahead, run))
         if one.value is not None and other.value is not None:
-            differences.append(replace(one, value=one.value - other.value))
-    return _score(differences) if differences else None
+            found.append(replace(one, value=one.value - other.value))
+    return found
 
 
 def _line(run: Kept, label: str, tolerance: float) -> Line:
-    rows = sorted(run.rows.values(), key=lambda row: row.pair)  # whatever the order in which they were written
+    rows = sorted(run.rows.values(), key=lambda row: row.pair)  # the bootstrap depends on the order
     recorded = {name for row in rows for name in row.values}
-    seconds = [row.seconds for row in rows]
+    columns = [column for column, name in COLUMNS.items() if name in recorded]
     images = len({row.image for row in rows})
     return Line(
         label=label,
         key=run.settings.key,
         about=run.settings.about,
-        scores={
-            column: _scores([outcome(row, column, tolerance) for row in rows])
-            for column, name in COLUMNS.items()
-            if name in recorded
-        },
+        scores={column: _scores([outcome(row, column, tolerance) for row in rows]) for column in columns},
         images=images,
         rows=len(rows),
         pairs=run.pairs,
         unreadable=len(run.unreadable),
-        seconds=fmean(seconds),
-        seconds_per_image=sum(seconds) / images,
+        seconds=fmean(row.seconds for row in rows),
+        seconds_per_image=sum(row.seconds for row in rows) / images,
     )
 
 
 def _scores(outcomes: list[Outcome]) -> dict[str, Score]:
-    subsets = {"all": outcomes, "difficult": [one for one in outcomes if one.difficult]}
-    return {
-        name: _score(of_subset)
-        for name, of_subset in subsets.items()
-        if any(one.value is not None for one in of_subset)
-    }
+    subsets = zip(SUBSETS, (outcomes, [one for one in outcomes if one.difficult]))
+    return {name: _score(chosen) for name, chosen in subsets if any(one.value is not None for one in chosen)}
 
 
 def _score(outcomes: list[Outcome]) -> Score:
-    summary = summarise(outcomes)
+    found = summarise(outcomes)
     low, high = bootstrap_interval(outcomes)
-    return Score(
-        mean=summary.mean,
-        low=low,
-        high=high,
-        pairs=summary.pairs,
-        skipped=summary.skipped,
-        by_class=summary.by_class,
-    )
+    return Score(mean=found.mean, low=low, high=high, pairs=found.pairs, skipped=found.skipped, by_class=found.by_class)
 
 
 def _labels(runs: list[Kept]) -> list[str]:
-    """For each run its method, its data set where there are several, and in what it differs from others of both."""
+    """For each run its method, its data set if there are several, and how it differs from others with both."""
     every = [_flat(run.settings.about) for run in runs]
     labels = []
     for about in every:
-        same_data = [other for other in every if other.get("data") == about.get("data")]
-        known = [other for other in same_data if "data_checksum" in other]  # rows of earlier versions have none
-        alike = [other for other in same_data if other.get("method") == about.get("method")]
-        differing = (
-            _differing(about, ["data"], every)
-            | _differing(about, ["data_checksum"], known)
-            | _differing(about, about, alike)
-        )
-        if set(differing) - {"metrics"}:
-            differing.pop("metrics", None)  # what was measured tells runs apart where nothing else does
-        settings = [f"{name.removeprefix(_OPTION)}={value}" for name, value in differing.items()]
-        label = " ".join([str(about.get("method")), *settings])
+        same_data = [other for other in every if other.get(_DATA) == about.get(_DATA)]
+        alike = [other for other in same_data if other.get(_METHOD) == about.get(_METHOD)]
+        others = {_DATA: every, _CHECKSUM: same_data}
+        differing = {
+            path: value
+            for path, value in about.items()
+            if any(other.get(path) != value for other in others.get(path, alike))
+        }
+        if set(differing) - {_METRICS}:
+            differing.pop(_METRICS, None)  # what was measured tells runs apart only where nothing else does
+        label = " ".join([str(about.get(_METHOD)), *(f"{path[-1]}={value}" for path, value in differing.items())])
         labels.append("".join(sign if sign.isprintable() else "?" for sign in label))  # a file may come from anywhere
     return labels
 
 
-def _differing(about: Mapping[str, Any], names: Iterable[str], others: list[dict[str, Any]]) -> dict[str, Any]:
-    """The settings of these names that some of the others have not or have otherwise."""
-    return {
-        name: about[name] for name in names if name in about and any(other.get(name) != about[name] for other in others)
-    }
-
-
-def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings, each option of the method one of them."""
-    options = about.get("options")
-    if not isinstance(options, dict):
-        return dict(about)
-    flat = {name: value for name, value in about.items() if name != "options"}
-    return flat | {_OPTION + name: value for name, value in options.items()}
+def _flat(about: Mapping[str, Any]) -> dict[_Path, Any]:
+    """Settings by their path, those of the data first; each option of the method is one of them."""
+    flat = {path: about[path[0]] for path in (_DATA, _CHECKSUM) if path[0] in about}
+    for name, value in about.items():
+        options = value if name == "options" and isinstance(value, dict) else None
+        flat |= {(name,): value} if options is None else {(name, option): options[option] for option in options}
+    return flat
