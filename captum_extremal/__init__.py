@@ -7,7 +7,7 @@ from captum_extremal.attr.extremal_perturbation import ExtremalPerturbation
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
 from captum_extremal.attr.meaningful_perturbation import MeaningfulPerturbation
 from captum_extremal.attr.rise import RISE
-from captum_extremal.class_channels import ClassChannels, RemovalDrop, class_channels
+from captum_extremal.classes import ClassChannels, RemovalDrop, class_channels
 from captum_extremal.inversion import FeatureInversion, InvertedFeatures
 from captum_extremal.inversion.image_prior import ImagePrior
 from captum_extremal.masks import ChannelMask, SmoothMask

@@ -1,4 +1,4 @@
-"""The few checks that every part makes of its settings: one wording for one rule."""
+"""Checks of settings, with one wording for each rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What belongs to the caller and must be found again as it was: random states, buffers, modes."""
+"""The caller's state, which no method may change: random states, buffers, modes, autocast."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 
 def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
-    """The modules that a function is, is bound to, or refers to: in its closure, globals or object's attributes."""
+    """The modules of a function: itself, what it is bound to, and what its closure, globals or attributes refer to."""
     if isinstance(forward_func, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return [forward_func.module]  # whose mode counts: the wrapper's own says nothing
+        return [forward_func.module]  # the wrapper's own mode has no effect
     compiled = getattr(forward_func, "_orig_mod", None)
     if isinstance(compiled, nn.Module):
         return [compiled]
@@ -36,7 +36,7 @@ def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
 
 
 def warn_caller(message: str) -> None:
-    """A UserWarning that points to the line that called into this package, through whatever decorators and wrappers."""
+    """A UserWarning at the line that called into this package, past all decorators and wrappers."""
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES:
         frame, level = frame.f_back, level + 1
@@ -48,9 +48,9 @@ _LIBRARIES = {"captum", "captum_extremal", "contextlib", "torch"}
 
 @contextlib.contextmanager
 def preserve_state(forward_func: Callable[..., Any], device: torch.device) -> Iterator[None]:
-    """Restore the random states and the buffers of modules in train mode, whatever happens inside.
+    """Restore the random states, and the buffers of modules in train mode, also after an exception.
 
-    Warns of modules in train mode, whose scores depend on the rest of the batch or on chance.
+    Modules in train mode are warned of, because their scores depend on the rest of the batch or on chance.
 
     Raises:
         ValueError: the parameters were made under ``torch.inference_mode()``, so that nothing can be
@@ -87,7 +87,7 @@ def _check_parameters(modules: list[nn.Module]) -> None:
 
 
 class ForwardPrecision:
-    """The autocast state of the caller, in which the model's forward runs; everything of ours runs outside."""
+    """The autocast state of the caller. Only the model's forward runs in it."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device.type
@@ -95,7 +95,7 @@ class ForwardPrecision:
         self._dtype = torch.get_autocast_dtype(self._device)
 
     def forward(self, precision: torch.dtype | None = None) -> torch.autocast:
-        """Autocast to ``precision``, or whatever the caller had chosen."""
+        """Autocast to ``precision``; None for the caller's choice."""
         if precision is None:
             return torch.autocast(self._device, dtype=self._dtype, enabled=self._enabled)
         return torch.autocast(self._device, dtype=precision)

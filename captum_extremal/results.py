@@ -1,4 +1,4 @@
-"""What a search found: the masks of every area, what they do to the score, and how they were made."""
+"""The result of a search: the masks of every area, their scores, and a* (equation 3)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from captum_extremal.perturbations import gaussian_blur
 from captum_extremal.search.games import Game
 
 _SALIENCY_BLUR = 0.09  # of the shorter side (section 4.2)
-_CONTRAST_BLUR = 0.01  # of the shorter side: so that no single noisy pixel is the maximum
+_CONTRAST_BLUR = 0.01  # of the shorter side, so that no single noisy pixel is the maximum
 _FORMAT = 1
 
 
@@ -32,14 +32,14 @@ class ExtremalMasks:
         masks: (N, A, 1, *S) for positions, (N, A, K) for channels; a tuple where the inputs were a tuple.
         areas: (A,), increasing fractions of the input. The mean of every mask.
         scores: (N, A), the model's score of what each mask keeps.
-        complement_scores: (N, A), its score of what is left when the mask's region is removed.
+        complement_scores: (N, A), its score of the input without the mask's region.
         clean_score: (N,), the score of the inputs.
         perturbed_score: (N,), the score of the fully perturbed inputs.
-        values: (N, A), the game's value at each mask: what was maximised, and what is compared with the threshold.
+        values: (N, A), the game's value at each mask, which was maximised and is compared with the threshold.
         threshold: (N,), Phi_0 of equation 3, in units of the game's value.
-        sigma: (A,), the radius in pixels of the smooth masks' disks at each area (of each input: (A, inputs), where
-            the inputs were a tuple).
-        settings: how the masks were made: game, perturbation, mask, solver, steps, seconds, versions; plain values.
+        sigma: (A,), the radius in pixels of the smooth masks' disks at each area; NaN for masks without disks, 0 for
+            masks that no search made. (A, inputs) where the inputs were a tuple.
+        settings: how the masks were made, as plain values: game, perturbation, mask, solver, steps, seconds, versions.
         contrast: (N, 1, *S), how far the full perturbation moves each position of the inputs, the Euclidean norm over
             their channels; a tuple where the inputs were a tuple. None for channels.
     """
@@ -87,11 +87,11 @@ class ExtremalMasks:
 
     @property
     def binariness(self) -> Tensor | tuple[Tensor, ...]:
-        """(N, A): sum m^2 / sum m, the mean value of a mask where its mass is: 1 if binary, the area if flat."""
+        """(N, A): sum m^2 / sum m. It is 1 for a binary mask, and the area for a constant one."""
         return self._each(_binariness)
 
     def optimal_mask(self) -> Tensor | tuple[Tensor, ...]:
-        """m_a* of each image, (N, 1, *S) or (N, K): the largest area's where the threshold is not reached."""
+        """m_a* of each image, (N, 1, *S) or (N, K); the largest area's mask where the threshold is not reached."""
         rows = torch.arange(len(self.clean_score), device=self.areas.device)
         return self._each(lambda masks: masks[rows, self.optimal_index])
 
@@ -105,18 +105,17 @@ class ExtremalMasks:
             (N, 1, *S), a map whose maximum is where the model looks first; (N, K) for channels, not blurred.
 
         Raises:
-            TypeError, ValueError: ``blur`` is no number of at least 0.
+            TypeError, ValueError: ``blur`` is not a number of at least 0.
         """
         check_number("blur", blur, at_least=0)
         return self._each(lambda masks: _summed(masks, blur))
 
     def refined_saliency(self) -> Tensor | tuple[Tensor, ...]:
-        r"""Where the masks' mass lies, and the image's own detail where all of them agree: points within a mask.
+        r"""A map that also points within masks: their weighted mean, and the image's contrast where all of them agree.
 
-        Each mask, divided by its area, says with the same total where the output comes from; a plain sum would leave
-        most of the word to the largest, which is the least exact. Smooth masks also have no detail finer than their
-        disks, and are flat in the middle of what they keep. Where the perturbation changes nothing, a mask can be
-        anything, so positions that every mask keeps are told apart by what the perturbation would take from them:
+        Each mask is divided by its area, so that all have the same total. In a plain sum the largest mask, which is the
+        least exact, would count most. Smooth masks have no detail finer than their disks, and are flat in the middle.
+        So positions that every mask keeps are ordered by how far the perturbation would change them:
 
         .. math::
 
@@ -128,7 +127,7 @@ class ExtremalMasks:
             (N, 1, *S), in [0, 2].
 
         Raises:
-            ValueError: there is no contrast: these are masks of channels, or a file of an earlier version.
+            ValueError: there is no contrast, as for masks of channels.
         """
         if self.contrast is None:
             raise ValueError("refined_saliency needs the contrast of positions, which this result does not have")
@@ -141,19 +140,19 @@ class ExtremalMasks:
         """Masks of 0 and 1 of exactly each area, rounded to whole positions: each mask's highest values.
 
         Returns:
-            bool, of the masks' shape. Of equal values the ones that come first in memory are taken.
+            bool, in the masks' shape. Of equal values the first in memory are taken.
         """
         return self._each(lambda masks: _binary(masks, self.areas))
 
     def order_of_entry(self) -> Tensor | tuple[Tensor, ...]:
-        """For each position the smallest area whose binary mask holds it, 1 where none does: (N, 1, *S) or (N, K)."""
+        """The smallest area whose binary mask keeps each position, 1 where none does: (N, 1, *S) or (N, K)."""
         return self._each(lambda masks: _first_area(_binary(masks, self.areas), self.areas))
 
     def image(self, index: int) -> ExtremalMasks:
         """The result of one image alone, N = 1.
 
         Raises:
-            TypeError, IndexError: the index is no integer, or there is no such image.
+            TypeError, IndexError: the index is not an integer, or there is no such image.
         """
         images = len(self.clean_score)
         check_count("index", index, at_least=None)
@@ -170,7 +169,7 @@ class ExtremalMasks:
         return ExtremalMasks(areas=self.areas, sigma=self.sigma, settings=self.settings, **parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one .npz file, whole or not at all.
+        """Write the result to one .npz file. An interrupted call leaves no file, or the former one.
 
         Args:
             path: the file; ".npz" is not added.
@@ -202,7 +201,7 @@ class ExtremalMasks:
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: the file was not written by :meth:`save`, or by a later version of it.
+            ValueError: the file was not written by :meth:`save`, or in another format.
         """
         with open(path, "rb") as file:
             try:
@@ -234,7 +233,7 @@ _TENSORS = tuple(field.name for field in fields(ExtremalMasks) if field.name not
 
 
 def _read(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a file says of itself, and the arrays in it."""
+    """The settings in a file, and its arrays."""
     archive = cast(Any, np.load(file, allow_pickle=False))
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError("it holds one array only")
@@ -253,7 +252,7 @@ ScoreThreshold = float | Tensor | list[float] | tuple[float, ...] | Callable[[Te
 
 
 def threshold_of(score_threshold: ScoreThreshold, game: Game, clean: Tensor, perturbed: Tensor) -> Tensor:
-    """Phi_0 (N,), in units of the game's value: by default that of the mask that keeps everything.
+    """Phi_0 (N,), in units of the game's value. The default is its value at the mask that keeps everything.
 
     Raises:
         TypeError, ValueError: the threshold is none of the kinds that the public methods name, or has the wrong length.
@@ -269,7 +268,7 @@ def threshold_of(score_threshold: ScoreThreshold, game: Game, clean: Tensor, per
 
 
 def check_threshold(score_threshold: ScoreThreshold, images: int) -> None:
-    """All that can be said of a threshold before there are scores.
+    """Check what can be known of a threshold before there are scores.
 
     Raises:
         TypeError, ValueError: as :func:`threshold_of`.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_extremal import ClassChannels, LayerExtremalPerturbation, PathSolver, class_channels
-from captum_extremal.class_channels import RemovalDrop
+from captum_extremal.classes import RemovalDrop
 from captum_extremal.datasets import DigitScenes, digit_network
 
 Batch = tuple[Tensor, Any]

@@ -117,10 +117,10 @@ def test_helpers_import_no_room(helper: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [*sorted((PACKAGE / "attr").glob("*.py")), *sorted((PACKAGE / "class_channels").glob("*.py"))], ids=relative
+    "path", [*sorted((PACKAGE / "attr").glob("*.py")), *sorted((PACKAGE / "classes").glob("*.py"))], ids=relative
 )
 def test_attributions_import_no_front_end(path: Path) -> None:
-    assert rooms_imported(path) <= {*ORDER, *HELPERS, "class_channels"}
+    assert rooms_imported(path) <= {*ORDER, *HELPERS, "classes"}
 
 
 # Behind the attributions: what measures them, what they are measured on, the evaluation of both, and the front ends.

@@ -23,7 +23,7 @@ class Axes:
         shape: the activation's, without N.
         channel: which axis of ``shape`` holds the channels.
         grid: S, the shape of the positions that a mask covers.
-        prefix: how many tokens stand before them, always kept.
+        prefix: number of tokens before them, which are always kept.
     """
 
     shape: tuple[int, ...]
@@ -53,10 +53,10 @@ class Axes:
 
 
 def check_axes(channel_dim: object, prefix_tokens: object = 0, token_grid: object = None) -> None:
-    """What can be said of these arguments of :func:`read_axes` before there is an activation.
+    """Check the arguments of :func:`read_axes` that can be checked without a tensor.
 
     Raises:
-        TypeError: an argument is no integer, or no tuple of integers.
+        TypeError: an argument is not an integer, or not a tuple of integers.
         ValueError: a negative number of tokens, or a grid without them.
     """
     if channel_dim is not None:

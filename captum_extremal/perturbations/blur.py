@@ -18,12 +18,12 @@ _TRUNCATE = 4.0  # in sigmas: where a Gaussian is cut
 
 @dataclass(frozen=True)
 class BlurPyramid:
-    """Gaussian blur, the paper's perturbation: what is hidden keeps its mean colour and loses its detail.
+    """Gaussian blur, the paper's perturbation. A hidden region keeps its mean colour and loses its detail.
 
     Args:
         sigma_max: standard deviation of the strongest blur in pixels; default 20 px at 224 px, scaled with the
             input's shorter side.
-        levels: how many intensities the pyramid holds, the clean input and the strongest included.
+        levels: number of intensities, including the clean input and the strongest blur.
         padding: how the input goes on beyond its border: "replicate", "reflect" or "zeros".
 
     Raises:
@@ -41,7 +41,7 @@ class BlurPyramid:
         check_choice("padding", self.padding, ("replicate", "reflect", "zeros"))
 
     def bind(self, x: Tensor, baseline: Tensor) -> BoundPerturbation:
-        """Blur x (N, C, *S) at every level once; the baseline plays no part."""
+        """Blur x (N, C, *S) at every level. The baseline is not used."""
         shape = x.shape[2:]
         sigma_max = self.sigma_max or _BLUR * min(shape) / REFERENCE_SIDE
         sigmas = [sigma_max * level / (self.levels - 1) for level in range(1, self.levels)]

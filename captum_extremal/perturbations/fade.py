@@ -14,7 +14,7 @@ from captum_extremal.perturbations.pyramid import BoundPerturbation, Levels
 class FadePyramid:
     """Fade to the baseline (footnote 2; 0, the default baseline, is the mean colour of a normalised image).
 
-    A fade is linear in its intensity, so that two levels, the input and the baseline, are the whole pyramid.
+    A fade is linear in its intensity, so its pyramid has two levels: the input and the baseline.
     """
 
     def bind(self, x: Tensor, baseline: Tensor) -> BoundPerturbation:

@@ -4,10 +4,10 @@ r"""Perturbations: from a mask to a perturbed input (section 3.4).
 
     (m \otimes x)(u) = \pi(x; u, \sigma_{max} (1 - m(u)))
 
-A *pyramid* holds the input at a few intensities of the perturbation, from none to the strongest; the mask
-chooses a level at each position, and between two levels the result is interpolated linearly. A pyramid is
-frozen and knows no input; ``pyramid.bind(x, baseline)`` gives the function from masks to perturbed inputs.
-Anything with such a ``bind`` can take a pyramid's place.
+A *pyramid* holds the input at a few intensities of the perturbation, from none to the strongest. The mask chooses a
+level at each position, and between two levels the result is interpolated linearly. A pyramid holds settings only;
+``pyramid.bind(x, baseline)`` returns the function from masks to perturbed inputs. Any object with such a ``bind`` can
+replace a pyramid.
 
 Shapes: N inputs (N, C, *S), R masks an input: rows (R N, 1, *S), mask-major (the masks of one input are N apart).
 """
@@ -26,7 +26,7 @@ BoundPerturbation = Callable[[Tensor], Tensor]
 
 @runtime_checkable
 class Perturbation(Protocol):
-    """What can stand in ``perturbation=``: 1 in the mask must keep a position, 0 must perturb it fully."""
+    """What ``perturbation=`` accepts. A mask of 1 must keep a position, and 0 must perturb it fully."""
 
     def bind(self, x: Tensor, baseline: Tensor) -> BoundPerturbation:
         """Prepare the perturbation of inputs x (N, C, *S); ``baseline`` (N, C, *S) is what ``baselines`` gave."""
@@ -47,7 +47,7 @@ class Levels:
 class _Interpolate(torch.autograd.Function):
     """Linear interpolation between a pyramid's levels at the depth 1 - m; the slope is the levels' difference.
 
-    Written out because it runs once a step: autograd would keep and scatter into the whole pyramid.
+    The derivative is written out, because autograd would keep the whole pyramid and scatter into it at every step.
     """
 
     @staticmethod

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
-from captum_extremal.class_channels.loading import Batch
+from captum_extremal.classes.loading import Batch
 from captum_extremal.masks import read_axes
 from captum_extremal.perturbations.product import masked
 from captum_extremal.session import open_session

@@ -25,9 +25,9 @@ from captum_extremal._describe import checksum, describe
 from captum_extremal._jsonl import JsonLines
 from captum_extremal._state import modules_of, warn_caller
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
-from captum_extremal.class_channels.loading import Loader, MeansByLabel, batches_of, check_loader
-from captum_extremal.class_channels.removal import RemovalDrop, drops_of
-from captum_extremal.class_channels.rows import Row, check_known, rows_of
+from captum_extremal.classes.loading import Loader, MeansByLabel, batches_of, check_loader
+from captum_extremal.classes.removal import RemovalDrop, drops_of
+from captum_extremal.classes.rows import Row, check_known, rows_of
 from captum_extremal.hooks import unwrap
 from captum_extremal.layers import check_layer, name_of
 from captum_extremal.search import as_game

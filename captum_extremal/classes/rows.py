@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_extremal.class_channels.loading import Batch
+from captum_extremal.classes.loading import Batch
 from captum_extremal.results import ExtremalMasks, threshold_of
 from captum_extremal.search import as_game
 from captum_extremal.settings import LayerSearchSettings
