@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captum_extremal import PathSolver, cli, visualization
-from captum_extremal.cli import _console, _data_sets, _networks
+from captum_extremal.cli import console, data_sets, networks
 from captum_extremal.datasets import DigitImages, digit_network
 from captum_extremal.evaluation import Row, RowFile, Settings, make_method, read_rows
 from captum_extremal.evaluation import metrics as judging
@@ -87,7 +87,7 @@ def rows_of(folder):
 
 def test_the_table_is_that_of_the_metrics(tmp_path, capsys, drawn):
     out = tmp_path / "out"
-    arguments = ["--metric", "pointing", "energy", "--tolerance", "2", "--out", str(out)]
+    arguments = ["--metric", "pointing,energy", "--tolerance", "2", "--out", str(out)]
     assert cli.main([*DIGITS, "--method", "grad_cam", *arguments]) == 0
     data, model = DigitImages(6), digit_network()
     explain = make_method("grad_cam", model, layer="features")
@@ -331,7 +331,9 @@ def test_curves_have_the_steps_asked_for(given, steps, tmp_path, monkeypatch):
     assert table(tmp_path)[0]["about"]["steps"] == steps
 
 
-@pytest.mark.parametrize("metrics", [[], ["--metric", "energy"], ["--metric", "pointing", "insertion_deletion"]])
+@pytest.mark.parametrize(
+    "metrics", [[], ["--metric", "energy"], ["--metric", "pointing", "--metric", "insertion_deletion"]]
+)
 def test_images_without_regions_serve_nothing_else(metrics, numbered, weights, capsys):
     arguments = ["--data", f"images:{numbered}", "--model", "resnet18", "--weights", weights, "--method", "center"]
     assert "needs --metric insertion_deletion" in failed(capsys, "evaluate", *arguments, *metrics, status=2)
@@ -354,9 +356,9 @@ def tells_changes(data, checksum, *files):
     """Whether the checksum is that of the data, and another one whenever a file has grown."""
     seen = [checksum]
     for path in files:
-        assert _data_sets.loaded_data(data)[1] == seen[-1]
+        assert data_sets.loaded_data(data)[1] == seen[-1]
         path.write_bytes(path.read_bytes() + b"\n")
-        seen.append(_data_sets.loaded_data(data)[1])
+        seen.append(data_sets.loaded_data(data)[1])
     return len(set(seen)) == 1 + len(files)
 
 
@@ -395,7 +397,7 @@ def test_coco_in_its_folders(twenty, tmp_path):
     }
     (tmp_path / "instances_val2014.json").write_text(json.dumps(content))
     data = f"coco:{tmp_path / 'val'},{tmp_path / 'instances_val2014.json'}"
-    arguments = ["evaluate", "--data", data, *twenty, "--classes", "cat=3", "dog=5", "--out", str(tmp_path / "out")]
+    arguments = ["evaluate", "--data", data, *twenty, "--classes", "cat=3,dog=5", "--out", str(tmp_path / "out")]
     assert cli.main(arguments) == 0
     (run,) = table(tmp_path / "out")
     assert run["scores"]["pointing"]["all"]["by_class"] == {"cat": 0.0, "dog": 1.0}
@@ -446,7 +448,7 @@ def test_a_method_whose_file_has_changed_is_another(own):
 
 def test_the_order_of_the_metrics_makes_no_other_run(tmp_path):
     for metrics in (["energy", "pointing"], ["pointing", "energy"], ["energy", "pointing", "energy"]):
-        assert cli.main([*DIGITS, "--method", "center", "--metric", *metrics, "--out", str(tmp_path)]) == 0
+        assert cli.main([*DIGITS, "--method", "center", "--metric", ",".join(metrics), "--out", str(tmp_path)]) == 0
     assert len(list(tmp_path.glob("*.jsonl"))) == 1
 
 
@@ -496,12 +498,12 @@ def test_a_folder_with_an_annotation_and_an_image_that_cannot_be_read(twenty, tm
     ],
 )
 def test_sizes_are_those_of_the_shorter_side(size, side, square, expected):
-    assert tuple(_networks.fitted_size(*size, side, square)) == expected
+    assert tuple(networks.fitted_size(*size, side, square)) == expected
 
 
 def test_a_photograph_is_prepared_as_the_weights_want(weights, tmp_path):
     device = torch.device("cpu")
-    network = _networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
+    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
     path = tmp_path / "photo.png"
     photo(path, 300, 400)
     with Image.open(path) as image:
@@ -521,16 +523,16 @@ def test_a_photograph_is_prepared_as_the_weights_want(weights, tmp_path):
 )
 def test_classes_of_the_data_have_an_index_each(classes, given, expected, weights):
     device = torch.device("cpu")
-    network = _networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
+    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
     assert network.index_of(classes, given) == expected
 
 
 def test_a_name_of_two_classes_is_none(weights):
     device = torch.device("cpu")
-    network = _networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
+    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
     network = dataclasses.replace(network, categories=["crane", "ant", "Crane"])
     assert network.index_of(("ant",), {}) == {"ant": 1}
-    with pytest.raises(_console.StopError, match="has no class named crane: give its number"):
+    with pytest.raises(console.StopError, match="has no class named crane: give its number"):
         network.index_of(("crane",), {})
 
 

@@ -40,10 +40,13 @@ class BlurPyramid:
         check_count("levels", self.levels, at_least=2)
         check_choice("padding", self.padding, ("replicate", "reflect", "zeros"))
 
+    def sigma_for(self, shape: tuple[int, ...]) -> float:
+        """The standard deviation of the strongest blur, in pixels, for inputs of this spatial shape."""
+        return self.sigma_max or _BLUR * min(shape) / REFERENCE_SIDE
+
     def bind(self, x: Tensor, baseline: Tensor) -> BoundPerturbation:
         """Blur x (N, C, *S) at every level once; the baseline plays no part."""
-        shape = x.shape[2:]
-        sigma_max = self.sigma_max or _BLUR * min(shape) / REFERENCE_SIDE
+        sigma_max = self.sigma_for(tuple(x.shape[2:]))
         sigmas = [sigma_max * level / (self.levels - 1) for level in range(1, self.levels)]
         blurred = [gaussian_blur(x, sigma, self.padding) for sigma in sigmas]
         return Levels(torch.stack([x, *blurred], dim=1))
