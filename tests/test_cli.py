@@ -531,7 +531,7 @@ def test_forms_of_a_weights_file(state, tmp_path, wrap, prefix):
 def test_fine_tuned_weights_of_any_number_of_classes(tmp_path, name, classes):
     tuned = torchvision.models.get_model(name, weights=None, num_classes=classes)
     torch.save(tuned.state_dict(), tmp_path / "w.pth")
-    classifier = loading.loaded_classifier(name, str(tmp_path / "w.pth"), None, torch.device("cpu"))
+    classifier = loading.loaded_classifier(name, str(tmp_path / "w.pth"), None, "cpu")
     assert classifier.categories == [f"class {k}" for k in range(classes)]
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -546,7 +546,7 @@ def test_names_of_classes_from_a_file(tmp_path):
     names = tmp_path / "names.txt"
 
     def loaded():
-        return loading.loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(names), torch.device("cpu"))
+        return loading.loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(names), "cpu")
 
     names.write_text("Käfer\r\n  red wine \nhouse\n\n", encoding="utf-8")
     assert loaded().categories == ["Käfer", "red wine", "house"]

@@ -28,19 +28,16 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> None:
         try:
             status = super().invoke(ctx) or 0
-        except StopError as error:
+        except (StopError, OSError) as error:
             say(f"error: {error}")
-            status = error.status
-        except OSError as error:
-            say(f"error: {error}")
-            status = FAILED
+            status = error.status if isinstance(error, StopError) else FAILED
         except KeyboardInterrupt:
             say("interrupted")
             status = INTERRUPTED
         raise typer.Exit(status)
 
 
-app = typer.Typer(name=PROGRAM, cls=_Commands, add_completion=False, rich_markup_mode="rich")
+app = typer.Typer(name=PROGRAM, cls=_Commands, add_completion=False, rich_markup_mode=None)
 app.command()(demo)
 app.command(epilog=ABOUT_SIZES)(explain)
 app.command(epilog=ABOUT_SIZES)(channels)

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import typer
-
 from captum_extremal.cli import options
 from captum_extremal.cli.console import StopError, say, shortened
 from captum_extremal.cli.inversions import Inverter
 from captum_extremal.cli.layers import Layer, chosen_layer, grid_of, print_layers
+from captum_extremal.cli.options import option
 from captum_extremal.cli.output import MASKS_FILE, Summary, made_folder, write_figure
-from captum_extremal.cli.photo_run import PhotoRun, Question, View, chosen_classifier
-from captum_extremal.cli.weights import DEFAULT, untrained_classifier
+from captum_extremal.cli.photo_run import PhotoRun, Question, View
+from captum_extremal.cli.weights import DEFAULT, loaded_classifier, untrained_classifier
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,69 +31,47 @@ def _count_or_fraction(text: str) -> int | float:
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else options.number(text)
 
 
+_COUNTS = options.comma_separated(_count_or_fraction)
+_ABOUT_LAYER = f"As in model.named_modules(), such as layer3.5; {_LIST} prints the model's layers and their outputs."
+_ABOUT_AREAS = (
+    "Increasing numbers of channels, or fractions of them: 1 is one channel, 1.0 all of them (the library's own)."
+)
+_ABOUT_CHANNEL_DIM = (
+    "The dimension of the layer's output that holds the channels, counted with the batch's: -1, the last, for a "
+    "transformer's tokens (1, but required for outputs of three dimensions)."
+)
+_ABOUT_PREFIX = "How many of a transformer's tokens, such as a class token, come before the image's."
+_ABOUT_NO_INVERSION = "Do not show what the channels have seen; it may take longest."
+_ABOUT_INVERSION_STEPS = "Passes of each inversion through the model (the library's own)."
+_ABOUT_INVERSION_SIDE = (
+    "The shorter side of the inversions, at most that of the photograph as the model sees it, which is used if the "
+    "model refuses other sizes."
+)
+
+
 def channels(
-    layer: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help=f"As in model.named_modules(), such as layer3.5; {_LIST} prints the layers of the model and their "
-            "outputs.",
-        ),
-    ],
+    layer: Annotated[str, option(_ABOUT_LAYER, "NAME")],
     photos: Annotated[list[str] | None, options.PHOTOS] = None,
     model: options.Model = "resnet50",
     weights: options.Weights = DEFAULT,
     classes: options.Classes = None,
     target: options.Target = None,
-    areas: Annotated[
-        list[float] | None,
-        typer.Option(
-            **options.list_of(_count_or_fraction),
-            metavar="AREA,...",
-            help="Increasing numbers of channels, or fractions of them: 1 is one channel, 1.0 all of them (the "
-            "library's own).",
-        ),
-    ] = None,
-    channel_dim: Annotated[
-        int | None,
-        typer.Option(
-            metavar="DIM",
-            help="The dimension of the layer's output that holds the channels, counted with the batch's: -1, the last, "
-            "for a transformer's tokens (1, but required for outputs of three dimensions).",
-        ),
-    ] = None,
-    prefix_tokens: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="How many of a transformer's tokens come before the image's, 1 for a class token. The heat map shows "
-            "the others.",
-        ),
-    ] = 0,
-    no_inversion: Annotated[
-        bool, typer.Option("--no-inversion", help="Do not show what the channels have seen; it may take longest.")
-    ] = False,
-    inversion_steps: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Passes of each inversion through the model (the library's own)."),
-    ] = None,
-    inversion_side: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="PX",
-            help="The shorter side of the inversions. It is never more than that of the photograph as the model sees "
-            "it, which is used if the model refuses other sizes.",
-        ),
-    ] = 128,
-    game: options.GameOption = None,
+    areas: Annotated[list[float] | None, option(_ABOUT_AREAS, "AREA,...", several=_COUNTS)] = None,
+    channel_dim: Annotated[int | None, option(_ABOUT_CHANNEL_DIM, "DIM")] = None,
+    prefix_tokens: Annotated[int, option(_ABOUT_PREFIX, "N", min=0)] = 0,
+    no_inversion: Annotated[bool, option(_ABOUT_NO_INVERSION, name="--no-inversion")] = False,
+    inversion_steps: Annotated[int | None, option(_ABOUT_INVERSION_STEPS, "N", min=1)] = None,
+    inversion_side: Annotated[int, option(_ABOUT_INVERSION_SIDE, "PX", min=1)] = 128,
+    game: options.Game = None,
     score_fraction: options.ScoreFraction = 1.0,
     steps: options.Steps = None,
     device: options.Device = "auto",
     out: options.Out = "captum-extremal-channels",
 ) -> int:
-    """Find the fewest channels of a layer that are enough for a class, and show what they have seen."""
+    """Find the fewest channels of a layer that are enough for a class.
+
+    The figures show where the channels look and what they have seen.
+    """
     if layer == _LIST:
         print_layers(untrained_classifier(model))
         return 0
@@ -103,7 +80,7 @@ def channels(
     from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
     from captum_extremal.inversion import FeatureInversion
 
-    classifier = chosen_classifier(model, weights, classes, device)
+    classifier = loaded_classifier(model, weights, classes, device)
     search = LayerExtremalPerturbation.extremal_masks
     question = Question.asked(search, classifier, target, game, score_fraction, steps)
     chosen = chosen_layer(classifier, layer, channel_dim, prefix_tokens)

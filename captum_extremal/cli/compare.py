@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captum_extremal.cli.console import FAILED, StopError, print_table, shortened
-from captum_extremal.cli.options import Out, Tolerance, with_defaults
+from captum_extremal.cli.options import Out, Tolerance, option, with_defaults
 from captum_extremal.cli.output import made_folder, print_files, write_figure
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ def compare(
     ],
     tolerance: Tolerance = None,
     against: Annotated[
-        str | None,
-        typer.Option(metavar="METHOD", help="A run by its name in the table: its lead over each other run, by pairs."),
+        str | None, option("A run by its name in the table: its lead over each other run, by pairs.", "METHOD")
     ] = None,
     out: Out = "captum-extremal-compare",
 ) -> None:
-    """Put evaluations side by side: a table on the console, as CSV and as JSON, and one figure per metric.
+    """Put evaluations side by side.
 
-    Rows of the same pair and the same settings count once, however many files they come from.
+    There is a table on the console, as CSV and as JSON, and one figure per metric. Rows of the same pair and the same
+    settings count once, however many files they come from.
     """
     report(rows, tolerance, made_folder(out), against)
 

@@ -7,10 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import typer
-
 from captum_extremal.cli.console import print_table
-from captum_extremal.cli.options import Out
+from captum_extremal.cli.options import Out, option
 from captum_extremal.cli.output import (
     FIGURES,
     MASKS_FILE,
@@ -36,9 +34,12 @@ _STEPS = 60
 
 def demo(
     out: Out = "captum-extremal-demo",
-    seed: Annotated[int, typer.Option(min=0, help="Which scene: 0, 1, 2, ...")] = 0,
+    seed: Annotated[int, option("Which scene: 0, 1, 2, ...", min=0)] = 0,
 ) -> None:
-    """Explain each digit of a scene with the small network in the package: no download, under a minute."""
+    """Explain a scene of digits with the small network in the package.
+
+    It needs no download and takes less than a minute.
+    """
     from captum_extremal.attr.extremal_perturbation import ExtremalPerturbation
     from captum_extremal.datasets import DigitScenes, digit_network
     from captum_extremal.datasets.digits import to_rgb

@@ -10,27 +10,17 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from captum_extremal.cli import options
 from captum_extremal.cli.compare import report
 from captum_extremal.cli.console import FAILED, INTERRUPTED, ProgressBar, StopError, one_line, say
 from captum_extremal.cli.data_sets import NumberedImages, loaded_data
 from captum_extremal.cli.networks import Network, loaded_network
-from captum_extremal.cli.options import (
-    Device,
-    Model,
-    Out,
-    Tolerance,
-    Weights,
-    checked_device,
-    flattened,
-    list_of,
-    with_defaults,
-)
+from captum_extremal.cli.options import option
 from captum_extremal.cli.output import made_folder
 from captum_extremal.cli.weights import DEFAULT
 
@@ -44,17 +34,12 @@ METRICS = ("pointing", "energy", "insertion_deletion")
 _CLASS = re.compile(r"([^=]+)=(\d+)(?:,|$)")
 
 
-class FloatType(str, Enum):
-    """The types of autocast."""
-
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-def _metric(name: str) -> str:
-    if name not in METRICS:
-        raise typer.BadParameter(f"must be one of {', '.join(METRICS)}, got {name!r}")
-    return name
+def _metrics(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in METRICS:
+            raise typer.BadParameter(f"must be one of {', '.join(METRICS)}, got {name!r}")
+    return names
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -74,66 +59,44 @@ def _indices(text: str) -> list[tuple[str, int]]:
     return [(name.strip(), int(index)) for name, index in found]
 
 
+_ABOUT_METHOD = "What explains; a wrong name lists all names."
+_ABOUT_OPTION = (
+    "A keyword argument of the method, such as areas=[0.018,0.025,0.05,0.1] or n_samples=4000, or PathSolver's "
+    "settings for the search of extremal: 'solver={\"steps\": 50}'. Repeatable."
+)
+_ABOUT_LAYER = "For methods that use a layer (the last whose output has positions)."
+_ABOUT_METRIC = f"Of {', '.join(METRICS)} (the library's own)."
+_ABOUT_STEPS = "Steps of the curves of insertion and deletion (the library's own)."
+_ABOUT_CLASSES = (
+    "The network's number of a class of the data (by name, or in the data's order where the network has as many "
+    "classes)."
+)
+_ABOUT_CONVOLUTIONAL = (
+    "Slide the linear layers of a VGG, AlexNet or ResNet over the positions, and average their scores."
+)
+_ABOUT_SIDE = "Shorter side to which images are resized (that of the weights)."
+_ABOUT_SQUARE = "Squeeze images into a square, for networks that take one size only."
+_ABOUT_AUTOCAST = "Floating type in which the network runs for the maps."
+
+
 def evaluate(
-    data: Annotated[str, typer.Option(metavar="KIND:PLACE", help="voc, coco, folder, digits or images, see below.")],
-    method: Annotated[
-        str, typer.Option(metavar="NAME|MODULE:CALLABLE", help="What explains; a wrong name lists all names.")
-    ],
-    option: Annotated[
-        list[Any] | None,
-        typer.Option(
-            parser=_option,
-            metavar="NAME=JSON",
-            help="A keyword argument of the method, such as areas=[0.018,0.025,0.05,0.1] or n_samples=4000, or "
-            "PathSolver's settings for the search of extremal: 'solver={\"steps\": 50}'. Repeatable.",
-        ),
-    ] = None,
-    layer: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="For methods that use a layer (the last whose output has positions)."),
-    ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(**list_of(_metric), metavar="NAME,...", help=f"Of {', '.join(METRICS)} (the library's own)."),
-    ] = None,
-    tolerance: Tolerance = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of the curves of insertion and deletion (the library's own).")
-    ] = None,
-    model: Model = "resnet50",
-    weights: Weights = DEFAULT,
-    classes: Annotated[
-        list[Any] | None,
-        typer.Option(
-            parser=_indices,
-            callback=flattened,
-            metavar="NAME=INDEX,...",
-            help="The network's number of a class of the data (by name, or in the data's order where the network has "
-            "as many classes).",
-        ),
-    ] = None,
-    fully_convolutional: Annotated[
-        bool,
-        typer.Option(
-            "--fully-convolutional",
-            help="Slide the linear layers of a VGG, AlexNet or ResNet over the positions, and average their scores.",
-        ),
-    ] = False,
-    shorter_side: Annotated[
-        int | None, typer.Option(min=1, metavar="PIXELS", help="Size of the images (what the weights want).")
-    ] = None,
-    square: Annotated[
-        bool, typer.Option("--square", help="Squeeze images into a square, for networks that take one size only.")
-    ] = False,
-    autocast: Annotated[
-        FloatType | None,
-        typer.Option(help="Floating type in which the network runs for the maps, where the device gains from it."),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, metavar="PAIRS", help="Pairs taken together (the library's own).")
-    ] = None,
-    device: Device = "auto",
-    out: Out = "captum-extremal-evaluate",
+    data: Annotated[str, option("voc, coco, folder, digits or images, see below.", "KIND:PLACE")],
+    method: Annotated[str, option(_ABOUT_METHOD, "NAME|MODULE:CALLABLE")],
+    method_options: Annotated[list[Any] | None, option(_ABOUT_OPTION, "NAME=JSON", "--option", parser=_option)] = None,
+    layer: Annotated[str | None, option(_ABOUT_LAYER, "NAME")] = None,
+    metric: Annotated[list[str] | None, option(_ABOUT_METRIC, "NAME,...", several=_metrics)] = None,
+    tolerance: options.Tolerance = None,
+    steps: Annotated[int | None, option(_ABOUT_STEPS, min=1)] = None,
+    model: options.Model = "resnet50",
+    weights: options.Weights = DEFAULT,
+    classes: Annotated[list[Any] | None, option(_ABOUT_CLASSES, "NAME=INDEX,...", several=_indices)] = None,
+    fully_convolutional: Annotated[bool, option(_ABOUT_CONVOLUTIONAL, name="--fully-convolutional")] = False,
+    shorter_side: Annotated[int | None, option(_ABOUT_SIDE, "PIXELS", min=1)] = None,
+    square: Annotated[bool, option(_ABOUT_SQUARE, name="--square")] = False,
+    autocast: Annotated[Literal["bfloat16", "float16"] | None, option(_ABOUT_AUTOCAST)] = None,
+    batch_size: Annotated[int | None, option("Taken together (the library's own).", "PAIRS", min=1)] = None,
+    device: options.Device = "auto",
+    out: options.Out = "captum-extremal-evaluate",
 ) -> int:
     """Judge an attribution method on the images of a data set.
 
@@ -146,42 +109,32 @@ def evaluate(
 
     from captum_extremal.evaluation import Evaluation, Settings, processes_of
 
-    given: dict[str, Any] = dict(option or [])
+    given: dict[str, Any] = dict(method_options or [])
     with processes_of(_own_device(device)) as processes, _working_directory_importable():
         images, checksum = loaded_data(data)
         numbered = images.index_of if isinstance(images, NumberedImages) else {}
         if numbered and set(metric or ()) != {"insertion_deletion"}:
             raise StopError(f"--data: {data} has no regions: needs --metric insertion_deletion alone")
         network = loaded_network(
-            model,
-            weights,
-            processes.device,
-            side=shorter_side,
-            square=square,
-            convolutional=fully_convolutional,
+            model, weights, processes.device, side=shorter_side, square=square, convolutional=fully_convolutional
         )
         index_of = network.index_of(images.classes, numbered | dict(classes or []))
         explain, about = _explanation(method, layer, given, network)
         ordered = metric and tuple(name for name in METRICS if name in metric)
-        chosen = with_defaults(Evaluation, metrics=ordered, steps=steps, batch_size=batch_size)
+        chosen = options.with_defaults(Evaluation, metrics=ordered, steps=steps, batch_size=batch_size)
         evaluation = Evaluation(
             data=images,
             model=network.model,
             prepare=network.prepare,
             index_of=index_of,
             explain=explain,
-            autocast=None if autocast is None else getattr(torch, autocast.value),
+            autocast=None if autocast is None else getattr(torch, autocast),
             **chosen,
         )
-        about |= network.about()
-        about |= {
-            "data": images.name,
-            "data_checksum": checksum,
-            "classes": index_of,
-            "metrics": list(evaluation.metrics),
-        }
+        about |= network.about() | {"data": images.name, "data_checksum": checksum, "classes": index_of}
+        about["metrics"] = list(evaluation.metrics)
         if autocast:
-            about["autocast"] = autocast.value
+            about["autocast"] = autocast
         if "insertion_deletion" in evaluation.metrics:
             about["steps"] = evaluation.steps
         folder = made_folder(out)
@@ -200,7 +153,7 @@ def _own_device(name: str) -> torch.device:
     """The device of this name; each process has a GPU of its own where there are several."""
     import torch
 
-    device = checked_device(name)
+    device = options.checked_device(name)
     if device.type == "cuda" and name in ("auto", "cuda"):
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     return device
@@ -269,11 +222,10 @@ def _run(evaluation: Evaluation, settings: Settings, folder: Path, processes: Pr
     from captum_extremal.evaluation import evaluate
 
     method, unreadable = settings.about["method"], evaluation.data.unreadable
+    lines = [f"annotations that cannot be read: {len(unreadable)}", *unreadable] if unreadable else []
+    for line in lines if processes.first else []:
+        say(line)
     with ProgressBar(method, hidden=not processes.first) as progress:
-        if processes.first and unreadable:
-            say(f"annotations that cannot be read: {len(unreadable)}")
-            for line in unreadable:
-                say(line)
         try:
             evaluate(evaluation, settings, folder, processes, progress, progress.say)
         except (ValueError, TypeError, RuntimeError, AssertionError) as error:

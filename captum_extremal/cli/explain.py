@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from captum_extremal.cli import options
 from captum_extremal.cli.console import StopError, shortened
+from captum_extremal.cli.options import comma_separated, number, option
 from captum_extremal.cli.output import FIGURES, MASKS_FILE, Summary, area_text, made_folder, write_figure, write_results
-from captum_extremal.cli.photo_run import PhotoRun, Question, View, chosen_classifier
-from captum_extremal.cli.weights import DEFAULT
+from captum_extremal.cli.photo_run import PhotoRun, Question, View
+from captum_extremal.cli.weights import DEFAULT, loaded_classifier
 
 if TYPE_CHECKING:
     from captum_extremal.results import ExtremalMasks
 
 
-class PerturbationName(str, Enum):
-    """The perturbations by name."""
-
-    blur = "blur"
-    fade = "fade"
+_AREAS = option("Increasing fractions of the image (the library's own).", "AREA,...", several=comma_separated(number))
 
 
 def explain(
@@ -32,18 +26,9 @@ def explain(
     weights: options.Weights = DEFAULT,
     classes: options.Classes = None,
     target: options.Target = None,
-    areas: Annotated[
-        list[float] | None,
-        typer.Option(
-            **options.list_of(options.number),
-            metavar="AREA,...",
-            help="Increasing fractions of the image, such as 0.05,0.1,0.2 (the library's own).",
-        ),
-    ] = None,
-    perturbation: Annotated[
-        PerturbationName | None, typer.Option(help="What hides pixels (the library's own).")
-    ] = None,
-    game: options.GameOption = None,
+    areas: Annotated[list[float] | None, _AREAS] = None,
+    perturbation: Annotated[Literal["blur", "fade"] | None, option("What hides pixels (the library's own).")] = None,
+    game: options.Game = None,
     score_fraction: options.ScoreFraction = 1.0,
     steps: options.Steps = None,
     device: options.Device = "auto",
@@ -54,12 +39,12 @@ def explain(
     from captum_extremal.attr.extremal_perturbation import ExtremalPerturbation
 
     search = ExtremalPerturbation.extremal_masks
-    chosen = options.with_defaults(search, areas=areas, perturbation=perturbation and perturbation.value)
+    chosen = options.with_defaults(search, areas=areas, perturbation=perturbation)
     try:
         chosen["areas"] = check_areas(chosen["areas"], 0.0)
     except ValueError as error:
         raise StopError(f"--areas: {error}") from error
-    classifier = chosen_classifier(model, weights, classes, device)
+    classifier = loaded_classifier(model, weights, classes, device)
     question = Question.asked(search, classifier, target, game, score_fraction, steps)
     about = {"areas": list(chosen["areas"]), "perturbation": chosen["perturbation"], "photos": len(photos)}
     summary = Summary(made_folder(out), question.about() | about)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from captum_extremal.cli.console import FAILED, StopError, print_table
 
@@ -129,17 +129,11 @@ def print_layers(classifier: Classifier) -> None:
     print_table(rows, ("layer", "kind", "output"))
 
 
-@dataclass(frozen=True)
-class _Output:
-    """What a layer returns for one image.
+class _Output(NamedTuple):
+    """What a layer returns for one image."""
 
-    Attributes:
-        activation: (1, ...) without its values; None if its channels cannot be masked.
-        text: its shape, or why it cannot be masked.
-    """
-
-    activation: Tensor | None
-    text: str
+    activation: Tensor | None  # (1, ...) without its values; None if its channels cannot be masked
+    text: str  # its shape, or why it cannot be masked
 
 
 def _outputs(classifier: Classifier) -> dict[str, _Output]:

@@ -102,7 +102,7 @@ def loaded_network(
         if convolutional:
             raise StopError(f"--fully-convolutional: {DIGITS} is so already")
         return Network(_digits(device), side, square)
-    classifier = loaded_classifier(name, weights, None, device)
+    classifier = loaded_classifier(name, weights, None, str(device))
     if convolutional:
         classifier = _convolutional(classifier)
     # The order in which convolutions are fastest on a CPU and in half precision.

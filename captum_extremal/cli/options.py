@@ -8,8 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,26 +20,34 @@ if TYPE_CHECKING:
 TOP = "top1"
 
 
-class Game(str, Enum):
-    """The games of section 3.2 by name."""
+def option(
+    text: str,
+    metavar: str | None = None,
+    name: str | None = None,
+    several: Callable[[str], list[Any]] | None = None,
+    **how: Any,
+) -> Any:
+    """An option with this help text.
 
-    preserve = "preserve"
-    delete = "delete"
-    hybrid = "hybrid"
+    Args:
+        text: of the help.
+        metavar: what the value is called in the help.
+        name: for an option that is not named after its parameter.
+        several: for a repeatable option that becomes one list: from text to values. See :func:`comma_separated`.
+        how: other settings of ``typer.Option``.
+    """
+    if several is not None:
+        how |= {"parser": several, "callback": _flattened}
+    return typer.Option(*([name] if name else []), help=text, metavar=metavar, **how)
 
 
-def list_of(part: Callable[[str], Any]) -> dict[str, Any]:
-    """The settings of an option of several values, which is repeated or comma-separated."""
-
-    def parse(text: str) -> list[Any]:
-        return [part(value.strip()) for value in text.split(",")]
-
-    return {"parser": parse, "callback": flattened}
+def _flattened(given: list[list[Any]] | None) -> list[Any] | None:
+    return [value for values in given for value in values] if given else None
 
 
-def flattened(parts: list[list[Any]] | None) -> list[Any] | None:
-    """The values of all repetitions of an option; None where it was not given."""
-    return [value for part in parts for value in part] if parts else None
+def comma_separated(read: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """The function from comma-separated text to values that reads one value with ``read``."""
+    return lambda text: [read(part.strip()) for part in text.split(",")]
 
 
 def number(text: str) -> float:
@@ -69,54 +76,32 @@ def _pixels(text: str) -> float:
 
 
 PHOTOS = typer.Argument(metavar="PHOTO", help="Image files of any kind that Pillow reads.")
-Model = Annotated[str, typer.Option(metavar="NAME", help="As in torchvision.models.list_models().")]
-Weights = Annotated[
-    str,
-    typer.Option(
-        metavar="DEFAULT|FILE",
-        help="torchvision's, downloaded once, or a file with a state dict, for any number of classes.",
-    ),
+Model = Annotated[str, option("As in torchvision.models.list_models().", "NAME")]
+_WEIGHTS = "torchvision's, downloaded once, or a file with a state dict, of any number of classes."
+Weights = Annotated[str, option(_WEIGHTS, "DEFAULT|FILE")]
+Classes = Annotated[str | None, option("Text file with one class name per line (those of the weights).", "FILE")]
+_TARGET = (
+    "A class: its number, its name, a part of the name that no other class has, or top1 for the class that the model "
+    "predicts (top1). Repeatable."
+)
+Target = Annotated[list[str] | None, option(_TARGET, f"INDEX|NAME|{TOP}")]
+Game = Annotated[
+    Literal["preserve", "delete", "hybrid"] | None,
+    option("Keep the score with little, lose it by removing little, or both (the library's own)."),
 ]
-Classes = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="A text file with one class name per line (default: those of the weights)."),
-]
-Target = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar=f"INDEX|NAME|{TOP}",
-        help="A class: its number, its name, a part of the name that no other class has, or top1 for the class that "
-        f"the model predicts ({TOP}). Repeatable.",
-    ),
-]
-GameOption = Annotated[
-    Game | None,
-    typer.Option("--game", help="Keep the score with little, lose it by removing little, or both (the library's own)."),
-]
-ScoreFraction = Annotated[
-    float,
-    typer.Option(
-        parser=_fraction,
-        metavar="FRACTION",
-        help="The score that is enough for a*, as a fraction of the way from the score where nothing is kept, 0, to "
-        "the score of the whole image, 1 (with --game delete, of the way back). 0.9 asks for less, so that a* is "
-        "smaller.",
-    ),
-]
-Steps = Annotated[int | None, typer.Option(min=1, help="Steps of a search; more take longer (the solver's own).")]
-Device = Annotated[
-    str, typer.Option(metavar="NAME", help='"cpu", "cuda", "cuda:1", ...; auto: a GPU if there is one, else the CPU.')
-]
-Out = Annotated[str, typer.Option(metavar="DIR", help="Folder to write to.")]
-Tolerance = Annotated[
-    float | None,
-    typer.Option(
-        parser=_pixels,
-        metavar="PIXELS",
-        help="Distance to the object, in pixels of the annotated image, that still hits in the pointing game (the "
-        "library's own). Only the table depends on it, the maps do not.",
-    ),
-]
+_SCORE_FRACTION = (
+    "The score that is enough for a*: 0 is the score where nothing is kept, 1 that of the whole image (the other way "
+    "round with --game delete). 0.9 asks for a little less, so that a* is smaller."
+)
+ScoreFraction = Annotated[float, option(_SCORE_FRACTION, "FRACTION", parser=_fraction)]
+Steps = Annotated[int | None, option("Steps of a search; more take longer (the solver's own).", min=1)]
+Device = Annotated[str, option('"cpu", "cuda", "cuda:1", ...; auto: a GPU if there is one, else the CPU.', "NAME")]
+Out = Annotated[str, option("Folder to write to.", "DIR")]
+_TOLERANCE = (
+    "Distance to the object, in pixels of the annotated image, that still hits in the pointing game (the library's "
+    "own). Only the table depends on it, the maps do not."
+)
+Tolerance = Annotated[float | None, option(_TOLERANCE, "PIXELS", parser=_pixels)]
 
 
 def with_defaults(function: Callable[..., Any], **given: Any) -> dict[str, Any]:

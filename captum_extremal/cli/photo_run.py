@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from captum_extremal.cli._photographs import read_photo
 from captum_extremal.cli.classifier import LONG, Classifier, aspect_ratio
 from captum_extremal.cli.console import FAILED, INTERRUPTED, PhotoError, one_line, print_table, say
-from captum_extremal.cli.options import TOP, Game, checked_device, with_defaults
+from captum_extremal.cli.options import TOP, with_defaults
 from captum_extremal.cli.output import SUMMARY, Summary, made_folder, print_files, scores
-from captum_extremal.cli.weights import loaded_classifier
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +45,7 @@ class Question:
         search: Callable[..., ExtremalMasks],
         classifier: Classifier,
         target: list[str] | None,
-        game: Game | None,
+        game: str | None,
         score_fraction: float,
         steps: int | None,
     ) -> Question:
@@ -54,7 +53,7 @@ class Question:
         from captum_extremal.search import PathSolver
 
         targets = [classifier.index_of(text) for text in target or [TOP]]
-        chosen = with_defaults(search, game=game and game.value) | with_defaults(PathSolver, steps=steps)
+        chosen = with_defaults(search, game=game) | with_defaults(PathSolver, steps=steps)
         return cls(classifier, targets, chosen["game"], score_fraction, chosen["steps"])
 
     def about(self) -> dict[str, Any]:
@@ -90,11 +89,6 @@ class Question:
             "solver": PathSolver(steps=self.steps),
             "show_progress": sys.stderr.isatty(),
         }
-
-
-def chosen_classifier(model: str, weights: str, classes: str | None, device: str) -> Classifier:
-    """The classifier that the options name, on its device."""
-    return loaded_classifier(model, weights, classes, checked_device(device))
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 from captum_extremal.cli.classifier import Classifier
 from captum_extremal.cli.console import FAILED, StopError
+from captum_extremal.cli.options import checked_device
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 DEFAULT = "DEFAULT"
 
 
-def loaded_classifier(name: str, weights: str, classes: str | None, device: torch.device) -> Classifier:
+def loaded_classifier(name: str, weights: str, classes: str | None, device: str) -> Classifier:
     """The classifier with the weights that ``--weights`` names and the classes that ``--classes`` names."""
-    default = _default_weights(name)
+    place, default = checked_device(device), _default_weights(name)
     name, downloads, own = name.lower(), weights.upper() == DEFAULT, list(default.meta["categories"])
     model, count = (_downloaded(name, default), len(own)) if downloads else from_file(name, weights, len(own))
-    model = model.eval().requires_grad_(False).to(device)
+    model = model.eval().requires_grad_(False).to(place)
     used = str(default) if downloads else weights
-    return Classifier(name, used, model, default.transforms(), _categories(classes, own, count), device)
+    return Classifier(name, used, model, default.transforms(), _categories(classes, own, count), place)
 
 
 def untrained_classifier(name: str) -> Classifier:
