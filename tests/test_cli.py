@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, get_args, get_type_hints
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+import typer
 from matplotlib import pyplot as plt
 from PIL import Image
 from torch import nn
 
-from captum_extremal import ExtremalMasks, cli
-from captum_extremal.cli import _photographs, console, demo, explain, output, photo_run
+from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, cli
+from captum_extremal.cli import _photographs, console, demo, explain, options, output, photo_run
 from captum_extremal.cli import weights as loading
 from captum_extremal.cli.classifier import Classifier
 from captum_extremal.datasets import DigitScenes
@@ -381,13 +387,32 @@ def test_what_to_do_where_no_area_is_enough(capsys):
     assert "--score-fraction below 0.8" in hint
 
 
-def test_a_model_that_takes_nothing_fails_for_the_photo_only():
-    class Refuses(nn.Module):
-        def forward(self, x):
-            raise RuntimeError("never")
+class _Fails(nn.Module):
+    """Fails where ``refuses`` says so, with the number of the call in the message."""
 
-    with pytest.raises(console.PhotoError, match="net cannot take it: never"):
-        make_classifier(Refuses()).fitted(picture(80, 50))
+    def __init__(self, refuses):
+        super().__init__()
+        self.refuses, self.calls = refuses, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.refuses(x, self.calls):
+            raise RuntimeError(f"in call {self.calls}")
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "refuses",
+    [
+        lambda x, call: True,
+        lambda x, call: call == 1,  # by chance
+        lambda x, call: x.std((2, 3)).max() > 0.1 and x.shape[2] > 224,  # some contents; a grey picture has no spread
+    ],
+    ids=["always", "once", "contents"],
+)
+def test_an_error_that_is_not_about_the_size_is_the_models_own(refuses):
+    with pytest.raises(console.PhotoError, match=r"net cannot take it: in call 1$"):
+        make_classifier(_Fails(refuses)).fitted(picture(80, 50))
 
 
 @pytest.mark.parametrize(
@@ -483,6 +508,130 @@ def test_help(capsys):
     assert "--layer" in capsys.readouterr().out
 
 
+def python(*arguments, path=()):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, path), str(Path(cli.__file__).parents[2])])}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
+
+
+ANSWER = """
+import sys
+from captum_extremal.cli import main
+
+wrong = [], ["explain"], ["explain", "a.jpg", "--areas", "many"], ["channels", "--layer", "x"], ["demo", "--seed", "-1"]
+assert [main(arguments) for arguments in wrong] == [2] * len(wrong)
+commands = [], ["demo"], ["explain"], ["channels"], ["evaluate"], ["compare"]
+right = [["--version"], *([*command, "--help"] for command in commands)]
+assert [main(arguments) for arguments in right] == [0] * len(right)
+heavy = {"torch", "torchvision", "captum", "matplotlib", "numpy"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_help_and_wrong_arguments_are_answered_without_pytorch():
+    done = python("-c", ANSWER)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_ctrl_c_while_pytorch_is_imported(tmp_path):
+    (tmp_path / "torch.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    done = python("-m", "captum_extremal.cli", "demo", "--out", str(tmp_path / "out"), path=[tmp_path])
+    assert done.returncode == 130
+    assert done.stderr == "captum-extremal: interrupted\n"
+
+
+Values = Annotated[list[float] | None, options.option("", several=options.comma_separated(options.number))]
+
+
+def test_several_values_are_repeated_or_comma_separated():
+    app = typer.Typer(rich_markup_mode=None)
+    seen = []
+
+    @app.command()
+    def command(value: Values = None):
+        seen.append(value)
+
+    for arguments in ([], ["--value", "1,2.5, 3"], ["--value", "1", "--value", "2.5,3"]):
+        typer.main.get_command(app).main(arguments, standalone_mode=False)
+    assert seen == [None, [1, 2.5, 3], [1, 2.5, 3]]
+
+
+def test_defaults_are_those_of_the_library(weights, tmp_path):
+    assert explain_missing(weights, tmp_path) == 1
+    own = inspect.signature(ExtremalPerturbation.extremal_masks).parameters
+    summary = read_summary(tmp_path)
+    assert tuple(summary["areas"]) == own["areas"].default
+    assert summary["game"] == own["game"].default
+    assert summary["perturbation"] == own["perturbation"].default
+    assert summary["steps"] == PathSolver().steps
+
+
+def test_choices_are_those_of_the_library():
+    method = ExtremalPerturbation(lambda x: x.mean((2, 3)))
+    hints = get_type_hints(explain.explain)
+    for name in ("game", "perturbation"):
+        with pytest.raises(ValueError, match="must be one of") as raised:
+            method.attribute(torch.zeros(1, 3, 8, 8), target=0, **{name: "chess"})
+        choices = get_args(get_args(hints[name])[0])
+        assert set(re.findall(r"'(\w+)'", str(raised.value))) == {*choices, "chess"}
+
+
+LITERAL = "[red]a[/red] :smile: [1] \\[b]"
+
+
+def test_names_from_outside_are_printed_literally(capsys):
+    console.say(LITERAL)
+    console.print_table([(LITERAL, "b")], (LITERAL, "c"))
+    output.print_files(LITERAL, {LITERAL: LITERAL})
+    with console.ProgressBar(LITERAL) as progress:
+        progress(1, 1)
+        progress.say(LITERAL)
+    stdout, stderr = capsys.readouterr()
+    assert stdout.count(LITERAL) == 5
+    assert stderr.count(LITERAL) == 3
+
+
+def test_a_progress_bar_on_a_terminal_shows_names_literally(monkeypatch):
+    file = io.StringIO()
+    file.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", file)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with console.ProgressBar(LITERAL) as progress:
+        progress(3, 4)
+    assert LITERAL in file.getvalue()
+    assert "3/4" in file.getvalue()
+
+
+def test_a_file_has_whole_lines_without_control_codes(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "/a folder/" + "long " * 40 + ".png"
+    console.say(f"error: {name}")
+    console.print_table([(name, name), ("b", "c")], ("file", "text"))
+    with console.ProgressBar(name) as progress:
+        progress(1, 2)
+        progress(2, 2)
+    stdout, stderr = capsys.readouterr()
+    assert stderr.splitlines() == [f"captum-extremal: error: {name}", f"{name}: 100%, 2 of 2 pairs, 0 s left"]
+    assert [line.split() for line in stdout.splitlines()] == [["file", "text"], [*name.split() * 2], ["b", "c"]]
+    assert "\x1b" not in stdout + stderr
+
+
+def test_a_table_on_a_narrow_terminal_loses_nothing(monkeypatch):
+    file = io.StringIO()
+    file.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    console.print_table([("x" * 30, "y" * 50)])
+    printed = file.getvalue()
+    assert max(map(len, printed.splitlines())) <= 40
+    assert (printed.count("x"), printed.count("y")) == (30, 50)
+
+
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"captum-extremal {version('captum-extremal')}\n"
@@ -498,7 +647,6 @@ def test_runs_as_a_module():
     )
     assert done.returncode == 2
     assert "Invalid value for '--seed'" in done.stderr
-    assert "none" in done.stderr
 
 
 def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch, capsys):

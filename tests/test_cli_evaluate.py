@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captum_extremal import PathSolver, cli, visualization
-from captum_extremal.cli import console, data_sets, networks
+from captum_extremal.cli import console, data_sets, evaluate, networks
 from captum_extremal.datasets import DigitImages, digit_network
-from captum_extremal.evaluation import Row, RowFile, Settings, make_method, read_rows
+from captum_extremal.evaluation import METRICS, Row, RowFile, Settings, make_method, read_rows
 from captum_extremal.evaluation import metrics as judging
 from captum_extremal.metrics import Outcome, bootstrap_interval, insertion_deletion, pointing_game, summarise
 
@@ -268,7 +268,7 @@ def test_ctrl_c_leaves_rows_that_a_new_start_goes_on_from(own, monkeypatch, caps
     assert len(rows_of(out)) == pairs
     capsys.readouterr()
     assert cli.main(arguments) == 0
-    assert "pair/s" not in capsys.readouterr().err
+    assert "pairs" not in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -569,7 +569,7 @@ def failed(capsys, *arguments, status):
         (["--classes", "0=x"], 2, "must be NAME=INDEX"),
         (["--classes", "cat=3"], 2, "the data has no class cat"),
         (["--classes", "0=10"], 2, "digits has the classes 0 to 9, got 0=10"),
-        (["--metric", "beauty"], 2, "invalid choice"),
+        (["--metric", "beauty"], 2, "must be one of pointing, energy, insertion_deletion, got 'beauty'"),
         (["--tolerance", "-1"], 2, "must be a number of pixels"),
         (["--weights", "x.pth", "--model", "resnet18"], 1, "there is no file x.pth"),
         (["--weights", "x.pth"], 2, "--weights: digits comes with its own"),
@@ -579,6 +579,21 @@ def failed(capsys, *arguments, status):
 def test_wrong_arguments_are_told_in_a_line(arguments, status, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert message in failed(capsys, *DIGITS, "--method", "center", *arguments, status=status)
+
+
+def test_metrics_are_those_of_the_library():
+    assert set(evaluate.METRICS) == set(METRICS)
+
+
+def test_classes_have_names_with_commas():
+    assert evaluate._indices("bow tie, red=3,cat=5") == [("bow tie, red", 3), ("cat", 5)]
+
+
+def test_the_path_of_modules_is_restored(own):
+    before = list(sys.path)
+    assert cli.main([*DIGITS, "--method", "own_method:make", "--out", "out"]) == 0
+    assert cli.main([*DIGITS, "--method", "no_such:thing"]) == 2
+    assert sys.path == before
 
 
 def test_a_class_that_the_network_does_not_know(weights, tmp_path, capsys):

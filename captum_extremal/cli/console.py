@@ -68,7 +68,10 @@ def print_table(rows: Iterable[Sequence[str]], head: Sequence[str] = (), indent:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console().print(Padding(table, (0, 0, 0, indent), expand=False))
+    made = console()
+    with made.capture() as printed:
+        made.print(Padding(table, (0, 0, 0, indent), expand=False))
+    print("\n".join(line.rstrip() for line in printed.get().rstrip("\n").split("\n")), flush=True)
 
 
 class ProgressBar:
