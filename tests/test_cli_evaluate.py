@@ -498,7 +498,7 @@ def test_a_folder_with_an_annotation_and_an_image_that_cannot_be_read(twenty, tm
     ],
 )
 def test_sizes_are_those_of_the_shorter_side(size, side, square, expected):
-    assert tuple(networks.fitted_size(*size, side, square)) == expected
+    assert tuple(networks.Network(None, side, square).size_for(*size)) == expected
 
 
 def test_a_photograph_is_prepared_as_the_weights_want(weights, tmp_path):
@@ -530,7 +530,8 @@ def test_classes_of_the_data_have_an_index_each(classes, given, expected, weight
 def test_a_name_of_two_classes_is_none(weights):
     device = torch.device("cpu")
     network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
-    network = dataclasses.replace(network, categories=["crane", "ant", "Crane"])
+    classifier = dataclasses.replace(network.classifier, categories=["crane", "ant", "Crane"])
+    network = dataclasses.replace(network, classifier=classifier)
     assert network.index_of(("ant",), {}) == {"ant": 1}
     with pytest.raises(console.StopError, match="has no class named crane: give its number"):
         network.index_of(("crane",), {})

@@ -63,10 +63,11 @@ def print_table(rows: Iterable[Sequence[str]], head: Sequence[str] = (), indent:
     from rich.padding import Padding
     from rich.table import Table
 
+    cells = list(rows)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(head))
-    for name in head:
+    for name in head or [""] * len(cells[0]):
         table.add_column(name, overflow="fold")
-    for row in rows:
+    for row in cells:
         table.add_row(*row)
     made = console()
     with made.capture() as printed:
