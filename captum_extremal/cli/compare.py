@@ -73,9 +73,8 @@ def report(paths: Sequence[Path], tolerance: float | None, folder: Path, against
 
 
 def _print(lines: list[Line], tolerance: float) -> None:
-    subsets = ("all", "difficult")
-    wanted = dict.fromkeys((column, subset) for line in lines for column in line.scores for subset in subsets)
-    columns = [(column, subset) for column, subset in wanted if any(_score(line, column, subset) for line in lines)]
+    found = ((column, subset) for line in lines for column, subsets in line.scores.items() for subset in subsets)
+    columns = list(dict.fromkeys(found))
     names = [column if subset == "all" else f"{column}, {subset}" for column, subset in columns]
     labels = _short_labels(lines)
     table = [
