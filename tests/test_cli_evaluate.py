@@ -59,7 +59,6 @@ def drawn(monkeypatch):
         return Figure()
 
     monkeypatch.setattr(visualization, "show_bars", show_bars)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     return asked
 
 

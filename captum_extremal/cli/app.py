@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from captum_extremal._version import own_version
 from captum_extremal.cli.channels import channels
 from captum_extremal.cli.classifier import ABOUT_SIZES
 from captum_extremal.cli.compare import compare
@@ -47,6 +46,8 @@ app.command()(compare)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from captum_extremal._version import own_version
+
         typer.echo(f"{PROGRAM} {own_version()}")
         raise typer.Exit
 

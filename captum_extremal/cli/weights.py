@@ -6,7 +6,6 @@ import pickle
 import sys
 import warnings
 from difflib import get_close_matches
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -56,6 +55,8 @@ def _torchvision_models() -> Any:
 
 
 def _downloaded(name: str, weights: Any) -> nn.Module:
+    from http.client import HTTPException
+
     models = _torchvision_models()
     try:
         model: nn.Module = models.get_model(name, weights=weights, progress=sys.stderr.isatty())
