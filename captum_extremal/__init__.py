@@ -1,42 +1,15 @@
-"""Extremal perturbations for Captum: which smallest part of an input is enough for a model's output."""
+"""Extremal perturbations for Captum: which smallest part of an input is enough for a model's output.
 
-from captum_extremal.attr.center_attribution import CenterAttribution
-from captum_extremal.attr.contrastive_excitation_backprop import ContrastiveExcitationBackprop
-from captum_extremal.attr.excitation_backprop import ExcitationBackprop
-from captum_extremal.attr.extremal_perturbation import ExtremalPerturbation
-from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
-from captum_extremal.attr.meaningful_perturbation import MeaningfulPerturbation
-from captum_extremal.attr.rise import RISE
-from captum_extremal.classes import ClassChannels, RemovalDrop, class_channels
-from captum_extremal.inversion import FeatureInversion, InvertedFeatures
-from captum_extremal.inversion.image_prior import ImagePrior
-from captum_extremal.masks import ChannelMask, SmoothMask
-from captum_extremal.perturbations import BlurPyramid, FadePyramid
-from captum_extremal.results import ExtremalMasks
-from captum_extremal.search import PathSolver, PenaltySolver, area_loss
-from captum_extremal.search.games import Game
+The public names stand in ``__init__.pyi``. They are imported when they are first used, so that the command line can
+print its help without PyTorch.
 
-__all__ = [
-    "RISE",
-    "BlurPyramid",
-    "CenterAttribution",
-    "ChannelMask",
-    "ClassChannels",
-    "ContrastiveExcitationBackprop",
-    "ExcitationBackprop",
-    "ExtremalMasks",
-    "ExtremalPerturbation",
-    "FadePyramid",
-    "FeatureInversion",
-    "Game",
-    "ImagePrior",
-    "InvertedFeatures",
-    "LayerExtremalPerturbation",
-    "MeaningfulPerturbation",
-    "PathSolver",
-    "PenaltySolver",
-    "RemovalDrop",
-    "SmoothMask",
-    "area_loss",
-    "class_channels",
-]
+Data flows in one direction: a module imports only from those before it in this list.
+
+Order of imports:
+    _version, _captum, _checks, _describe, _jsonl, _state, hooks, masks, perturbations, objective, search, results,
+    layers, arguments, settings, session, inversion, attr, classes, metrics, datasets, evaluation, visualization, cli
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import inspect
+import io
 import json
+import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, get_args, get_type_hints
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+import typer
 from matplotlib import pyplot as plt
 from PIL import Image
 from torch import nn
 
-from captum_extremal import ExtremalMasks, cli
-from captum_extremal.cli import _classifier, _console, _demo, _explain, _figures, _photographs, _run, _summary, _weights
+from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, cli
+from captum_extremal.cli import _photographs, console, demo, explain, options, output, photo_run
+from captum_extremal.cli import weights as loading
+from captum_extremal.cli.classifier import Classifier
 from captum_extremal.datasets import DigitScenes
 from captum_extremal.search.games import as_game
 
 NETWORK = "squeezenet1_0"
-QUICK = ["--steps", "2", "--areas", "0.2", "0.5"]
+QUICK = ["--steps", "2", "--areas", "0.2,0.5"]
 
 
 @pytest.fixture(scope="module")
@@ -73,27 +83,15 @@ def explained(weights, tmp_path_factory):
     photos = [*map(str, photos), str(folder / "other" / "A.jpg")]
     out = folder / "new" / "out"
     arguments = [*photos, "--model", NETWORK, "--weights", weights, "--target", "top1", "--target", "goldfish", *QUICK]
-    with pytest.MonkeyPatch.context() as patch:
-        stdout, stderr = _Capture(), _Capture()
-        patch.setattr(_figures, "DPI", 60)  # enough to see that there is a figure
-        patch.setattr(sys, "stdout", stdout)
-        patch.setattr(sys, "stderr", stderr)
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        patch.setattr(output, "DPI", 60)  # enough to see that there is a figure
         status = cli.main(["explain", *arguments, "--out", str(out), "--device", "cpu"])
-    return status, out, "".join(stdout.parts), "".join(stderr.parts), photos
-
-
-class _Capture:
-    def __init__(self):
-        self.parts = []
-
-    def write(self, text):
-        self.parts.append(text)
-
-    def flush(self):
-        pass
-
-    def isatty(self):
-        return False
+    return status, out, stdout.getvalue(), stderr.getvalue(), photos
 
 
 def _turned():
@@ -122,7 +120,7 @@ def test_explain_summary_has_a_row_a_target(explained):
     summary = read_summary(out)
     assert summary["complete"] is True
     assert (summary["model"], summary["photos"], summary["game"]) == (NETWORK, 5, "preserve")
-    assert (summary["classes"], summary["score_threshold"]) == (1000, 1.0)
+    assert (summary["classes"], summary["score_fraction"]) == (1000, 1.0)
     rows = summary["rows"]
     assert [row["photo"] for row in rows] == [photos[1], photos[1], photos[4], photos[4]]
     assert [row["size"] for row in rows] == [[256, 307]] * 2 + [[307, 256]] * 2  # the second photograph is upright
@@ -187,7 +185,7 @@ def test_interrupted_run_keeps_its_rows(weights, tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return read(path)
 
-    monkeypatch.setattr(_run, "read_photo", interrupted)
+    monkeypatch.setattr(photo_run, "read_photo", interrupted)
     photo = str(tmp_path / "one.png")
     out = tmp_path / "out"
     status = cli.main(
@@ -201,14 +199,14 @@ def test_interrupted_run_keeps_its_rows(weights, tmp_path, monkeypatch, capsys):
 
 
 def test_summary_is_replaced_whole(tmp_path, monkeypatch):
-    summary = _summary.Summary(tmp_path, {"model": "m"})
+    summary = output.Summary(tmp_path, {"model": "m"})
     summary.write()
 
     def fails(*_):
         raise KeyboardInterrupt
 
     summary.rows.append({"photo": "p"})
-    monkeypatch.setattr(_summary.os, "replace", fails)
+    monkeypatch.setattr(output.os, "replace", fails)
     with pytest.raises(KeyboardInterrupt):
         summary.write()
     assert read_summary(tmp_path)["rows"] == []
@@ -235,7 +233,7 @@ def test_a_run_that_explains_nothing_keeps_earlier_results(weights, tmp_path, ca
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_run, "read_photo", interrupted)
+    monkeypatch.setattr(photo_run, "read_photo", interrupted)
     assert explain_missing(weights, tmp_path) == 130
     assert "interrupted; nothing was found so far" in one_line(capsys.readouterr().err)
     assert earlier.read_text() == '{"rows": ["dear"]}'
@@ -244,7 +242,7 @@ def test_a_run_that_explains_nothing_keeps_earlier_results(weights, tmp_path, ca
 
 def test_earlier_results_are_replaced_by_the_first_row(tmp_path):
     (tmp_path / "summary.json").write_text('{"rows": ["old"]}')
-    summary = _summary.Summary(tmp_path, {"model": "m"})
+    summary = output.Summary(tmp_path, {"model": "m"})
     summary.write()
     assert read_summary(tmp_path)["rows"] == ["old"]
     summary.rows.append({"photo": "p"})
@@ -266,7 +264,7 @@ CATEGORIES = ["crane", "great white shark", "hammerhead", "crane", "tiger", "tig
 
 def make_classifier(model=None):
     preset = torchvision.models.get_model_weights(NETWORK).DEFAULT.transforms()
-    return _classifier.Classifier("net", "file", model or nn.Identity(), preset, CATEGORIES, torch.device("cpu"))
+    return Classifier("net", "file", model or nn.Identity(), preset, CATEGORIES, torch.device("cpu"))
 
 
 def test_fixed_size_models_get_the_crop_of_their_weights():
@@ -300,7 +298,7 @@ def test_long_photos_are_made_smaller(width, height, size):
 
 @pytest.mark.parametrize("model", [_OnlySquares(), nn.Identity()], ids=["fixed size", "any size"])
 def test_photos_that_are_too_long_are_refused(model):
-    with pytest.raises(_console.PhotoError, match="490 x 10 px are longer than 48:1: crop it first"):
+    with pytest.raises(console.PhotoError, match="490 x 10 px are longer than 48:1: crop it first"):
         make_classifier(model).fitted(picture(490, 10))
 
 
@@ -319,15 +317,15 @@ def run_of(folder, monkeypatch, **settings):
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model = nn.Sequential(nn.Conv2d(3, 7, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-    classifier = _classifier.Classifier("net", "file", model, preset, CATEGORIES, torch.device("cpu"))
+    classifier = Classifier("net", "file", model, preset, CATEGORIES, torch.device("cpu"))
     found = []
-    monkeypatch.setattr(_explain, "write_results", lambda masks, *_: found.append(masks) or {})
-    question = {"targets": [None], "game": "preserve", "score_threshold": 1.0, "steps": 4}
+    monkeypatch.setattr(explain, "write_results", lambda masks, *_: found.append(masks) or {})
+    question = {"targets": [None], "game": "preserve", "score_fraction": 1.0, "steps": 4}
     masks = {"areas": (0.3, 0.6), "perturbation": "blur"}
     for name, value in settings.items():
         (question if name in question else masks)[name] = value
-    question, summary = _run.Question(classifier, **question), _summary.Summary(folder, {})
-    return _explain.ImageRun(question, summary, **masks), found
+    question, summary = photo_run.Question(classifier, **question), output.Summary(folder, {})
+    return explain.ImageRun(question, summary, **masks), found
 
 
 @pytest.mark.parametrize("perturbation", ["blur", "fade"])
@@ -351,7 +349,7 @@ def test_masks_of_long_photos_have_the_usual_lengths(tmp_path, monkeypatch, caps
 def test_threshold_is_a_fraction_of_the_way(tmp_path, monkeypatch, game):
     picture(40, 40).save(tmp_path / "a.png")
     whole, half, fifth = (
-        _threshold_row(tmp_path, monkeypatch, game=game, score_threshold=fraction) for fraction in (1.0, 0.5, 0.2)
+        _threshold_row(tmp_path, monkeypatch, game=game, score_fraction=fraction) for fraction in (1.0, 0.5, 0.2)
     )
     clean, hidden = whole["clean_score"], whole["perturbed_score"]
     assert clean > hidden
@@ -373,28 +371,48 @@ def _threshold_row(folder, monkeypatch, **settings):
 def test_the_whole_image_is_always_enough(game, fraction):
     clean, perturbed = torch.tensor([3.1, -0.7, 1e-3]), torch.tensor([-2.3, 5.9, 0.3])
     whole = as_game(game).value(clean, perturbed)
-    threshold = _run.threshold(game, fraction)(clean, perturbed)
+    question = photo_run.Question(make_classifier(), [None], game, fraction, 1)
+    threshold = question.threshold(clean, perturbed)
     assert (whole >= threshold).all()
     assert torch.equal(whole, threshold) is (fraction == 1)
 
 
 def test_what_to_do_where_no_area_is_enough(capsys):
-    _run.print_hint([{"reached": True}, {"reached": True}], 1.0, "1, the whole image")
+    photo_run.print_hint([{"reached": True}, {"reached": True}], 1.0, "1, the whole image")
     assert capsys.readouterr().out == ""
-    _run.print_hint([{"reached": True}, {"reached": False}, {"reached": False}], 0.8, "1, the whole image")
+    photo_run.print_hint([{"reached": True}, {"reached": False}, {"reached": False}], 0.8, "1, the whole image")
     hint = one_line(capsys.readouterr().out)
     assert "a* is none for 2 of 3" in hint
     assert "--areas" in hint
-    assert "--score-threshold below 0.8" in hint
+    assert "--score-fraction below 0.8" in hint
 
 
-def test_a_model_that_takes_nothing_fails_for_the_photo_only():
-    class Refuses(nn.Module):
-        def forward(self, x):
-            raise RuntimeError("never")
+class _Fails(nn.Module):
+    """Fails where ``refuses`` says so, with the number of the call in the message."""
 
-    with pytest.raises(_console.PhotoError, match="net cannot take it: never"):
-        make_classifier(Refuses()).fitted(picture(80, 50))
+    def __init__(self, refuses):
+        super().__init__()
+        self.refuses, self.calls = refuses, 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.refuses(x, self.calls):
+            raise RuntimeError(f"in call {self.calls}")
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "refuses",
+    [
+        lambda x, call: True,
+        lambda x, call: call == 1,  # by chance
+        lambda x, call: x.std((2, 3)).max() > 0.1 and x.shape[2] > 224,  # some contents; a grey picture has no spread
+    ],
+    ids=["always", "once", "contents"],
+)
+def test_an_error_that_is_not_about_the_size_is_the_models_own(refuses):
+    with pytest.raises(console.PhotoError, match=r"net cannot take it: in call 1$"):
+        make_classifier(_Fails(refuses)).fitted(picture(80, 50))
 
 
 @pytest.mark.parametrize(
@@ -429,7 +447,7 @@ def test_targets_by_number_and_name(text, index):
     ],
 )
 def test_targets_that_are_none(text, message):
-    with pytest.raises(_console.StopError, match=message):
+    with pytest.raises(console.StopError, match=message):
         make_classifier().index_of(text)
 
 
@@ -441,8 +459,8 @@ def test_targets_that_are_none(text, message):
         (["--device", "cuda:99"], 2, "--device: 'cuda:99' is not available"),
         (["--device", "gpu"], 2, "--device: 'gpu' is not available"),
         (["--device", "meta"], 2, "--device: 'meta' is not available"),
-        (["--areas", "0.5", "0.2"], 2, "--areas: areas must be strictly increasing"),
-        (["--areas", "0", "0.2"], 2, r"--areas: areas must be fractions in (0, 1]"),
+        (["--areas", "0.5,0.2"], 2, "--areas: areas must be strictly increasing"),
+        (["--areas", "0", "--areas", "0.2"], 2, r"--areas: areas must be fractions in (0, 1]"),
         (["--target", "no such thing"], 2, "no class named 'no such thing'"),
         (["--target", "1000"], 2, "has the classes 0 to 999, got 1000"),
         (["--weights", "nowhere.pth"], 1, "there is no file nowhere.pth"),
@@ -470,10 +488,10 @@ def test_wrong_arguments_are_told_in_one_line(arguments, status, message, weight
         ["explain", "a.jpg", "--steps", "0"],
         ["explain", "a.jpg", "--game", "chess"],
         ["explain", "a.jpg", "--areas", "many"],
-        ["explain", "a.jpg", "--score-threshold", "90"],
-        ["explain", "a.jpg", "--score-threshold", "0"],
-        ["explain", "a.jpg", "--score-threshold", "nan"],
-        ["explain", "a.jpg", "--score-threshold", "high"],
+        ["explain", "a.jpg", "--score-fraction", "90"],
+        ["explain", "a.jpg", "--score-fraction", "0"],
+        ["explain", "a.jpg", "--score-fraction", "nan"],
+        ["explain", "a.jpg", "--score-fraction", "high"],
         ["nothing"],
     ],
 )
@@ -490,6 +508,130 @@ def test_help(capsys):
     assert "--layer" in capsys.readouterr().out
 
 
+def python(*arguments, path=()):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, path), str(Path(cli.__file__).parents[2])])}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
+
+
+ANSWER = """
+import sys
+from captum_extremal.cli import main
+
+wrong = [], ["explain"], ["explain", "a.jpg", "--areas", "many"], ["channels", "--layer", "x"], ["demo", "--seed", "-1"]
+assert [main(arguments) for arguments in wrong] == [2] * len(wrong)
+commands = [], ["demo"], ["explain"], ["channels"], ["evaluate"], ["compare"]
+right = [["--version"], *([*command, "--help"] for command in commands)]
+assert [main(arguments) for arguments in right] == [0] * len(right)
+heavy = {"torch", "torchvision", "captum", "matplotlib", "numpy"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_help_and_wrong_arguments_are_answered_without_pytorch():
+    done = python("-c", ANSWER)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_ctrl_c_while_pytorch_is_imported(tmp_path):
+    (tmp_path / "torch.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    done = python("-m", "captum_extremal.cli", "demo", "--out", str(tmp_path / "out"), path=[tmp_path])
+    assert done.returncode == 130
+    assert done.stderr == "captum-extremal: interrupted\n"
+
+
+Values = Annotated[list[float] | None, options.option("", several=options.comma_separated(options.number))]
+
+
+def test_several_values_are_repeated_or_comma_separated():
+    app = typer.Typer(rich_markup_mode=None)
+    seen = []
+
+    @app.command()
+    def command(value: Values = None):
+        seen.append(value)
+
+    for arguments in ([], ["--value", "1,2.5, 3"], ["--value", "1", "--value", "2.5,3"]):
+        typer.main.get_command(app).main(arguments, standalone_mode=False)
+    assert seen == [None, [1, 2.5, 3], [1, 2.5, 3]]
+
+
+def test_defaults_are_those_of_the_library(weights, tmp_path):
+    assert explain_missing(weights, tmp_path) == 1
+    own = inspect.signature(ExtremalPerturbation.extremal_masks).parameters
+    summary = read_summary(tmp_path)
+    assert tuple(summary["areas"]) == own["areas"].default
+    assert summary["game"] == own["game"].default
+    assert summary["perturbation"] == own["perturbation"].default
+    assert summary["steps"] == PathSolver().steps
+
+
+def test_choices_are_those_of_the_library():
+    method = ExtremalPerturbation(lambda x: x.mean((2, 3)))
+    hints = get_type_hints(explain.explain)
+    for name in ("game", "perturbation"):
+        with pytest.raises(ValueError, match="must be one of") as raised:
+            method.attribute(torch.zeros(1, 3, 8, 8), target=0, **{name: "chess"})
+        choices = get_args(get_args(hints[name])[0])
+        assert set(re.findall(r"'(\w+)'", str(raised.value))) == {*choices, "chess"}
+
+
+LITERAL = "[red]a[/red] :smile: [1] \\[b]"
+
+
+def test_names_from_outside_are_printed_literally(capsys):
+    console.say(LITERAL)
+    console.print_table([(LITERAL, "b")], (LITERAL, "c"))
+    output.print_files(LITERAL, {LITERAL: LITERAL})
+    with console.ProgressBar(LITERAL) as progress:
+        progress(1, 1)
+        progress.say(LITERAL)
+    stdout, stderr = capsys.readouterr()
+    assert stdout.count(LITERAL) == 5
+    assert stderr.count(LITERAL) == 3
+
+
+def test_a_progress_bar_on_a_terminal_shows_names_literally(monkeypatch):
+    file = io.StringIO()
+    file.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", file)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with console.ProgressBar(LITERAL) as progress:
+        progress(3, 4)
+    assert LITERAL in file.getvalue()
+    assert "3/4" in file.getvalue()
+
+
+def test_a_file_has_whole_lines_without_control_codes(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "/a folder/" + "long " * 40 + ".png"
+    console.say(f"error: {name}")
+    console.print_table([(name, name), ("b", "c")], ("file", "text"))
+    with console.ProgressBar(name) as progress:
+        progress(1, 2)
+        progress(2, 2)
+    stdout, stderr = capsys.readouterr()
+    assert stderr.splitlines() == [f"captum-extremal: error: {name}", f"{name}: 100%, 2 of 2 pairs, 0 s left"]
+    assert [line.split() for line in stdout.splitlines()] == [["file", "text"], [*name.split() * 2], ["b", "c"]]
+    assert "\x1b" not in stdout + stderr
+
+
+def test_a_table_on_a_narrow_terminal_loses_nothing(monkeypatch):
+    file = io.StringIO()
+    file.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", file)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    console.print_table([("x" * 30, "y" * 50)])
+    printed = file.getvalue()
+    assert max(map(len, printed.splitlines())) <= 40
+    assert (printed.count("x"), printed.count("y")) == (30, 50)
+
+
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"captum-extremal {version('captum-extremal')}\n"
@@ -504,7 +646,7 @@ def test_runs_as_a_module():
         check=False,
     )
     assert done.returncode == 2
-    assert "must be an integer of at least 0, got 'none'" in done.stderr
+    assert "Invalid value for '--seed'" in done.stderr
 
 
 def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch, capsys):
@@ -525,7 +667,7 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_forms_of_a_weights_file(state, tmp_path, wrap, prefix):
     torch.save(wrap({f"{prefix}{key}": value.half() for key, value in state.items()}), tmp_path / "w.pth")
-    model, classes = _weights.from_file(NETWORK, str(tmp_path / "w.pth"), 1000)
+    model, classes = loading.from_file(NETWORK, str(tmp_path / "w.pth"), 1000)
     assert classes == 1000
     for key, value in model.state_dict().items():
         assert value.dtype == torch.float32
@@ -537,13 +679,13 @@ def test_forms_of_a_weights_file(state, tmp_path, wrap, prefix):
 def test_fine_tuned_weights_of_any_number_of_classes(tmp_path, name, classes):
     tuned = torchvision.models.get_model(name, weights=None, num_classes=classes)
     torch.save(tuned.state_dict(), tmp_path / "w.pth")
-    classifier = _weights.loaded_classifier(name, str(tmp_path / "w.pth"), None, torch.device("cpu"))
+    classifier = loading.loaded_classifier(name, str(tmp_path / "w.pth"), None, "cpu")
     assert classifier.categories == [f"class {k}" for k in range(classes)]
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(classifier.model(x), tuned.eval()(x))
     assert classifier.index_of("class 0") == 0
-    with pytest.raises(_console.StopError, match=f"the classes 0 to {classes - 1}, got 7"):
+    with pytest.raises(console.StopError, match=f"the classes 0 to {classes - 1}, got 7"):
         classifier.index_of("7")
 
 
@@ -552,7 +694,7 @@ def test_names_of_classes_from_a_file(tmp_path):
     names = tmp_path / "names.txt"
 
     def loaded():
-        return _weights.loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(names), torch.device("cpu"))
+        return loading.loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(names), "cpu")
 
     names.write_text("Käfer\r\n  red wine \nhouse\n\n", encoding="utf-8")
     assert loaded().categories == ["Käfer", "red wine", "house"]
@@ -562,39 +704,39 @@ def test_names_of_classes_from_a_file(tmp_path):
         (b"\xff", "cannot be read"),
     ):
         names.write_bytes(content)
-        with pytest.raises(_console.StopError, match=message) as raised:
+        with pytest.raises(console.StopError, match=message) as raised:
             loaded()
         assert raised.value.status == 1
 
 
 def test_inputs_are_transformed_as_beside_torchvisions_own_weights():
-    assert _weights.untrained("googlenet", 2).transform_input is True
+    assert loading.untrained("googlenet", 2).transform_input is True
 
 
 def test_weights_files_that_do_not_fit(state, tmp_path):
     path = tmp_path / "w.pth"
     torch.save(dict(list(state.items())[1:]), path)
-    with pytest.raises(_console.StopError, match=r"(?s)does not fit squeezenet1_0: .*features.0.weight") as raised:
-        _weights.from_file(NETWORK, str(path), 1000)
+    with pytest.raises(console.StopError, match=r"(?s)does not fit squeezenet1_0: .*features.0.weight") as raised:
+        loading.from_file(NETWORK, str(path), 1000)
     assert raised.value.status == 1
     other = torchvision.models.get_model("squeezenet1_1", weights=None, num_classes=10)
     torch.save(other.state_dict(), path)
-    with pytest.raises(_console.StopError, match=r"(?s)does not fit squeezenet1_0: .*features"):
-        _weights.from_file(NETWORK, str(path), 1000)
+    with pytest.raises(console.StopError, match=r"(?s)does not fit squeezenet1_0: .*features"):
+        loading.from_file(NETWORK, str(path), 1000)
     torch.save(nn.Linear(2, 2), path)
-    with pytest.raises(_console.StopError, match="holds more than a state dict"):
-        _weights.from_file(NETWORK, str(path), 1000)
+    with pytest.raises(console.StopError, match="holds more than a state dict"):
+        loading.from_file(NETWORK, str(path), 1000)
     torch.save({"epoch": 3}, path)
-    with pytest.raises(_console.StopError, match="holds no state dict"):
-        _weights.from_file(NETWORK, str(path), 1000)
+    with pytest.raises(console.StopError, match="holds no state dict"):
+        loading.from_file(NETWORK, str(path), 1000)
     for other in (torch.ones(3), {}, {0: torch.ones(3)}, [1]):
         torch.save(other, path)
-        with pytest.raises(_console.StopError, match="holds no state dict"):
-            _weights.from_file(NETWORK, str(path), 1000)
+        with pytest.raises(console.StopError, match="holds no state dict"):
+            loading.from_file(NETWORK, str(path), 1000)
     for content in (b"", b"no weights", b"PK\x03\x04 cut short"):
         path.write_bytes(content)
-        with pytest.raises(_console.StopError, match=r"w\.pth"):
-            _weights.from_file(NETWORK, str(path), 1000)
+        with pytest.raises(console.StopError, match=r"w\.pth"):
+            loading.from_file(NETWORK, str(path), 1000)
 
 
 def test_photos_of_every_mode_become_rgb(tmp_path):
@@ -623,7 +765,7 @@ def test_photos_of_every_mode_become_rgb(tmp_path):
 def test_postscript_is_not_run(tmp_path):
     path = tmp_path / "photo.jpg"
     picture(30, 20).save(path, format="EPS")
-    with pytest.raises(_console.PhotoError, match="cannot be read as an image"):
+    with pytest.raises(console.PhotoError, match="cannot be read as an image"):
         _photographs.read_photo(str(path))
 
 
@@ -638,8 +780,8 @@ def test_exif_orientation_is_respected(tmp_path):
 
 
 def test_demo(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(_demo, "_AREAS", (0.08, 0.2))
-    monkeypatch.setattr(_demo, "_STEPS", 60)
+    monkeypatch.setattr(demo, "_AREAS", (0.08, 0.2))
+    monkeypatch.setattr(demo, "_STEPS", 60)
     out = tmp_path / "a folder" / "demo"
     threads = torch.get_num_threads()
     assert cli.main(["demo", "--out", str(out)]) == 0
@@ -669,11 +811,11 @@ def test_demo(tmp_path, monkeypatch, capsys):
 
 
 def test_demo_is_deterministic_and_its_seed_chooses_the_scene(tmp_path, monkeypatch):
-    monkeypatch.setattr(_demo, "_AREAS", (0.5,))
-    monkeypatch.setattr(_demo, "_STEPS", 2)
-    monkeypatch.setattr(_demo, "write_figure", lambda figure, path: path.name)
-    monkeypatch.setattr(_demo, "write_results", lambda *_: {})
-    monkeypatch.setattr(_demo, "_other_attributions", lambda *_: {})
+    monkeypatch.setattr(demo, "_AREAS", (0.5,))
+    monkeypatch.setattr(demo, "_STEPS", 2)
+    monkeypatch.setattr(demo, "write_figure", lambda figure, path: path.name)
+    monkeypatch.setattr(demo, "write_results", lambda *_: {})
+    monkeypatch.setattr(demo, "_other_attributions", lambda *_: {})
     summaries = []
     for run, seed in enumerate((0, 0, 1)):
         torch.manual_seed(run)
@@ -687,8 +829,8 @@ def test_demo_can_be_interrupted(tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_demo, "write_results", interrupted)
-    monkeypatch.setattr(_demo, "_AREAS", (0.4,))
-    monkeypatch.setattr(_demo, "_STEPS", 1)
+    monkeypatch.setattr(demo, "write_results", interrupted)
+    monkeypatch.setattr(demo, "_AREAS", (0.4,))
+    monkeypatch.setattr(demo, "_STEPS", 1)
     assert cli.main(["demo", "--out", str(tmp_path)]) == 130
     assert "interrupted" in one_line(capsys.readouterr().err)

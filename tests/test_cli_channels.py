@@ -16,8 +16,8 @@ from PIL import Image
 from torch import nn
 
 from captum_extremal import ExtremalMasks, LayerExtremalPerturbation, cli
-from captum_extremal.cli import _channels, _console, _figures, _inversions, _layers, _run, _summary
-from captum_extremal.cli._classifier import Classifier
+from captum_extremal.cli import channels, console, inversions, layers, output, photo_run
+from captum_extremal.cli.classifier import Classifier
 from captum_extremal.visualization import show_inversions
 
 NETWORK = "squeezenet1_0"
@@ -59,7 +59,7 @@ def run(weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     picture(48, 40).save(folder / "a.png")
     arguments = [str(folder / "a.png"), str(folder / "missing.png"), "--model", NETWORK, "--weights", weights]
-    arguments += ["--layer", "features.7", "--target", "0", "--target", "1", "--areas", *map(str, COUNTS)]
+    arguments += ["--layer", "features.7", "--target", "0", "--target", "1", "--areas", ",".join(map(str, COUNTS))]
     arguments += ["--steps", "2", "--inversion-steps", "2", "--inversion-side", "64", "--device", "cpu"]
     out, stdout, stderr = folder / "out", io.StringIO(), io.StringIO()
     with (
@@ -67,7 +67,7 @@ def run(weights, tmp_path_factory):
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
     ):
-        patch.setattr(_figures, "DPI", 60)  # enough to see that there is a figure
+        patch.setattr(output, "DPI", 60)  # enough to see that there is a figure
         status = cli.main(["channels", *arguments, "--out", str(out)])
     return status, out, stdout.getvalue(), stderr.getvalue(), folder / "a.png"
 
@@ -80,9 +80,10 @@ def test_channels_goes_on_past_a_missing_photo(run):
     lines = stdout.splitlines()
     assert lines[0] == "features.7: 256 channels of 27 x 27 positions"
     assert lines[1] == f"photo 1 of 2: {photo}"
-    for line, row in zip(lines[2:4], read_summary(out)["rows"]):
+    assert lines[3].split() == ["class", "score", "probability", "a*"]
+    for line, row in zip(lines[4:6], read_summary(out)["rows"]):
         assert f"class {row['target']}" in line
-        assert f" {row['optimal_channels']} of 256 " in line
+        assert line.endswith(f" {row['optimal_channels']} of 256")
     assert str(out.resolve()) in stdout
 
 
@@ -200,8 +201,8 @@ def make_classifier(kind=Convolutions):
 
 
 def make_run(folder, classifier, layer, *, areas=(0.5, 1.0), inverter=None, targets=(None,)):
-    question = _run.Question(classifier, list(targets), "preserve", 1.0, 3)
-    return _channels.ChannelRun(question, _summary.Summary(folder, {}), layer, areas, inverter)
+    question = photo_run.Question(classifier, list(targets), "preserve", 1.0, 3)
+    return channels.ChannelRun(question, output.Summary(folder, {}), layer, areas, inverter)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def make_run(folder, classifier, layer, *, areas=(0.5, 1.0), inverter=None, targ
 )
 def test_heat_maps_are_equation_11(kind, name, channel_dim, prefix, grid):
     classifier = make_classifier(kind)
-    layer = _layers.chosen_layer(classifier, name, channel_dim, prefix)
+    layer = layers.chosen_layer(classifier, name, channel_dim, prefix)
     x = torch.randn(1, 3, 32, 32 if kind is Tokens else 40)
     seen = []
     handle = layer.module.register_forward_hook(lambda module, given, output: seen.append(output))
@@ -238,7 +239,7 @@ def test_heat_maps_are_equation_11(kind, name, channel_dim, prefix, grid):
 
 def test_heat_map_of_what_was_found_is_that_of_the_method():
     classifier = make_classifier()
-    layer = _layers.chosen_layer(classifier, "first", None, 0)
+    layer = layers.chosen_layer(classifier, "first", None, 0)
     x = torch.randn(1, 3, 32, 32)
     method = LayerExtremalPerturbation(classifier.model, layer.module)
     how = {"target": 2, "areas": (2, 8)}
@@ -264,8 +265,8 @@ def test_heat_map_of_what_was_found_is_that_of_the_method():
     ],
 )
 def test_layers_that_cannot_be_masked(kind, arguments, message):
-    with pytest.raises(_console.StopError, match=message) as raised:
-        _layers.chosen_layer(make_classifier(kind), *arguments)
+    with pytest.raises(console.StopError, match=message) as raised:
+        layers.chosen_layer(make_classifier(kind), *arguments)
     assert raised.value.status == 2
 
 
@@ -284,11 +285,11 @@ def test_choosing_a_layer_leaves_no_hook():
             raise RuntimeError("never")
 
     classifier = make_classifier()
-    _layers.chosen_layer(classifier, "first", None, 0)
+    layers.chosen_layer(classifier, "first", None, 0)
     assert hooks_of(classifier.model) == []
     broken = make_classifier(Breaks)
-    with pytest.raises(_console.StopError, match="net cannot run: never") as raised:
-        _layers.chosen_layer(broken, "inner", None, 0)
+    with pytest.raises(console.StopError, match="net cannot run: never") as raised:
+        layers.chosen_layer(broken, "inner", None, 0)
     assert raised.value.status == 1
     assert hooks_of(broken.model) == []
 
@@ -316,21 +317,21 @@ def test_choosing_a_layer_leaves_no_hook():
     ],
 )
 def test_what_is_said_of_a_layer(kind, name, how, text):
-    assert _channels.about_layer(_layers.chosen_layer(make_classifier(kind), name, *how)) == text
+    assert channels.about_layer(layers.chosen_layer(make_classifier(kind), name, *how)) == text
 
 
 @pytest.mark.parametrize(("name", "how"), [("head", (None, 0)), ("norm", (-1, 0))])
 def test_layers_without_a_map_get_the_curve_alone(tmp_path, name, how):
     kind = Convolutions if name == "head" else Tokens
     classifier = make_classifier(kind)
-    layer = _layers.chosen_layer(classifier, name, *how)
+    layer = layers.chosen_layer(classifier, name, *how)
     picture(32, 32).save(tmp_path / "a.png")
-    run = make_run(tmp_path, classifier, layer, inverter=_inversions.Inverter(1, 16), targets=[2, None])
+    run = make_run(tmp_path, classifier, layer, inverter=inversions.Inverter(1, 16), targets=[2, None])
     run.explain(str(tmp_path / "a.png"))
     rows = read_summary(tmp_path)["rows"]
     assert [set(row["files"]) for row in rows] == [{"curves", "masks"}] * len(rows)
     assert all("inversion" not in row for row in rows)
-    assert sorted(run.files()) == ["CLASS-curves.png", "CLASS.npz"]
+    assert sorted(run._files()) == ["CLASS-curves.png", "CLASS.npz"]
     written = [(tmp_path / row["folder"] / row["files"]["curves"]) for row in rows]
     assert all(path.stat().st_size > 1000 for path in written)
 
@@ -344,9 +345,9 @@ def test_channels_of_tokens_have_a_map_on_the_grid(tmp_path, monkeypatch):
 
     monkeypatch.setattr("captum_extremal.visualization.show_inversions", drawn)
     classifier = make_classifier(Tokens)
-    layer = _layers.chosen_layer(classifier, "norm", -1, 1)
+    layer = layers.chosen_layer(classifier, "norm", -1, 1)
     picture(48, 40).save(tmp_path / "a.png")
-    run = make_run(tmp_path, classifier, layer, inverter=_inversions.Inverter(2, 16), targets=[1, 3])
+    run = make_run(tmp_path, classifier, layer, inverter=inversions.Inverter(2, 16), targets=[1, 3])
     run.explain(str(tmp_path / "a.png"))
     rows = read_summary(tmp_path)["rows"]
     assert [set(row["files"]) for row in rows] == [{"channels", "inversion", "masks"}] * 2
@@ -358,8 +359,8 @@ def test_channels_of_tokens_have_a_map_on_the_grid(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("side", "size"), [(20, (20, 25)), (100, (32, 40))])
 def test_side_of_the_inversions(side, size):
     classifier = make_classifier()
-    layer = _layers.chosen_layer(classifier, "first", None, 0)
-    inverter = _inversions.Inverter(1, side)
+    layer = layers.chosen_layer(classifier, "first", None, 0)
+    inverter = inversions.Inverter(1, side)
     ((whole, masked),) = inverter.pairs(classifier, layer, torch.rand(1, 3, 32, 40), torch.ones(1, 8))
     assert whole.images.shape == masked.images.shape == (1, 3, *size)
     # All channels are kept: the same image.
@@ -368,11 +369,11 @@ def test_side_of_the_inversions(side, size):
 
 def test_a_mask_that_keeps_nothing_fails_its_own_inversion_only(tmp_path, capsys):
     classifier = make_classifier()
-    layer = _layers.chosen_layer(classifier, "first", None, 0)
+    layer = layers.chosen_layer(classifier, "first", None, 0)
     masks = torch.stack([torch.zeros(8), torch.ones(8)])
     run = make_run(tmp_path, classifier, layer)
-    view = _run.View(torch.rand(1, 3, 32, 32), [2, 4], ["two", "four"], reduced=False)
-    written = run._write_inversions(_inversions.Inverter(1, 32), torch.rand(2, 1, 4, 4), masks, view, tmp_path)
+    view = photo_run.View(torch.rand(1, 3, 32, 32), [2, 4], ["two", "four"], reduced=False)
+    written = run._write_inversions(inversions.Inverter(1, 32), torch.rand(2, 1, 4, 4), masks, view, tmp_path)
     assert "two: no inversion: " in error_of(capsys)
     assert list(written[0]) == ["error"]
     assert written[1]["file"] == "004-four-inversion.png"
@@ -381,25 +382,25 @@ def test_a_mask_that_keeps_nothing_fails_its_own_inversion_only(tmp_path, capsys
 
 def test_a_layer_that_cannot_be_inverted_has_no_inversions():
     classifier = make_classifier()
-    layer = _layers.chosen_layer(classifier, "first", None, 0)
+    layer = layers.chosen_layer(classifier, "first", None, 0)
     layer.module.weight.data.fill_(torch.nan)
-    pairs = list(_inversions.Inverter(1, 32).pairs(classifier, layer, torch.rand(1, 3, 32, 32), torch.ones(2, 8)))
+    pairs = list(inversions.Inverter(1, 32).pairs(classifier, layer, torch.rand(1, 3, 32, 32), torch.ones(2, 8)))
     assert len(pairs) == 2
     assert all("must be finite" in why for why in pairs)
 
 
 def test_interrupted_run_keeps_its_rows(tmp_path, monkeypatch, capsys):
     classifier = make_classifier()
-    run = make_run(tmp_path, classifier, _layers.chosen_layer(classifier, "first", None, 0))
+    run = make_run(tmp_path, classifier, layers.chosen_layer(classifier, "first", None, 0))
     picture(40, 40).save(tmp_path / "a.png")
-    read, count = _run.read_photo, iter(range(9))
+    read, count = photo_run.read_photo, iter(range(9))
 
     def interrupted(path):
         if next(count) == 1:
             raise KeyboardInterrupt
         return read(path)
 
-    monkeypatch.setattr(_run, "read_photo", interrupted)
+    monkeypatch.setattr(photo_run, "read_photo", interrupted)
     assert run.over([str(tmp_path / "a.png")] * 3) == 130
     assert "interrupted; what was found so far is in" in error_of(capsys)
     summary = read_summary(tmp_path)
@@ -407,14 +408,14 @@ def test_interrupted_run_keeps_its_rows(tmp_path, monkeypatch, capsys):
 
 
 def test_too_few_channels_are_told(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(_run.Question, "threshold", lambda self, clean, perturbed: clean + 1e6)
+    monkeypatch.setattr(photo_run.Question, "threshold", lambda self, clean, perturbed: clean + 1e6)
     classifier = make_classifier()
-    layer = _layers.chosen_layer(classifier, "first", None, 0)
+    layer = layers.chosen_layer(classifier, "first", None, 0)
     run = make_run(tmp_path, classifier, layer, areas=(1 / 8,))
     picture(40, 40).save(tmp_path / "a.png")
     assert run.over([str(tmp_path / "a.png")]) == 0
     printed = capsys.readouterr().out
-    assert "a* none of 8" in printed
+    assert " none of 8\n" in printed
     assert "a* is none for 1 of 1" in printed
     assert "1.0, all channels, is always enough" in printed
     row = read_summary(tmp_path)["rows"][0]
@@ -440,8 +441,8 @@ def test_layer_list_needs_no_weights(capsys, monkeypatch):
     ("arguments", "message"),
     [
         (["--layer", "features.77"], "squeezenet1_0 has no layer named 'features.77'; near it: features.7"),
-        (["--layer", "classifier.1", "--areas", "1", "7"], "--areas: areas must be at most the layer's 6 channels"),
-        (["--layer", "features.7", "--areas", "1", "0.5"], "--areas: areas must be all integers"),
+        (["--layer", "classifier.1", "--areas", "1,7"], "--areas: areas must be at most the layer's 6 channels"),
+        (["--layer", "features.7", "--areas", "1,0.5"], "--areas: areas must be all integers"),
         (["--layer", "features.7", "--areas", "0"], "--areas: areas must be strictly increasing numbers of channels"),
         (["--layer", "features.7", "--areas", "0.001"], "--areas: areas must be"),
         (["--layer", "features.7", "--areas", "1.5"], "--areas: areas must be fractions"),
@@ -478,6 +479,6 @@ def test_usage_errors(arguments, capsys):
 
 
 def test_counts_and_fractions_are_told_apart():
-    values = [_channels._count_or_fraction(text) for text in ("1", "1.0", "0.5", "1e-1")]
+    values = [channels._count_or_fraction(text) for text in ("1", "1.0", "0.5", "1e-1")]
     assert values == [1, 1.0, 0.5, 0.1]
     assert [type(value) for value in values] == [int, float, float, float]

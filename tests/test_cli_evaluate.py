@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captum_extremal import PathSolver, cli, visualization
-from captum_extremal.cli import _console, _data_sets, _networks
+from captum_extremal.cli import console, data_sets, evaluate, networks
 from captum_extremal.datasets import DigitImages, digit_network
-from captum_extremal.evaluation import Row, RowFile, Settings, make_method, read_rows
+from captum_extremal.evaluation import METRICS, Row, RowFile, Settings, make_method, read_rows
 from captum_extremal.evaluation import metrics as judging
 from captum_extremal.metrics import Outcome, bootstrap_interval, insertion_deletion, pointing_game, summarise
 
@@ -59,7 +59,6 @@ def drawn(monkeypatch):
         return Figure()
 
     monkeypatch.setattr(visualization, "show_bars", show_bars)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     return asked
 
 
@@ -87,7 +86,7 @@ def rows_of(folder):
 
 def test_the_table_is_that_of_the_metrics(tmp_path, capsys, drawn):
     out = tmp_path / "out"
-    arguments = ["--metric", "pointing", "energy", "--tolerance", "2", "--out", str(out)]
+    arguments = ["--metric", "pointing,energy", "--tolerance", "2", "--out", str(out)]
     assert cli.main([*DIGITS, "--method", "grad_cam", *arguments]) == 0
     data, model = DigitImages(6), digit_network()
     explain = make_method("grad_cam", model, layer="features")
@@ -268,7 +267,7 @@ def test_ctrl_c_leaves_rows_that_a_new_start_goes_on_from(own, monkeypatch, caps
     assert len(rows_of(out)) == pairs
     capsys.readouterr()
     assert cli.main(arguments) == 0
-    assert "pair/s" not in capsys.readouterr().err
+    assert "pairs" not in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +330,9 @@ def test_curves_have_the_steps_asked_for(given, steps, tmp_path, monkeypatch):
     assert table(tmp_path)[0]["about"]["steps"] == steps
 
 
-@pytest.mark.parametrize("metrics", [[], ["--metric", "energy"], ["--metric", "pointing", "insertion_deletion"]])
+@pytest.mark.parametrize(
+    "metrics", [[], ["--metric", "energy"], ["--metric", "pointing", "--metric", "insertion_deletion"]]
+)
 def test_images_without_regions_serve_nothing_else(metrics, numbered, weights, capsys):
     arguments = ["--data", f"images:{numbered}", "--model", "resnet18", "--weights", weights, "--method", "center"]
     assert "needs --metric insertion_deletion" in failed(capsys, "evaluate", *arguments, *metrics, status=2)
@@ -354,9 +355,9 @@ def tells_changes(data, checksum, *files):
     """Whether the checksum is that of the data, and another one whenever a file has grown."""
     seen = [checksum]
     for path in files:
-        assert _data_sets.loaded_data(data)[1] == seen[-1]
+        assert data_sets.loaded_data(data)[1] == seen[-1]
         path.write_bytes(path.read_bytes() + b"\n")
-        seen.append(_data_sets.loaded_data(data)[1])
+        seen.append(data_sets.loaded_data(data)[1])
     return len(set(seen)) == 1 + len(files)
 
 
@@ -395,7 +396,7 @@ def test_coco_in_its_folders(twenty, tmp_path):
     }
     (tmp_path / "instances_val2014.json").write_text(json.dumps(content))
     data = f"coco:{tmp_path / 'val'},{tmp_path / 'instances_val2014.json'}"
-    arguments = ["evaluate", "--data", data, *twenty, "--classes", "cat=3", "dog=5", "--out", str(tmp_path / "out")]
+    arguments = ["evaluate", "--data", data, *twenty, "--classes", "cat=3,dog=5", "--out", str(tmp_path / "out")]
     assert cli.main(arguments) == 0
     (run,) = table(tmp_path / "out")
     assert run["scores"]["pointing"]["all"]["by_class"] == {"cat": 0.0, "dog": 1.0}
@@ -446,7 +447,7 @@ def test_a_method_whose_file_has_changed_is_another(own):
 
 def test_the_order_of_the_metrics_makes_no_other_run(tmp_path):
     for metrics in (["energy", "pointing"], ["pointing", "energy"], ["energy", "pointing", "energy"]):
-        assert cli.main([*DIGITS, "--method", "center", "--metric", *metrics, "--out", str(tmp_path)]) == 0
+        assert cli.main([*DIGITS, "--method", "center", "--metric", ",".join(metrics), "--out", str(tmp_path)]) == 0
     assert len(list(tmp_path.glob("*.jsonl"))) == 1
 
 
@@ -496,12 +497,12 @@ def test_a_folder_with_an_annotation_and_an_image_that_cannot_be_read(twenty, tm
     ],
 )
 def test_sizes_are_those_of_the_shorter_side(size, side, square, expected):
-    assert tuple(_networks.fitted_size(*size, side, square)) == expected
+    assert tuple(networks.Network(None, side, square).size_for(*size)) == expected
 
 
 def test_a_photograph_is_prepared_as_the_weights_want(weights, tmp_path):
     device = torch.device("cpu")
-    network = _networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
+    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
     path = tmp_path / "photo.png"
     photo(path, 300, 400)
     with Image.open(path) as image:
@@ -521,16 +522,17 @@ def test_a_photograph_is_prepared_as_the_weights_want(weights, tmp_path):
 )
 def test_classes_of_the_data_have_an_index_each(classes, given, expected, weights):
     device = torch.device("cpu")
-    network = _networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
+    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
     assert network.index_of(classes, given) == expected
 
 
 def test_a_name_of_two_classes_is_none(weights):
     device = torch.device("cpu")
-    network = _networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
-    network = dataclasses.replace(network, categories=["crane", "ant", "Crane"])
+    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
+    classifier = dataclasses.replace(network.classifier, categories=["crane", "ant", "Crane"])
+    network = dataclasses.replace(network, classifier=classifier)
     assert network.index_of(("ant",), {}) == {"ant": 1}
-    with pytest.raises(_console.StopError, match="has no class named crane: give its number"):
+    with pytest.raises(console.StopError, match="has no class named crane: give its number"):
         network.index_of(("crane",), {})
 
 
@@ -567,7 +569,7 @@ def failed(capsys, *arguments, status):
         (["--classes", "0=x"], 2, "must be NAME=INDEX"),
         (["--classes", "cat=3"], 2, "the data has no class cat"),
         (["--classes", "0=10"], 2, "digits has the classes 0 to 9, got 0=10"),
-        (["--metric", "beauty"], 2, "invalid choice"),
+        (["--metric", "beauty"], 2, "must be one of pointing, energy, insertion_deletion, got 'beauty'"),
         (["--tolerance", "-1"], 2, "must be a number of pixels"),
         (["--weights", "x.pth", "--model", "resnet18"], 1, "there is no file x.pth"),
         (["--weights", "x.pth"], 2, "--weights: digits comes with its own"),
@@ -577,6 +579,21 @@ def failed(capsys, *arguments, status):
 def test_wrong_arguments_are_told_in_a_line(arguments, status, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert message in failed(capsys, *DIGITS, "--method", "center", *arguments, status=status)
+
+
+def test_metrics_are_those_of_the_library():
+    assert set(evaluate.METRICS) == set(METRICS)
+
+
+def test_classes_have_names_with_commas():
+    assert evaluate._indices("bow tie, red=3,cat=5") == [("bow tie, red", 3), ("cat", 5)]
+
+
+def test_the_path_of_modules_is_restored(own):
+    before = list(sys.path)
+    assert cli.main([*DIGITS, "--method", "own_method:make", "--out", "out"]) == 0
+    assert cli.main([*DIGITS, "--method", "no_such:thing"]) == 2
+    assert sys.path == before
 
 
 def test_a_class_that_the_network_does_not_know(weights, tmp_path, capsys):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,19 @@ def test_public_names_are_these() -> None:
     assert sorted(captum_extremal.__all__) == PUBLIC
     assert len(set(captum_extremal.__all__)) == len(captum_extremal.__all__)
     assert all(hasattr(captum_extremal, name) for name in PUBLIC)
+
+
+def test_public_names_are_imported_when_they_are_used() -> None:
+    lines = [
+        "import sys, captum_extremal",
+        "assert 'torch' not in sys.modules",
+        "assert set(captum_extremal.__all__) <= set(dir(captum_extremal))",
+        "from captum_extremal import *",
+        "assert class_channels is captum_extremal.class_channels and issubclass(PathSolver, object)",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, cwd=PACKAGE.parent, timeout=120)
+    with pytest.raises(AttributeError, match="module 'captum_extremal' has no attribute 'Nothing'"):
+        _ = captum_extremal.Nothing  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from captum_extremal.cli._console import PhotoError
+from captum_extremal.cli.console import PhotoError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,8 +41,3 @@ def _as_rgb(photo: Image) -> Image:
         photo = photo.convert("RGBA")
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
     return photo.convert("RGB")
-
-
-def length(photo: Image) -> float:
-    """Longer side : shorter side."""
-    return max(photo.size) / min(photo.size)

@@ -18,12 +18,12 @@ _TRUNCATE = 4.0  # in sigmas: where a Gaussian is cut
 
 @dataclass(frozen=True)
 class BlurPyramid:
-    """Gaussian blur, the paper's perturbation. A hidden region keeps its mean colour and loses its detail.
+    """Gaussian blur, the paper's perturbation: what is hidden keeps its mean colour and loses its detail.
 
     Args:
         sigma_max: standard deviation of the strongest blur in pixels; default 20 px at 224 px, scaled with the
             input's shorter side.
-        levels: number of intensities, including the clean input and the strongest blur.
+        levels: how many intensities the pyramid holds, the clean input and the strongest included.
         padding: how the input goes on beyond its border: "replicate", "reflect" or "zeros".
 
     Raises:
@@ -40,10 +40,13 @@ class BlurPyramid:
         check_count("levels", self.levels, at_least=2)
         check_choice("padding", self.padding, ("replicate", "reflect", "zeros"))
 
+    def sigma_for(self, shape: tuple[int, ...]) -> float:
+        """The standard deviation of the strongest blur, in pixels, for inputs of this spatial shape."""
+        return self.sigma_max or _BLUR * min(shape) / REFERENCE_SIDE
+
     def bind(self, x: Tensor, baseline: Tensor) -> BoundPerturbation:
-        """Blur x (N, C, *S) at every level. The baseline is not used."""
-        shape = x.shape[2:]
-        sigma_max = self.sigma_max or _BLUR * min(shape) / REFERENCE_SIDE
+        """Blur x (N, C, *S) at every level once; the baseline plays no part."""
+        sigma_max = self.sigma_for(tuple(x.shape[2:]))
         sigmas = [sigma_max * level / (self.levels - 1) for level in range(1, self.levels)]
         blurred = [gaussian_blur(x, sigma, self.padding) for sigma in sigmas]
         return Levels(torch.stack([x, *blurred], dim=1))

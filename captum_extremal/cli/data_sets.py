@@ -1,17 +1,15 @@
-"""What ``--data`` names: a data set of images and classes."""
+"""The data set of images and classes that ``--data`` names."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from argparse import ArgumentTypeError
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captum_extremal.cli._arguments import positive
-from captum_extremal.cli._console import FAILED, StopError
+from captum_extremal.cli.console import FAILED, StopError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +28,7 @@ _NUMBERED = re.compile(r"[0-9]{4}_.*\.(jpg|jpeg|png)", re.IGNORECASE)
 def loaded_data(text: str) -> tuple[AnnotatedImages, str]:
     """The data set that ``--data`` names, and a hash of its pairs and of the names and sizes of its files.
 
-    Not of their paths, so that a run goes on where another machine has the same files.
+    The hash does not depend on the paths, so that a run can be resumed on another machine that has the same files.
     """
     data, files = _found(text)
     if not data.pairs():
@@ -61,23 +59,25 @@ def _found(text: str) -> tuple[AnnotatedImages, Iterable[Path]]:
             annotated = datasets.FolderImages(where)
             return annotated, _of_images(annotated, Path(where))
         if kind == "digits":
-            return datasets.DigitImages(positive(where)), []
+            if not where.isdecimal() or int(where) < 1:
+                raise ValueError(f"must be an integer of at least 1, got {where!r}")
+            return datasets.DigitImages(int(where)), []
         if kind == "images":
             numbered = NumberedImages(where)
             return numbered, [Path(where, image) for image in dict(numbered.pairs())]
-    except (ValueError, TypeError, ArgumentTypeError) as error:
+    except (ValueError, TypeError) as error:
         raise StopError(f"--data: {error}", FAILED) from error
     raise StopError(f"--data: must be one of voc, coco, folder, digits and images, got {kind!r}")
 
 
 def _of_images(data: AnnotatedImages, folder: Path) -> list[Path]:
-    """The files of a folder that have the name of an image, with any suffix."""
+    """The files of a folder that are named after an image, with any suffix."""
     images = {image for image, _ in data.pairs()}
     return [path for path in sorted(folder.iterdir()) if path.stem in images]
 
 
 class NumberedImages:
-    """Images ``NNNN_name.jpg`` of the class with the index NNNN, whose regions are not known.
+    """Images ``NNNN_name.jpg`` of the class with the index NNNN, without regions.
 
     Attributes:
         index_of: the index of each class.
@@ -100,7 +100,7 @@ class NumberedImages:
         return [(name, self._class_of(name)) for name in self._paths]
 
     def load(self, image: str) -> AnnotatedImage:
-        """The image of this name, nothing of its class annotated.
+        """The image of this name, without a region.
 
         Raises:
             UnreadableError: it cannot be read.

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from captum_extremal.cli._console import one_line
+from captum_extremal.cli.console import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from captum_extremal.cli._classifier import Classifier
-    from captum_extremal.cli._layers import Layer
+    from captum_extremal.cli.classifier import Classifier
+    from captum_extremal.cli.layers import Layer
     from captum_extremal.inversion import InvertedFeatures
 
 
@@ -22,8 +22,8 @@ class Inverter:
     """How the images are made.
 
     Attributes:
-        steps: passes of each through the model up to the layer.
-        side: the shorter one, in pixels.
+        steps: passes of each image through the model up to the layer.
+        side: the shorter side in pixels.
     """
 
     steps: int
@@ -32,7 +32,7 @@ class Inverter:
     def pairs(
         self, classifier: Classifier, layer: Layer, picture: Tensor, masks: Tensor
     ) -> Iterator[tuple[InvertedFeatures, InvertedFeatures] | str]:
-        """The inversions of the whole activation and of the masked one, for each mask; or why there are none.
+        """For each mask the inversions of the whole activation and of the masked one, or why there are none.
 
         Args:
             picture: RGB (1, 3, H, W) in [0, 1].
@@ -47,8 +47,7 @@ class Inverter:
         for mask in masks:
             try:
                 yield whole, self._inverted(classifier, layer, picture, mask[None])
-            # A mask may keep channels alone that are at rest everywhere.
-            except (ValueError, RuntimeError) as error:
+            except (ValueError, RuntimeError) as error:  # such as a mask of channels that are zero everywhere
                 yield one_line(error)
 
     def _inverted(self, classifier: Classifier, layer: Layer, picture: Tensor, mask: Tensor | None) -> InvertedFeatures:
@@ -64,7 +63,7 @@ class Inverter:
         )
 
     def _resized(self, classifier: Classifier, picture: Tensor) -> Tensor:
-        """The picture with the side asked for, unless it is smaller, or the model refuses that size."""
+        """The picture with the chosen side, unless it is smaller or the model refuses that size."""
         from torchvision.transforms import functional
 
         if self.side >= min(picture.shape[2:]):

@@ -1,4 +1,4 @@
-"""Classifiers with torchvision's weights, or with those in a file, of any number of classes."""
+"""Classifiers with torchvision's weights, or with those in a file, for any number of classes."""
 
 from __future__ import annotations
 
@@ -6,50 +6,41 @@ import pickle
 import sys
 import warnings
 from difflib import get_close_matches
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from captum_extremal.cli._classifier import Classifier
-from captum_extremal.cli._console import FAILED, StopError
+from captum_extremal.cli.classifier import Classifier
+from captum_extremal.cli.console import FAILED, StopError
+from captum_extremal.cli.options import checked_device
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
-_DEFAULT = "DEFAULT"
+DEFAULT = "DEFAULT"
 
 
-def loaded_classifier(name: str, weights: str, classes: str | None, device: torch.device) -> Classifier:
-    """The classifier with the weights that ``--weights`` and the classes that ``--classes`` names."""
-    default = _default_weights(name)
-    name, downloads = name.lower(), weights.upper() == _DEFAULT
-    own = list(default.meta["categories"])
+def loaded_classifier(name: str, weights: str, classes: str | None, device: str) -> Classifier:
+    """The classifier with the weights that ``--weights`` names and the classes that ``--classes`` names."""
+    place, default = checked_device(device), _default_weights(name)
+    name, downloads, own = name.lower(), weights.upper() == DEFAULT, list(default.meta["categories"])
     model, count = (_downloaded(name, default), len(own)) if downloads else from_file(name, weights, len(own))
-    return Classifier(
-        name=name,
-        weights=str(default) if downloads else weights,
-        model=model.eval().requires_grad_(False).to(device),
-        preset=default.transforms(),
-        categories=_categories(classes, own, count),
-        device=device,
-    )
+    model = model.eval().requires_grad_(False).to(place)
+    used = str(default) if downloads else weights
+    return Classifier(name, used, model, default.transforms(), _categories(classes, own, count), place)
 
 
 def untrained_classifier(name: str) -> Classifier:
     """The classifier before any training, on the CPU: its layers, without a download."""
     import torch
 
-    default = _default_weights(name)
+    default, name = _default_weights(name), name.lower()
     own = list(default.meta["categories"])
-    model = untrained(name.lower(), len(own)).eval().requires_grad_(False)
-    return Classifier(name.lower(), "none", model, default.transforms(), own, torch.device("cpu"))
+    return Classifier(name, "none", untrained(name, len(own)).eval(), default.transforms(), own, torch.device("cpu"))
 
 
 def _default_weights(name: str) -> Any:
     models = _torchvision_models()
-    name = name.lower()
-    known = models.list_models(module=models)
+    name, known = name.lower(), models.list_models(module=models)
     if name not in known:
         close = get_close_matches(name, known, 4)
         hint = f"; near it: {', '.join(close)}" if close else ""
@@ -64,14 +55,16 @@ def _torchvision_models() -> Any:
 
 
 def _downloaded(name: str, weights: Any) -> nn.Module:
+    from http.client import HTTPException
+
     models = _torchvision_models()
     try:
         model: nn.Module = models.get_model(name, weights=weights, progress=sys.stderr.isatty())
+        return model
     except (OSError, RuntimeError, HTTPException) as error:
         raise StopError(
             f"--weights: those of {name} cannot be downloaded: {error}; a file may be given instead", FAILED
         ) from error
-    return model
 
 
 def _categories(path: str | None, own: list[str], count: int) -> list[str]:
@@ -95,27 +88,27 @@ def from_file(name: str, path: str, usual: int) -> tuple[nn.Module, int]:
     if count != usual:
         model = untrained(name, count)
     try:
-        # Copies into the model's float32 parameters, whatever type the file has.
-        model.load_state_dict(state)
+        model.load_state_dict(state)  # copies into the model's float32 parameters, whatever type the file has
     except RuntimeError as error:
         raise StopError(f"--weights: {path} does not fit {name}: {error}", FAILED) from error
     return model, count
 
 
 def untrained(name: str, classes: int) -> nn.Module:
+    """The torchvision model of this name with random weights."""
     models = _torchvision_models()
     with warnings.catch_warnings():
-        # Some models announce that their random start will change; nothing of it stays.
+        # Some models announce that their random start will change; it is overwritten anyway.
         warnings.simplefilter("ignore", FutureWarning)
         model: nn.Module = models.get_model(name, weights=None, num_classes=classes)
     if hasattr(model, "transform_input"):
-        # As torchvision sets it beside its own weights, which others start from.
+        # torchvision sets it with its own weights, from which other weights are usually trained.
         cast(Any, model).transform_input = True
     return model
 
 
 def _classes_in(state: dict[str, Tensor], own: dict[str, Tensor], usual: int) -> int:
-    """How many classes a state dict is of: as a model's own, but for the length of what has a row a class."""
+    """The number of classes of a state dict: the length of those tensors that have one row per class."""
     rows = {
         len(value)
         for key, value in state.items()

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from captum_extremal.cli._arguments import ABOUT_SIZES, add_photographs, add_search, natural, positive
-from captum_extremal.cli._console import PROGRAM, StopError, say, shortened
-from captum_extremal.cli._figures import MASKS_FILE, write_figure
-from captum_extremal.cli._inversions import Inverter
-from captum_extremal.cli._layers import Layer, chosen_layer, grid_of, print_layers
-from captum_extremal.cli._run import Question, Run, View
-from captum_extremal.cli._summary import Summary, made_folder
-from captum_extremal.cli._weights import untrained_classifier
+from captum_extremal.cli import options
+from captum_extremal.cli.console import StopError, say, shortened
+from captum_extremal.cli.inversions import Inverter
+from captum_extremal.cli.layers import Layer, chosen_layer, grid_of, print_layers
+from captum_extremal.cli.options import option
+from captum_extremal.cli.output import MASKS_FILE, Summary, made_folder, write_figure
+from captum_extremal.cli.photo_run import PhotoRun, Question, View
+from captum_extremal.cli.weights import DEFAULT, loaded_classifier, untrained_classifier
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,118 +24,90 @@ if TYPE_CHECKING:
     from captum_extremal.results import ExtremalMasks
 
 _LIST = "list"
-_INVERSION_STEPS = 192  # FeatureInversion's
-_INVERSION_SIDE = 128
 _TOP_CHANNELS = 10
 
 
-def add_channels(commands: Any) -> None:
-    channels = commands.add_parser(
-        "channels",
-        help="find the channels of a layer that are enough for a class",
-        description="Find the fewest channels of a layer that are enough for a class of photographs, and show what "
-        "they have seen. Write the photographs first, then the options.",
-        epilog=ABOUT_SIZES,
-    )
-    add_photographs(channels, least="*")
-    add = channels.add_argument
-    add(
-        "--layer",
-        required=True,
-        metavar="NAME",
-        help=f"as in model.named_modules(), such as layer3.5; {_LIST} prints those that the model has, and what they "
-        "return",
-    )
-    add(
-        "--areas",
-        type=_count_or_fraction,
-        nargs="+",
-        metavar="AREA",
-        help="increasing numbers of channels, or fractions of them: 1 is one channel, 1.0 all of them "
-        "(1 5 10 20 25 35 40 50 60 70 80 90 100 150 200 ... and all)",
-    )
-    add(
-        "--channel-dim",
-        type=int,
-        metavar="DIM",
-        help="which dimension of the layer's output holds the channels, counted with the batch's: -1, the last, for a "
-        "transformer's tokens (1, but to be given for outputs of three dimensions)",
-    )
-    add(
-        "--prefix-tokens",
-        type=natural,
-        default=0,
-        metavar="N",
-        help="how many of a transformer's tokens come before the image's, 1 for a class token: the heat map is of the "
-        "rest (%(default)s)",
-    )
-    add("--no-inversion", action="store_true", help="do not show what the channels have seen: it may take longest")
-    add(
-        "--inversion-steps",
-        type=positive,
-        default=_INVERSION_STEPS,
-        metavar="N",
-        help="passes of each inversion through the model (%(default)s)",
-    )
-    add(
-        "--inversion-side",
-        type=positive,
-        default=_INVERSION_SIDE,
-        metavar="PX",
-        help="the shorter side of the inversions, at most that of the photograph as the model sees it, which they have "
-        "where the model refuses others (%(default)s)",
-    )
-    add_search(channels, "captum-extremal-channels")
-    channels.set_defaults(command=_channels)
-
-
 def _count_or_fraction(text: str) -> int | float:
-    try:
-        return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number of channels or a fraction, got {text!r}") from None
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else options.number(text)
 
 
-def _channels(options: argparse.Namespace) -> int:
-    if options.layer == _LIST:
-        print_layers(untrained_classifier(options.model))
+_COUNTS = options.comma_separated(_count_or_fraction)
+_ABOUT_LAYER = f"As in model.named_modules(), such as layer3.5; {_LIST} prints the model's layers and their outputs."
+_ABOUT_AREAS = (
+    "Increasing numbers of channels, or fractions of them: 1 is one channel, 1.0 all of them (the library's own)."
+)
+_ABOUT_CHANNEL_DIM = (
+    "The dimension of the layer's output that holds the channels, counted with the batch's: -1, the last, for a "
+    "transformer's tokens (1, but required for outputs of three dimensions)."
+)
+_ABOUT_PREFIX = "How many of a transformer's tokens, such as a class token, come before the image's."
+_ABOUT_NO_INVERSION = "Do not show what the channels have seen; it may take longest."
+_ABOUT_INVERSION_STEPS = "Passes of each inversion through the model (the library's own)."
+_ABOUT_INVERSION_SIDE = (
+    "The shorter side of the inversions, at most that of the photograph as the model sees it, which is used if the "
+    "model refuses other sizes."
+)
+
+
+def channels(
+    layer: Annotated[str, option(_ABOUT_LAYER, "NAME")],
+    photos: Annotated[list[str] | None, options.PHOTOS] = None,
+    model: options.Model = "resnet50",
+    weights: options.Weights = DEFAULT,
+    classes: options.Classes = None,
+    target: options.Target = None,
+    areas: Annotated[list[float] | None, option(_ABOUT_AREAS, "AREA,...", several=_COUNTS)] = None,
+    channel_dim: Annotated[int | None, option(_ABOUT_CHANNEL_DIM, "DIM")] = None,
+    prefix_tokens: Annotated[int, option(_ABOUT_PREFIX, "N", min=0)] = 0,
+    no_inversion: Annotated[bool, option(_ABOUT_NO_INVERSION, name="--no-inversion")] = False,
+    inversion_steps: Annotated[int | None, option(_ABOUT_INVERSION_STEPS, "N", min=1)] = None,
+    inversion_side: Annotated[int, option(_ABOUT_INVERSION_SIDE, "PX", min=1)] = 128,
+    game: options.Game = None,
+    score_fraction: options.ScoreFraction = 1.0,
+    steps: options.Steps = None,
+    device: options.Device = "auto",
+    out: options.Out = "captum-extremal-channels",
+) -> int:
+    """Find the fewest channels of a layer that are enough for a class.
+
+    The figures show where the channels look and what they have seen.
+    """
+    if layer == _LIST:
+        print_layers(untrained_classifier(model))
         return 0
-    if not options.photos:
-        raise StopError("PHOTO: at least one photograph must be given, before the options")
-    areas = _checked_areas(options.areas)
-    question = Question.of(options)
-    layer = chosen_layer(question.classifier, options.layer, options.channel_dim, options.prefix_tokens)
-    fractions = _fractions_of(areas, layer)
-    inverter = None if options.no_inversion else Inverter(options.inversion_steps, options.inversion_side)
+    if not photos:
+        raise StopError("PHOTO: at least one photograph must be given")
+    from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
+    from captum_extremal.inversion import FeatureInversion
+
+    classifier = loaded_classifier(model, weights, classes, device)
+    search = LayerExtremalPerturbation.extremal_masks
+    question = Question.asked(search, classifier, target, game, score_fraction, steps)
+    chosen = chosen_layer(classifier, layer, channel_dim, prefix_tokens)
+    fractions = _fractions_of(areas, chosen)
+    passes = options.with_defaults(FeatureInversion.invert, steps=inversion_steps)["steps"]
+    inverter = None if no_inversion else Inverter(passes, inversion_side)
     about = {
-        "layer": layer.name,
-        "channels": layer.channels,
+        "layer": chosen.name,
+        "channels": chosen.channels,
         "areas": list(fractions),
-        "inversion_steps": options.inversion_steps if inverter else None,
-        "photos": len(options.photos),
+        "inversion_steps": inverter and inverter.steps,
+        "photos": len(photos),
     }
-    summary = Summary(made_folder(options.out), question.about() | about)
-    print(about_layer(layer))
-    return ChannelRun(question, summary, layer, fractions, inverter).over(options.photos)
+    summary = Summary(made_folder(out), question.about() | about)
+    print(about_layer(chosen))
+    return ChannelRun(question, summary, chosen, fractions, inverter).over(photos)
 
 
-def _checked_areas(areas: list[int | float] | None) -> tuple[int, ...] | tuple[float, ...] | None:
-    from captum_extremal.settings import check_areas
-
-    try:
-        return None if areas is None else check_areas(areas, counts=True)
-    except (TypeError, ValueError) as error:
-        raise StopError(f"--areas: {error}") from error
-
-
-def _fractions_of(areas: tuple[int, ...] | tuple[float, ...] | None, layer: Layer) -> tuple[float, ...]:
+def _fractions_of(areas: list[float] | None, layer: Layer) -> tuple[float, ...]:
+    """The areas as fractions of the layer's channels; None for the library's own."""
     from captum_extremal.masks import ChannelMask
     from captum_extremal.settings import LayerSearchSettings
 
     family = ChannelMask()
     try:
         return LayerSearchSettings(areas=areas).fractions([family.layout(layer.axes)], family)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise StopError(f"--areas: {error}") from error
 
 
@@ -154,7 +124,7 @@ def about_layer(layer: Layer) -> str:
 
 
 @dataclass
-class ChannelRun(Run):
+class ChannelRun(PhotoRun):
     """Masks over the channels of a layer."""
 
     layer: Layer
@@ -163,22 +133,14 @@ class ChannelRun(Run):
 
     everything = "1.0, all channels"
 
-    def search(self, view: View) -> ExtremalMasks:
+    def _search(self, view: View) -> ExtremalMasks:
         from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
 
-        classifier = self.question.classifier
-        return LayerExtremalPerturbation(classifier.model, self.layer.module).extremal_masks(
-            classifier.normalised(view.repeated()),
-            target=view.targets,
-            areas=self.areas,
-            game=self.question.game,
-            channel_dim=self.layer.channel_dim,
-            score_threshold=self.question.threshold,
-            solver=self.question.solver(),
-            show_progress=sys.stderr.isatty(),
-        )
+        method = LayerExtremalPerturbation(self.question.classifier.model, self.layer.module)
+        how: dict[str, Any] = {"areas": self.areas, "channel_dim": self.layer.channel_dim}
+        return method.extremal_masks(**self.question.arguments(view), **how)
 
-    def write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
+    def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
         masks = cast("Tensor", found.optimal_mask())
         heat_maps = self.layer.heat_maps(self.question.classifier.normalised(view.picture), masks)
         rows: list[dict[str, Any]] = [
@@ -217,7 +179,7 @@ class ChannelRun(Run):
         pairs = inverter.pairs(self.question.classifier, self.layer, view.picture, masks)
         for k, pair in enumerate(pairs):
             if isinstance(pair, str):
-                say(f"{PROGRAM}: {view.names[k]}: no inversion: {pair}")
+                say(f"{view.names[k]}: no inversion: {pair}")
                 written.append({"error": pair})
                 continue
             whole, masked = pair
@@ -244,7 +206,7 @@ class ChannelRun(Run):
             "runs": one.settings["runs"],
         }
 
-    def files(self) -> dict[str, str]:
+    def _files(self) -> dict[str, str]:
         files = {"CLASS.npz": MASKS_FILE}
         if grid_of(self.layer.axes) is None:
             return {"CLASS-curves.png": "the score against the number of channels"} | files
@@ -252,8 +214,8 @@ class ChannelRun(Run):
             files = {"CLASS-inversion.png": "what the layer has seen, and what the channels of a* have"} | files
         return {"CLASS-channels.png": "where the channels of a* look, and the score against their number"} | files
 
-    def optimal_text(self, row: dict[str, Any]) -> str:
-        return f"{row['optimal_channels']:>4} of {row['channels']}" if row["reached"] else f"none of {row['channels']}"
+    def _optimal_text(self, row: dict[str, Any]) -> str:
+        return f"{row['optimal_channels']} of {row['channels']}" if row["reached"] else f"none of {row['channels']}"
 
 
 def _title(view: View, index: int) -> str:

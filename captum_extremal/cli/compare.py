@@ -1,4 +1,7 @@
-"""Tables of evaluations: on the console, as CSV and JSON, and a figure a metric."""
+"""``captum-extremal compare``: evaluations side by side, from the rows that they left.
+
+The table goes to the console, to a CSV and to a JSON file; there is one figure per metric.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,43 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from captum_extremal.cli._console import FAILED, StopError, shortened
-from captum_extremal.cli._figures import print_files, write_figure
+import typer
+
+from captum_extremal.cli.console import FAILED, StopError, print_table, shortened
+from captum_extremal.cli.options import Out, Tolerance, option, with_defaults
+from captum_extremal.cli.output import made_folder, print_files, write_figure
 
 if TYPE_CHECKING:
-    from captum_extremal.evaluation.tables import Line, Score
+    from captum_extremal.evaluation import Line, Score
 
-TABLE = "table"
 _LONGEST_LABEL = 60
 
 
-def report(paths: Sequence[Path], tolerance: float, folder: Path, against: str | None = None) -> None:
-    """Print the runs in files or folders of rows, and write them to a folder; one against the others where named."""
-    from captum_extremal.evaluation.rows import read_rows
-    from captum_extremal.evaluation.tables import leads, tabulate
+def compare(
+    rows: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="Files of rows, or folders that evaluate has written to.")
+    ],
+    tolerance: Tolerance = None,
+    against: Annotated[
+        str | None, option("A run by its name in the table: its lead over each other run, by pairs.", "METHOD")
+    ] = None,
+    out: Out = "captum-extremal-compare",
+) -> None:
+    """Put evaluations side by side.
 
+    There is a table on the console, as CSV and as JSON, and one figure per metric. Rows of the same pair and the same
+    settings count once, however many files they come from.
+    """
+    report(rows, tolerance, made_folder(out), against)
+
+
+def report(paths: Sequence[Path], tolerance: float | None, folder: Path, against: str | None = None) -> None:
+    """Print the runs in files or folders of rows and write them to a folder; with ``against``, that run's leads too."""
+    from captum_extremal.evaluation import leads, read_rows, tabulate
+
+    tolerance = with_defaults(tabulate, tolerance=tolerance)["tolerance"]
     for path in paths:
         if not path.exists():
             raise StopError(f"there is no file or folder {path}", FAILED)
@@ -35,34 +58,30 @@ def report(paths: Sequence[Path], tolerance: float, folder: Path, against: str |
     if not lines:
         raise StopError(f"there is no row in {', '.join(map(str, paths))}", FAILED)
     try:
-        ahead = {} if against is None else leads(runs.values(), against, tolerance)
+        ahead = None if against is None else leads(runs.values(), against, tolerance)
     except ValueError as error:
         raise StopError(f"--against: {error}") from error
     _print(lines, tolerance)
-    if against is not None:
-        _print_leads(ahead, against)
-    _write_csv(lines, folder / f"{TABLE}.csv")
-    _write_json(lines, tolerance, folder / f"{TABLE}.json")
+    if ahead is not None:
+        _print_leads(ahead, str(against))
+    _write_csv(lines, folder / "table.csv")
+    content = {"tolerance": tolerance, "runs": [asdict(line) for line in lines]}
+    (folder / "table.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     figures = _write_figures(lines, tolerance, folder)
-    print(f"Written to {folder.resolve()}:")
-    print_files(
-        {f"{TABLE}.csv": "a line a run, metric and subset", f"{TABLE}.json": "the same with settings and classes"}
-        | dict.fromkeys(figures, "the runs side by side, with their intervals")
-    )
+    files = {"table.csv": "one line per run, metric and subset", "table.json": "the same with settings and classes"}
+    print_files(str(folder.resolve()), files | dict.fromkeys(figures, "the runs side by side, with their intervals"))
 
 
 def _print(lines: list[Line], tolerance: float) -> None:
-    from captum_extremal.evaluation.tables import SUBSETS
-
-    wanted = dict.fromkeys((column, subset) for line in lines for column in line.scores for subset in SUBSETS)
-    columns = [(column, subset) for column, subset in wanted if any(_score(line, column, subset) for line in lines)]
+    found = ((column, subset) for line in lines for column, subsets in line.scores.items() for subset in subsets)
+    columns = list(dict.fromkeys(found))
     names = [column if subset == "all" else f"{column}, {subset}" for column, subset in columns]
-    table = [["method", *names, "s/image", "pairs"]]
     labels = _short_labels(lines)
-    for line, label in zip(lines, labels):
-        cells = [_text(_score(line, column, subset)) for column, subset in columns]
-        table.append([label, *cells, f"{line.seconds_per_image:.2f}", _pairs(line)])
-    _print_table(table)
+    table = [
+        [label, *(_text(_score(line, *column)) for column in columns), f"{line.seconds_per_image:.2f}", _pairs(line)]
+        for line, label in zip(lines, labels)
+    ]
+    print_table(table, ["method", *names, "s/image", "pairs"])
     pointing = f", pointing within {tolerance:g} px" if ("pointing", "all") in columns else ""
     pairs = ", of insertion and deletion over the pairs" if ("insertion", "all") in columns else ""
     means = f"means over the classes{pairs}{pointing}"
@@ -77,18 +96,13 @@ def _print_leads(ahead: dict[str, dict[str, Score]], label: str) -> None:
         print(f"{label} has no pair in common with another run.")
         return
     columns = list(dict.fromkeys(column for scores in ahead.values() for column in scores))
-    table = [[f"{label} ahead of", *columns, "pairs"]]
+    table = []
     for other, scores in ahead.items():
         cells = [_text(scores.get(column), "+") for column in columns]
         table.append([shortened(other, _LONGEST_LABEL), *cells, str(max(score.pairs for score in scores.values()))])
     print()
-    _print_table(table)
+    print_table(table, [f"{label} ahead of", *columns, "pairs"])
     print("Differences pair by pair; those whose interval holds 0 tell nothing apart. Less deletion is better.")
-
-
-def _print_table(table: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*table)]
-    print("\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table))
 
 
 def _short_labels(lines: list[Line]) -> list[str]:
@@ -119,11 +133,6 @@ def _write_csv(lines: list[Line], path: Path) -> None:
                     values = [score.mean, score.low, score.high, score.pairs, score.skipped]
                     run = [line.images, line.unreadable, line.seconds_per_image]
                     writer.writerow([line.label, line.key, metric, subset, *values, *run])
-
-
-def _write_json(lines: list[Line], tolerance: float, path: Path) -> None:
-    content: dict[str, Any] = {"tolerance": tolerance, "runs": [asdict(line) for line in lines]}
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_figures(lines: list[Line], tolerance: float, folder: Path) -> list[str]:
