@@ -33,5 +33,5 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
     """
 
     def _probabilities(self, excitation: Excitation) -> tuple[Tensor, ...]:
-        pairs = zip(excitation.probabilities(), excitation.dual_probabilities())
+        pairs = zip(excitation.probabilities(), excitation.probabilities(dual=True))
         return tuple(target - dual for target, dual in pairs)
