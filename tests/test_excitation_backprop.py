@@ -416,29 +416,7 @@ def test_neuron_that_only_its_bias_excites_keeps_what_it_has() -> None:
     torch.testing.assert_close(found, torch.full_like(x, 1 / 65), **WITHIN)
 
 
-# Captum's forms
-
-
-@pytest.mark.parametrize("method", BOTH)
-@pytest.mark.parametrize("shape", [(40,), (17, 23), (8, 9, 10)], ids=str)
-def test_batch_is_explained_as_its_images_are(
-    make_network: Callable[..., nn.Module], method: Any, shape: tuple[int, ...]
-) -> None:
-    network, x = make_network(len(shape)), torch.randn(3, 3, *shape, dtype=torch.float64)
-    found = method(network).attribute(x, target=[0, 4, 2])
-    for n, target in enumerate([0, 4, 2]):
-        torch.testing.assert_close(found[n : n + 1], method(network).attribute(x[n : n + 1], target=target), **WITHIN)
-
-
-def test_targets_and_arguments_are_captums(network: nn.Module) -> None:
-    x = images(2, 3, 16, 16)
-    expected = ExcitationBackprop(network).attribute(x, target=[1, 1])
-    for target in (1, (1,), torch.tensor(1), torch.tensor([1, 1]), [(1,), (1,)], -4):
-        torch.testing.assert_close(ExcitationBackprop(network).attribute(x, target=target), expected, **WITHIN)
-    scaled = ExcitationBackprop(lambda x, scale, name: network(x) * scale)
-    scale = torch.tensor([[2.0], [3.0]], dtype=torch.float64)
-    found = scaled.attribute(x, target=1, additional_forward_args=(scale, "name"))
-    torch.testing.assert_close(found, expected, **WITHIN)
+# Outputs, inputs and precision
 
 
 def test_positions_of_an_output_share_equally() -> None:
@@ -519,58 +497,6 @@ def test_bad_layer_is_named() -> None:
         with pytest.raises(ValueError, match=f"layer.*{message}"):
             method.attribute(x, target=1)
         assert not layer._forward_hooks
-
-
-@pytest.mark.parametrize(
-    ("name", "error", "changes"),
-    [
-        ("inputs", TypeError, {"inputs": "image"}),
-        ("inputs", ValueError, {"inputs": images(2, 2, 4, 4)}),
-        ("target", TypeError, {"target": "cat"}),
-        ("target", ValueError, {"target": [1]}),
-        ("additional_forward_args", ValueError, {"additional_forward_args": torch.zeros(3)}),
-    ],
-)
-def test_bad_input_is_named_before_any_forward(counted: type, name: str, error: Any, changes: dict[str, Any]) -> None:
-    model = counted(seeded(Residual))
-    with pytest.raises(error, match=f"^{name}"):
-        ExcitationBackprop(model).attribute(**({"inputs": images(2, 2, 8, 8), "target": 1} | changes))
-    assert model.calls == 0
-
-
-class Stopped(Exception):  # noqa: N818
-    pass
-
-
-@pytest.mark.parametrize("fails", [False, True], ids=["well", "stopped"])
-def test_nothing_is_left_behind(fails: bool) -> None:
-    network, x = seeded(Residual), images(2, 2, 8, 8).requires_grad_()
-    network.stem.weight.requires_grad_(False)
-    network.classifier.weight.grad = torch.ones_like(network.classifier.weight)
-    before = copy.deepcopy(network.state_dict())
-
-    def stop(*_: Any) -> None:
-        if fails:
-            raise Stopped
-
-    handle = network.pool.register_forward_hook(stop)
-    chance = torch.get_rng_state()
-    run = ContrastiveExcitationBackprop(network, network.conv).attribute
-    if fails:
-        with pytest.raises(Stopped):
-            run(x, target=1)
-    else:
-        run(x, target=1)
-    handle.remove()
-    assert all(not module._forward_hooks for module in network.modules())
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert [p.requires_grad for p in network.parameters()] == [False] + [True] * 6
-    assert float(network.classifier.weight.grad.min()) == 1
-    assert network.conv.weight.grad is None
-    assert x.grad is None
-    assert torch.equal(chance, torch.get_rng_state())
-    assert isinstance(network(x).grad_fn, torch.autograd.graph.Node)
-    assert "AddmmBackward" in network(x).grad_fn.name()  # nothing is recorded any more
 
 
 # Photographs
