@@ -29,16 +29,16 @@ from torch.utils.data import DataLoader, RandomSampler
 from captum_extremal._captum import progress_bar
 from captum_extremal._checks import check_callable, check_count, check_number
 from captum_extremal._rows import Row, RowFile, Rows
-from captum_extremal._state import ForwardPrecision, as_plain, modules_of, preserve_state, warn_caller
-from captum_extremal.attr._inputs import check_perturbations_per_eval
-from captum_extremal.attr._layer_inputs import as_layer_solver, check_examples, check_layer_areas
+from captum_extremal._state import modules_of, warn_caller
+from captum_extremal.arguments import check_examples
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
-from captum_extremal.layers import LayerTail, check_layer, name_of
-from captum_extremal.layers.axes import check_axes, masked, read_axes
-from captum_extremal.objective import Objective
+from captum_extremal.layers import check_layer, name_of
+from captum_extremal.masks import read_axes
+from captum_extremal.perturbations.product import masked
 from captum_extremal.results import threshold_of
-from captum_extremal.search.games import PRESERVE, Game, as_game
-from captum_extremal.search.problem import Solver
+from captum_extremal.search import Game, Solver, as_game
+from captum_extremal.session import open_session
+from captum_extremal.settings import LayerSearchSettings, check_areas
 
 Loader = Iterable[Any]
 """Gives pairs (inputs, labels): a tensor (N, ...) or several, and N integers as a list, an array or a tensor (N,)."""
@@ -123,7 +123,7 @@ class ClassChannels:
         _check_method(method)
         _check_loader(loader)
         self._check_count(count)
-        check_perturbations_per_eval(perturbations_per_eval)
+        LayerSearchSettings(perturbations_per_eval=perturbations_per_eval)
         here, there = name_of(method.forward_func, method.layer), self.settings["layer"]
         if here != there and " " in here and " " in there:  # a function that calls the model does not know its names
             raise ValueError(f"method must mask the layer that the channels are of, {there}, got {here}")
@@ -252,10 +252,10 @@ def class_channels(
     search = _Search(
         method,
         bool(attribute_to_layer_input),
-        check_layer_areas(areas),
+        check_areas(areas, counts=True),
         as_game(game),
         channel_dim,
-        as_layer_solver(solver),
+        LayerSearchSettings(solver=solver).chosen_solver(),
         score_threshold,
         perturbations_per_eval,
     )
@@ -292,8 +292,7 @@ class _Search:
 
     def __post_init__(self) -> None:
         _check_method(self.method)
-        check_axes(self.channel_dim)
-        check_perturbations_per_eval(self.perturbations_per_eval)
+        LayerSearchSettings(channel_dim=self.channel_dim, perturbations_per_eval=self.perturbations_per_eval)
         if callable(self.score_threshold):
             check_callable("score_threshold", self.score_threshold, "clean", "perturbed")
         elif self.score_threshold is not None:
@@ -380,34 +379,21 @@ def _drops(
     perturbations_per_eval: int | None,
 ) -> Tensor:
     """Drops (N, R) of the scores of a batch's labels under masks (R, K), which are 0 where a channel is removed."""
-    device = batch.inputs[0].device
-    caller = ForwardPrecision(device)
-    with torch.inference_mode(False), torch.no_grad(), caller.ours(), preserve_state(method.forward_func, device):
-        tail = LayerTail(
-            method.forward_func,
-            method.layer,
-            tuple(as_plain(x.detach()) for x in batch.inputs),
-            to_input=settings["attribute_to_layer_input"],
-            device_ids=method.device_ids,
-            caller=caller,
-        )
-        activation = tail.activation[0]
+    with open_session(method.forward_func, batch.inputs, batch.labels, layer=method.layer) as session:
+        at_layer = session.at_layer(method.layer, settings["attribute_to_layer_input"], method.device_ids)
+        activation = at_layer.inputs[0]
         axes = read_axes(activation, settings["channel_dim"])
-        if len(tail.activation) > 1 or axes.channels != kept.shape[1]:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tail.activation)
+        if at_layer.is_tuple or axes.channels != kept.shape[1]:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in at_layer.inputs)
             raise ValueError(f"method must mask one tensor of {kept.shape[1]} channels, got activations {shapes}")
-        objective = Objective(
-            tail,
-            (activation,),
-            (masked(activation.to(torch.promote_types(activation.dtype, torch.float32)), axes.over_channels),),
-            batch.labels,
+        objective = at_layer.objective(
+            lambda x, baseline: masked(x, axes.over_channels),
+            [(axes.channels,)],
             perturbations_per_eval=perturbations_per_eval,
-            caller=caller,
             differentiable=False,
-            mask_shapes=((axes.channels,),),
         )
         rows = kept.to(objective.clean).repeat_interleave(len(batch.labels), dim=0)
-        return (objective.clean - objective.reward((rows,), PRESERVE)).T.cpu()
+        return (objective.clean - objective.value((rows,))).T.cpu()
 
 
 # The loader

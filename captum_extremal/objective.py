@@ -1,7 +1,7 @@
 r"""The model's side: masks in, scores out.
 
-An :class:`Objective` knows everything about the model and nothing about the search: how it is called, which output
-is meant (:math:`\Phi`), how many perturbed inputs fit through it at once, and in which precision.
+An :class:`Objective` knows how the model is called, which of its outputs is :math:`\Phi`, how many perturbed inputs go
+through it at once, and in which precision. It knows nothing about the search.
 
 Shapes: N inputs (N, C, *S), R masks an input as rows (R N, 1, *S), mask-major; scores (R, N). For the channels of a
 layer the inputs are its activations, and the rows (R N, K).
@@ -24,12 +24,11 @@ from captum_extremal._captum import (
 )
 from captum_extremal._state import ForwardPrecision
 from captum_extremal.perturbations import BoundPerturbation
-from captum_extremal.search.games import Game
 
 _GRADIENT_SCALE = 256.0  # lifts the gradients of a half-precision forward out of the subnormal range
 
-Masks = tuple[Tensor, ...]
-"""One tensor of masks for each input tensor."""
+Tensors = tuple[Tensor, ...]
+"""One tensor for each input tensor of the model."""
 
 
 class Objective:
@@ -39,32 +38,33 @@ class Objective:
         forward_func: the model or a wrapper of it, as Captum takes it.
         inputs: the input tensors, each (N, C, *S).
         perturbations: how each of them is perturbed by its masks.
+        hidden: the fully perturbed inputs, in the shapes of ``inputs``.
         target, additional_forward_args: as Captum takes them, for the N examples.
         perturbations_per_eval: how many masks of every image go through the model at once; None for all.
         caller: the autocast state in which the model runs; None for the present one.
-        differentiable: whether the scores must carry a gradient; not where they are only measured.
-        mask_shapes: the shape of one mask of each input tensor; None for masks over its positions, (1, *S).
+        differentiable: whether the scores must carry a gradient. False where they are only measured.
 
     Attributes:
         clean: the score (N,) of the inputs.
         perturbed: the score (N,) of the fully perturbed inputs.
+        hidden: the fully perturbed inputs.
 
     Raises:
-        TypeError, ValueError: the model's output for the unperturbed inputs is not a floating tensor with one row an
+        TypeError, ValueError: the model's output for the unperturbed inputs is not a floating tensor with one row per
             example, does not contain the target, is not finite, or carries no gradient.
     """
 
     def __init__(
         self,
         forward_func: Callable[..., Any],
-        inputs: tuple[Tensor, ...],
+        inputs: Tensors,
         perturbations: tuple[BoundPerturbation, ...],
+        hidden: Tensors,
         target: TargetType = None,
         additional_forward_args: object = None,
         perturbations_per_eval: int | None = None,
         caller: ForwardPrecision | None = None,
         differentiable: bool = True,
-        mask_shapes: tuple[tuple[int, ...], ...] | None = None,
     ) -> None:
         self._forward_func = forward_func
         self._inputs = inputs
@@ -74,54 +74,74 @@ class Objective:
         self._at_once = perturbations_per_eval
         self._precision = caller or ForwardPrecision(inputs[0].device)
         self.images = len(inputs[0])
+        self.hidden = hidden
         self.clean = self._checked_clean_score(differentiable)
-        shapes = mask_shapes or [(1, *x.shape[2:]) for x in inputs]
-        nothing = tuple(self.clean.new_zeros(self.images, *shape) for shape in shapes)
         with torch.no_grad():
-            self.perturbed = self._forward(nothing, None, False)[0]
+            self.perturbed = self._call(tuple(h.to(x.dtype) for h, x in zip(hidden, inputs)), None).to(self.clean)
         if bool(self.perturbed.isnan().any()):
             raise ValueError(
                 f"forward_func's output for the fully perturbed inputs must not be NaN, got {self.perturbed.tolist()}"
             )
 
-    def measure(self, masks: Masks) -> tuple[Tensor, Tensor]:
-        """Scores (R, N) of what the masks keep and of what is left without it, carrying no gradient."""
-        with torch.no_grad():
-            return self._scores(masks, None, False), self._scores(_complement(masks), None, False)
+    def measure(self, masks: Tensors) -> tuple[Tensor, Tensor]:
+        """Scores (R, N) of what the masks keep and of what they remove, without gradients."""
+        return self.value(masks), self.value(masks, kept=0.0, removed=1.0)
 
-    def reward(
+    @torch.no_grad()
+    def value(
+        self, masks: Tensors, kept: float = 1.0, removed: float = 0.0, *, precision: torch.dtype | None = None
+    ) -> Tensor:
+        """The value (R, N) of :meth:`value_and_grad` alone."""
+        sides = _sides(masks, kept, removed)
+        scores = torch.cat([self._forward(chunk, precision, flip=False) for chunk in self._chunks(sides)])
+        return _weighted(scores, kept, removed)
+
+    def value_and_grad(
         self,
-        masks: Masks,
-        game: Game,
+        masks: Tensors,
+        kept: float = 1.0,
+        removed: float = 0.0,
+        *,
         precision: torch.dtype | None = None,
         flip: bool = False,
-    ) -> Tensor:
-        """The game's value (R, N), differentiable by the masks.
+    ) -> tuple[Tensor, Tensors]:
+        r"""The weighted sum of :math:`\Phi(m \otimes x)` and :math:`\Phi((1 - m) \otimes x)`, and its gradient.
+
+        A score depends on its own row alone, so the gradient of the sum of all scores holds each row's own, and each
+        chunk's gradient can be taken as soon as its forward is done. The memory is that of one chunk.
 
         Args:
-            masks: one tensor of rows for each input tensor.
-            game: which scores count, and how.
+            masks: R N rows for each input tensor.
+            kept, removed: the weights of the two scores. A score of weight 0 is not computed.
             precision: autocast the model's forward to this type; None leaves the caller's choice.
             flip: mirror the perturbed inputs along their last axis.
+
+        Returns:
+            the value (R, N), and its gradient by each tensor of masks.
         """
-        sides = []
-        if game.kept:
-            sides.append(masks)
-        if game.removed:
-            sides.append(_complement(masks))
-        rows = tuple(torch.cat(side) for side in zip(*sides))
-        scores = self._scores(rows, precision, flip).chunk(len(sides))
-        return game.reward(scores[0], scores[-1])
+        sides = _sides(masks, kept, removed)
+        scores, gradients = [], []
+        for chunk in self._chunks(sides):
+            with torch.enable_grad():
+                leaves = tuple(mask.detach().requires_grad_() for mask in chunk)
+                score = self._forward(leaves, precision, flip)
+                gradients.append(_gradients(score, leaves))
+            scores.append(score.detach())
+        joined = tuple(torch.cat(parts) for parts in zip(*gradients))
+        if not removed:
+            by_mask = tuple(kept * part for part in joined)
+        elif not kept:
+            by_mask = tuple(-removed * part for part in joined)
+        else:
+            halves = (part.chunk(2) for part in joined)
+            by_mask = tuple(kept * of_kept - removed * of_removed for of_kept, of_removed in halves)
+        return _weighted(torch.cat(scores), kept, removed), by_mask
 
-    def _scores(self, masks: Masks, precision: torch.dtype | None, flip: bool) -> Tensor:
-        scores: Tensor = _Scores.apply(self, precision, flip, *masks)
-        return scores
-
-    def _chunks(self, masks: Masks) -> list[Masks]:
+    def _chunks(self, masks: Tensors) -> list[Tensors]:
         rows = (self._at_once or len(masks[0])) * self.images
         return list(zip(*(torch.split(mask, rows) for mask in masks)))
 
-    def _forward(self, masks: Masks, precision: torch.dtype | None, flip: bool) -> Tensor:
+    def _forward(self, masks: Tensors, precision: torch.dtype | None, flip: bool) -> Tensor:
         """Scores (R, N) of one chunk of masks, in the masks' precision."""
         perturbed = tuple(
             perturb(mask).to(x.dtype) for perturb, mask, x in zip(self._perturbations, masks, self._inputs)
@@ -130,8 +150,8 @@ class Objective:
             perturbed = tuple(x.flip(-1) for x in perturbed)
         return self._call(perturbed, precision).to(masks[0].dtype).view(-1, self.images)
 
-    def _call(self, inputs: tuple[Tensor, ...], precision: torch.dtype | None) -> Tensor:
-        """One score for each row of the inputs; outputs with positions are averaged over them."""
+    def _call(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
+        """One score for each row of the inputs. Outputs with positions are averaged over them."""
         repeats = len(inputs[0]) // self.images
         with self._precision.forward(precision):
             output = run_forward(
@@ -148,7 +168,7 @@ class Objective:
         return mean_over_positions(output)
 
     def _checked_clean_score(self, differentiable: bool) -> Tensor:
-        """The one forward of the unperturbed inputs, after which nothing is checked any more."""
+        """The score of the unperturbed inputs. Later forwards are not checked."""
         leaves = tuple(x.detach().requires_grad_(differentiable) for x in self._inputs)
         with torch.set_grad_enabled(differentiable), self._precision.forward():
             output = self._first_output(leaves)
@@ -162,7 +182,7 @@ class Objective:
             )
         return score.to(torch.promote_types(self._inputs[0].dtype, torch.float32))  # the masks' precision
 
-    def _first_output(self, inputs: tuple[Tensor, ...]) -> Any:
+    def _first_output(self, inputs: Tensors) -> Any:
         try:
             return run_forward(self._forward_func, inputs, None, self._arguments)
         except RuntimeError as error:
@@ -171,7 +191,7 @@ class Objective:
 
 
 def raise_hint_of_batch(x: Tensor, error: RuntimeError) -> None:
-    """Say what is likely where a model refuses its input because it is one image without a batch dimension.
+    """Explain an error of the model that an image without a batch dimension may have caused.
 
     Raises:
         ValueError: the input is floating and has three dimensions.
@@ -183,7 +203,7 @@ def raise_hint_of_batch(x: Tensor, error: RuntimeError) -> None:
         ) from error
 
 
-def _check_depends(score: Tensor, leaves: tuple[Tensor, ...]) -> None:
+def _check_depends(score: Tensor, leaves: Tensors) -> None:
     # The parameters alone can make a score require gradients: ask for the inputs' own.
     depends = score.requires_grad and torch.autograd.grad(score.sum(), leaves, allow_unused=True)
     if not depends or all(gradient is None for gradient in depends):
@@ -194,12 +214,16 @@ def _check_depends(score: Tensor, leaves: tuple[Tensor, ...]) -> None:
 
 
 def mean_over_positions(scores: Tensor) -> Tensor:
-    """One score a row, from scores (N, ...) that may still have positions."""
+    """One score per row (N,), from scores (N, ...) that may still have positions."""
     return scores.flatten(1).mean(1) if scores.dim() > 1 else scores
 
 
 def select_checked(output: Any, target: TargetType, images: int) -> Tensor:
-    """The output at the target, or an error that says what is wrong with either."""
+    """The output at the target.
+
+    Raises:
+        TypeError, ValueError: the output cannot be explained, or does not contain the target.
+    """
     if not isinstance(output, Tensor):
         raise TypeError(
             f"forward_func must return a tensor, got {type(output).__name__}: wrap it, for example as "
@@ -227,49 +251,32 @@ def select_checked(output: Any, target: TargetType, images: int) -> Tensor:
         ) from error
 
 
-def _complement(masks: Masks) -> Masks:
-    return tuple(1 - mask for mask in masks)
+def _sides(masks: Tensors, kept: float, removed: float) -> Tensors:
+    """The masks of what is kept, then those of what is removed, as far as their weights are not 0."""
+    if not removed:
+        return masks
+    complements = tuple(1 - mask for mask in masks)
+    return tuple(map(torch.cat, zip(masks, complements))) if kept else complements
 
 
-def _gradients(scores: Tensor, masks: Masks) -> Masks:
-    """The gradients of a sum of scores; a mask that the model ignores gets zeros.
+def _weighted(scores: Tensor, kept: float, removed: float) -> Tensor:
+    """The value (R, N) of scores (R, N) of one side or (2 R, N) of both."""
+    if not removed:
+        return kept * scores
+    if not kept:
+        return removed * scores
+    of_kept, of_removed = scores.chunk(2)
+    return kept * of_kept + removed * of_removed
 
-    So does a position whose gradient overflows in half precision: better no step there than a NaN in every step after.
+
+def _gradients(scores: Tensor, masks: Tensors) -> Tensors:
+    """The gradients of a sum of scores. A mask that the model ignores gets zeros.
+
+    So does a position whose gradient overflows in half precision: a missing step there does less harm than a NaN in
+    every later step.
     """
     scaled = torch.autograd.grad(scores.sum() * _GRADIENT_SCALE, masks, allow_unused=True)
     return tuple(
         torch.zeros_like(mask) if part is None else torch.nan_to_num(part / _GRADIENT_SCALE, 0.0, 0.0, 0.0)
         for mask, part in zip(masks, scaled)
     )
-
-
-class _Scores(torch.autograd.Function):
-    """Scores of masks, chunk by chunk, each chunk's gradient taken as soon as its forward is done.
-
-    So memory is that of one chunk, however many masks there are. Right because a score depends on its own row
-    alone, so that the gradient of the sum of the scores holds each row's own.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, objective: Objective, precision: torch.dtype | None, flip: bool, *masks: Tensor) -> Tensor:
-        differentiate = any(ctx.needs_input_grad)
-        scores, gradients = [], []
-        for chunk in objective._chunks(masks):
-            if not differentiate:
-                with torch.no_grad():
-                    scores.append(objective._forward(chunk, precision, flip))
-                continue
-            with torch.enable_grad():
-                leaves = tuple(mask.detach().requires_grad_() for mask in chunk)
-                score = objective._forward(leaves, precision, flip)
-                found = _gradients(score, leaves)
-            scores.append(score.detach())
-            gradients.append(found)
-        ctx.save_for_backward(*(torch.cat(parts) for parts in zip(*gradients)))
-        return torch.cat(scores)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        upstream = grads[0].flatten()
-        by_mask = (gradient * upstream.view(-1, *[1] * (gradient.dim() - 1)) for gradient in ctx.saved_tensors)
-        return None, None, None, *by_mask

@@ -253,7 +253,7 @@ def threshold_of(score_threshold: ScoreThreshold, game: Game, clean: Tensor, per
         TypeError, ValueError: the threshold is none of the kinds that the public methods name, or has the wrong length.
     """
     if score_threshold is None:
-        return game.reward(clean, perturbed)
+        return game.value(clean, perturbed)
     given: object = score_threshold
     must = "score_threshold must be"
     if callable(score_threshold):

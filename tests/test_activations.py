@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captum_extremal.layers.axes import Axes, masked, read_axes
+from captum_extremal.masks import Axes, read_axes
+from captum_extremal.perturbations.product import masked
 
 # An activation's shape with N, its settings, K, and S.
 READINGS = {

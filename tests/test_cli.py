@@ -372,7 +372,7 @@ def _threshold_row(folder, monkeypatch, **settings):
 @pytest.mark.parametrize("game", ["preserve", "delete", "hybrid"])
 def test_the_whole_image_is_always_enough(game, fraction):
     clean, perturbed = torch.tensor([3.1, -0.7, 1e-3]), torch.tensor([-2.3, 5.9, 0.3])
-    whole = as_game(game).reward(clean, perturbed)
+    whole = as_game(game).value(clean, perturbed)
     threshold = _run.threshold(game, fraction)(clean, perturbed)
     assert (whole >= threshold).all()
     assert torch.equal(whole, threshold) is (fraction == 1)

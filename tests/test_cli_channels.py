@@ -97,7 +97,7 @@ def test_channels_summary_has_a_row_a_target(run):
     for row in summary["rows"]:
         assert row["photo"] == str(photo)
         assert row["channel_counts"] == COUNTS
-        assert row["runs"] == "the layers behind"
+        assert row["runs"] == "tail"
         assert row["reached"] is True  # with all channels at the latest
         assert row["scores"][-1] == row["clean_score"]
         assert row["optimal_channels"] == next(

@@ -517,7 +517,6 @@ BAD_INPUT: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
     "falling areas": ("areas", ValueError, {"areas": (0.5, 0.2)}),
     "areas below a cell": ("areas", ValueError, {"areas": (0.003, 0.2)}),
     "areas in words": ("areas", TypeError, {"areas": "0.1"}),
-    "no areas at all": ("areas", TypeError, {"areas": None}),
     "areas an image": ("areas", ValueError, {"areas": [[0.1], [0.2]]}),
     "nan": ("inputs", ValueError, {"inputs": _x().index_fill(0, torch.tensor([1]), math.nan)}),
     "infinity": ("inputs", ValueError, {"inputs": _x() / 0}),

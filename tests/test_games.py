@@ -21,11 +21,11 @@ REMOVED = torch.tensor([[1.0, 4.0], [0.0, -2.0]])
     [("preserve", KEPT), ("delete", -REMOVED), ("hybrid", KEPT - REMOVED)],
 )
 def test_games_by_name_are_the_papers(name: str, expected: torch.Tensor) -> None:
-    assert torch.equal(as_game(name).reward(KEPT, REMOVED), expected)
+    assert torch.equal(as_game(name).value(KEPT, REMOVED), expected)
 
 
 def test_users_own_game_weighs_both_scores() -> None:
-    assert torch.equal(Game(kept=2.0, removed=-0.5).reward(KEPT, REMOVED), 2 * KEPT - 0.5 * REMOVED)
+    assert torch.equal(Game(kept=2.0, removed=-0.5).value(KEPT, REMOVED), 2 * KEPT - 0.5 * REMOVED)
 
 
 @pytest.mark.parametrize("game", [PRESERVE, DELETE, HYBRID, Game(1, 3)])

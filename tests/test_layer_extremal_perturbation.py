@@ -411,7 +411,7 @@ GRID = {"mask": "spatial", "channel_dim": -1, "prefix_tokens": 1, "token_grid": 
 def test_embedding_channels_of_a_transformer(transformer: Transformer, picture: Tensor, wrapped: bool) -> None:
     forward = (lambda x: transformer(x)) if wrapped else transformer
     found = explain(forward, picture, transformer.layer, channel_dim=-1, areas=(2, 5, 8))
-    assert found.settings["runs"] == ("the whole model" if wrapped else "the layers behind")
+    assert found.settings["runs"] == ("model" if wrapped else "tail")
     assert found.masks.shape == (2, 3, 8)
     same(found, explain(transformer, picture, transformer.layer, channel_dim=2, areas=(2, 5, 8)))
     map_ = attribute(forward, picture, transformer.layer, channel_dim=-1, areas=(2, 5, 8))
@@ -504,7 +504,7 @@ class Language(nn.Module):
 def test_integer_inputs_are_explained_at_their_embedding() -> None:
     net, tokens = Language(), torch.randint(20, (2, 9))
     words = explain(net, tokens, net.embedding, channel_dim=-1, mask="spatial", areas=(3, 9))
-    assert words.settings["runs"] == "the layers behind"
+    assert words.settings["runs"] == "tail"
     assert words.masks.shape == (2, 2, 1, 9)
     assert words.masks.mean((2, 3)).tolist() == [pytest.approx([3 / 9, 1], abs=1e-5)] * 2
     map_ = attribute(net, tokens, net.embedding, channel_dim=-1, areas=(2, 6))
@@ -537,7 +537,7 @@ def test_several_inputs_and_arguments_reach_the_model(wrapped: bool) -> None:
     forward = (lambda *args: net(*args)) if wrapped else net
     how = {"areas": (1, 3, 6), "game": "hybrid", "additional_forward_args": (scale, 2.0)}
     found = explain(forward, inputs, net.layer, **how)
-    assert found.settings["runs"] == ("the whole model" if wrapped else "the layers behind")
+    assert found.settings["runs"] == ("model" if wrapped else "tail")
     assert isinstance(found.masks, Tensor)
     torch.testing.assert_close(found.clean_score, net(*inputs, scale, 2.0)[:, 1].detach())
     for image in range(2):
@@ -951,7 +951,7 @@ def test_settings_and_results_are_plain(net: nn.Sequential, x: Tensor, tmp_path:
     found = explain(net, x, **(how | {"areas": (0.2, 1.0)}))
     assert how == before
     assert found.settings["layer"] == "1 Conv2d"
-    assert found.settings["runs"] == "the layers behind"
+    assert found.settings["runs"] == "tail"
     channels = explain(net, x, areas=(2, 6))
     for one in (found, channels):
         one.save(tmp_path / "found.npz")

@@ -198,8 +198,8 @@ def test_masks_are_the_same_whatever_is_run(form: Callable[..., Tensor], x: Tens
         )
         for forward, at_once in ((net, None), (lambda x: net(x), None), (net, 1))
     )
-    assert split.settings["runs"] == ("the layers behind" if FORMS[form] else "the whole model")
-    assert whole.settings["runs"] == "the whole model"
+    assert split.settings["runs"] == ("tail" if FORMS[form] else "model")
+    assert whole.settings["runs"] == "model"
     for other in (whole, one_by_one):
         torch.testing.assert_close(split.masks, other.masks, rtol=0, atol=1e-6)
         torch.testing.assert_close(split.scores, other.scores, rtol=0, atol=1e-10)

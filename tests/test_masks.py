@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_extremal import ChannelMask, SmoothMask
 from captum_extremal.masks import BoundMask, BoundSmoothMask, MaskFamily, kernel
-from captum_extremal.search.area import fit_area, mask_of_area
+from captum_extremal.search.area import mask_of_area
 
 SHAPES = [(8,), (37,), (224,), (8, 8), (17, 24), (40, 31), (64, 50), (8, 8, 8), (9, 8, 13), (12, 17, 16)]
 LIPSCHITZ = 2 * math.exp(-1 / 2)  # of k, a sigma
@@ -374,24 +374,33 @@ def test_masks_of_small_layers_are_those_of_the_equation(shape: tuple[int, ...])
         measured = mask_of_area(p, area, bind(shape, area)).flatten(1).mean(1)
         np.testing.assert_allclose(measured.numpy(), area, rtol=0, atol=1e-6)
     flat = torch.ones(2, bound.parameters, dtype=torch.float64)
-    torch.testing.assert_close(bound.spread(flat), 2 * flat)
+    torch.testing.assert_close(bound.smooth_gradient(flat), 2 * flat)
 
 
 @pytest.mark.parametrize("shape", [(40,), (40, 31), (16, 12, 17)], ids=shape_id)
 def test_spread_adds_the_mean_of_the_neighbourhood(shape: tuple[int, ...]) -> None:
     bound = bind(shape)
     flat = torch.ones(2, bound.parameters, dtype=torch.float64)
-    torch.testing.assert_close(bound.spread(flat), 2 * flat)
+    torch.testing.assert_close(bound.smooth_gradient(flat), 2 * flat)
     spike = torch.zeros(bound.lattice_shape, dtype=torch.float64)
     centre = tuple(side // 2 for side in bound.lattice_shape)
     spike[centre] = 1
-    spread = bound.spread(spike.view(1, -1)).view(bound.lattice_shape)
+    spread = bound.smooth_gradient(spike.view(1, -1)).view(bound.lattice_shape)
     # Twice a mean of three a side: 3/9 at the spike itself, on each axis.
     assert float(spread[centre]) == pytest.approx(1 + (1 / 3) ** len(shape))
     near = torch.stack(torch.meshgrid(*(torch.arange(s) for s in bound.lattice_shape), indexing="ij"))
     away = (near - torch.tensor(centre).view(-1, *[1] * len(shape))).abs().amax(0)
     assert bool((spread[away > 2] == 0).all())
     assert bool((spread[away <= 2] > 0).all())
+
+
+@pytest.mark.parametrize("shape", [(40,), (40, 31), (8, 9, 10)], ids=shape_id)
+def test_gradient_by_the_grid_is_the_transpose_of_the_expansion(shape: tuple[int, ...]) -> None:
+    bound = bind(shape)
+    leaf = torch.rand(2, math.prod(bound.grid_shape), dtype=torch.float64, requires_grad=True)
+    by_mask = torch.randn(2, 1, *shape, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(bound.expand(leaf), leaf, by_mask)
+    torch.testing.assert_close(bound.by_grid(by_mask), expected, rtol=0, atol=1e-12)
 
 
 # Masks over channels
@@ -408,7 +417,7 @@ def test_channel_mask_is_its_parameters(channels: int, dtype: torch.dtype) -> No
     assert torch.equal(bound(p), p)
     assert torch.equal(bound.expand(bound.grid_values(p)), p)
     torch.testing.assert_close(bound.area(bound.grid_values(p)), p.mean(1))
-    assert torch.equal(bound.spread(p), p)
+    assert torch.equal(bound.smooth_gradient(p), p)
     new = bound.new_parameters(4)
     assert new.dtype == dtype
     assert torch.equal(new, torch.zeros(4, channels, dtype=dtype))
@@ -445,12 +454,6 @@ def test_channel_masks_of_every_number_of_channels_have_exactly_their_area(
     assert float(mask.min()) >= 0
     assert float(mask.max()) <= 1 + 1e-12
     assert area < 1 or torch.equal(mask, torch.ones_like(mask))
-
-
-def test_channel_masks_are_fitted_with_the_implicit_gradient() -> None:
-    bound = ChannelMask().bind(5, "cpu", torch.float64)
-    logits = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda z: fit_area(z, 0.4, bound)[0], (logits,))
 
 
 def test_channel_mask_is_one_object_for_all_areas() -> None:

@@ -25,7 +25,8 @@ def objective_of(
     at_once: int | None = None,
 ) -> Objective:
     perturbations = tuple(PYRAMID.bind(x, torch.zeros_like(x)) for x in inputs)
-    return Objective(forward_func, inputs, perturbations, target, arguments, at_once)
+    hidden = tuple(perturb(torch.zeros_like(x[:, :1])) for perturb, x in zip(perturbations, inputs))
+    return Objective(forward_func, inputs, perturbations, hidden, target, arguments, at_once)
 
 
 def masks_for(x: Tensor, masks: int = 3) -> Tensor:
@@ -61,31 +62,31 @@ def test_clean_and_perturbed_scores_are_the_models(network: nn.Module, images: T
 
 @pytest.mark.parametrize("at_once", [None, 1, 2])
 @pytest.mark.parametrize("game", GAMES)
-def test_reward_and_its_gradient_are_plain_autograds(
+def test_value_and_its_gradient_are_plain_autograds(
     network: nn.Module, images: Tensor, game: str, at_once: int | None
 ) -> None:
-    masks = masks_for(images).requires_grad_()
-    upstream = torch.randn(3, 2, dtype=torch.float64)
-    reward = objective_of(network, images, target=[0, 3], at_once=at_once).reward((masks,), GAMES[game])
-    (gradient,) = torch.autograd.grad((reward * upstream).sum(), masks)
+    masks, weights = masks_for(images), GAMES[game]
+    objective = objective_of(network, images, target=[0, 3], at_once=at_once)
+    value, (gradient,) = objective.value_and_grad((masks,), weights.kept, weights.removed)
 
-    leaf = masks.detach().clone().requires_grad_()
+    leaf = masks.clone().requires_grad_()
     kept, removed = (plain_scores(network, images, side, [0, 3]) for side in (leaf, 1 - leaf))
-    expected = GAMES[game].kept * kept + GAMES[game].removed * removed
-    (expected_gradient,) = torch.autograd.grad((expected * upstream).sum(), leaf)
-    torch.testing.assert_close(reward.detach(), expected.detach(), rtol=0, atol=1e-12)
+    expected = weights.kept * kept + weights.removed * removed
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), leaf)
+    torch.testing.assert_close(value, expected.detach(), rtol=0, atol=1e-12)
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-12)
+    torch.testing.assert_close(objective.value((masks,), weights.kept, weights.removed), value, rtol=0, atol=1e-12)
     assert float(gradient.abs().max()) > 1e-6
 
 
 @pytest.mark.parametrize("game", GAMES)
 def test_flip_mirrors_what_the_model_sees(network: nn.Module, images: Tensor, game: str) -> None:
-    masks = masks_for(images)
+    masks, weights = (masks_for(images),), (GAMES[game].kept, GAMES[game].removed)
     plain = objective_of(lambda x: network(x.flip(-1)), images, target=1)
     flipped = objective_of(network, images, target=1)
-    expected = plain.reward((masks,), GAMES[game])
-    torch.testing.assert_close(flipped.reward((masks,), GAMES[game], flip=True), expected, rtol=0, atol=1e-12)
-    assert not torch.equal(flipped.reward((masks,), GAMES[game]), expected)
+    expected = plain.value_and_grad(masks, *weights)
+    torch.testing.assert_close(flipped.value_and_grad(masks, *weights, flip=True), expected, rtol=0, atol=1e-12)
+    assert not torch.equal(flipped.value_and_grad(masks, *weights)[0], expected[0])
 
 
 def test_every_input_of_a_tuple_has_its_own_mask(make_network: Callable[..., nn.Module]) -> None:
@@ -100,8 +101,7 @@ def test_every_input_of_a_tuple_has_its_own_mask(make_network: Callable[..., nn.
 
 def test_mask_that_the_model_ignores_has_no_gradient(network: nn.Module, images: Tensor) -> None:
     objective = objective_of(lambda a, b: network(a), images, images.clone(), target=1)
-    masks = tuple(masks_for(images).requires_grad_() for _ in range(2))
-    used, unused = torch.autograd.grad(objective.reward(masks, PRESERVE).sum(), masks)
+    used, unused = objective.value_and_grad((masks_for(images), masks_for(images)))[1]
     assert float(used.abs().max()) > 0
     assert torch.equal(unused, torch.zeros_like(unused))
 
@@ -177,10 +177,10 @@ def test_forwards_are_as_few_as_their_size_allows(
     objective = objective_of(model, images, target=1, at_once=at_once)
     assert model.rows == [2, 2]  # the clean and the fully perturbed images
     model.rows.clear()
-    objective.reward((masks_for(images).requires_grad_(),), GAMES[game]).sum().backward()
+    objective.value_and_grad((masks_for(images),), GAMES[game].kept, GAMES[game].removed)
     assert model.rows == rows
     model.rows.clear()
-    objective.reward((masks_for(images),), GAMES[game])
+    objective.value((masks_for(images),), GAMES[game].kept, GAMES[game].removed)
     assert model.rows == rows
 
 
@@ -196,8 +196,8 @@ def test_perturbations_at_once_change_nothing(network: nn.Module, images: Tensor
     torch.testing.assert_close(in_parts, all_at_once, rtol=0, atol=1e-12)
 
 
-def test_reward_leaves_parameters_without_gradients(network: nn.Module, images: Tensor) -> None:
-    objective_of(network, images, target=1).reward((masks_for(images).requires_grad_(),), HYBRID).sum().backward()
+def test_parameters_are_left_without_gradients(network: nn.Module, images: Tensor) -> None:
+    objective_of(network, images, target=1).value_and_grad((masks_for(images),), 1.0, -1.0)
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
 
 
@@ -269,23 +269,21 @@ def test_scores_are_measured_in_float32_at_least(make_network: Callable[..., nn.
     x = torch.randn(2, 3, 16, 16).to(dtype)
     ours = torch.promote_types(dtype, torch.float32)
     perturb = PYRAMID.bind(x.to(ours), torch.zeros_like(x, dtype=ours))
-    objective = Objective(make_network(dtype=dtype), (x,), (perturb,), 1)
-    masks = torch.rand(2, 1, 16, 16, dtype=ours, requires_grad=True)
-    reward = objective.reward((masks,), HYBRID)
-    (gradient,) = torch.autograd.grad(reward.sum(), masks)
-    for scores in (objective.clean, objective.perturbed, reward, gradient):
+    objective = Objective(make_network(dtype=dtype), (x,), (perturb,), (torch.zeros_like(x),), 1)
+    value, (gradient,) = objective.value_and_grad((torch.rand(2, 1, 16, 16, dtype=ours),), 1.0, -1.0)
+    for scores in (objective.clean, objective.perturbed, value, gradient):
         assert scores.dtype == ours
         assert bool(scores.isfinite().all())
 
 
 def test_gradients_too_small_for_half_precision_are_found(device: torch.device) -> None:
     x = torch.rand(1, 1, 64, 64, device=device)
-    mask = torch.rand(1, 1, 64, 64, device=device, requires_grad=True)
+    mask = torch.rand(1, 1, 64, 64, device=device)
     nothing = torch.zeros_like(x)
 
     def forward(x: Tensor) -> Tensor:
         return 1e-4 * x.mean((2, 3))
 
-    half = Objective(forward, (x.half(),), (FadePyramid().bind(x, nothing),), 0)
-    (gradient,) = torch.autograd.grad(half.reward((mask,), PRESERVE).sum(), mask)
+    half = Objective(forward, (x.half(),), (FadePyramid().bind(x, nothing),), (nothing.half(),), 0)
+    (gradient,) = half.value_and_grad((mask,))[1]
     torch.testing.assert_close(gradient, 1e-4 * x.half().float() / 64**2, rtol=0.02, atol=0)

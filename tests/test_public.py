@@ -41,14 +41,16 @@ PUBLIC = [
 ORDER = [
     "masks",
     "perturbations",
-    "search",
     "objective",
-    "layers",
+    "search",
     "results",
+    "layers",
+    "settings",
+    "session",
     "inversion",
     "attr",
 ]
-HELPERS = {"_captum", "_checks", "_rows", "_state", "_version", "hooks"}
+HELPERS = {"_captum", "_checks", "_rows", "_state", "_version", "arguments", "hooks"}
 
 
 def relative(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Projection onto an area, momentum, and the walk uphill at an exact area, on rewards whose best mask is known."""
+"""Projection onto an area, momentum, and projected ascent at an exact area, on objectives whose best mask is known."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from captum_extremal.search.games import PRESERVE
 from captum_extremal.search.momentum import Momentum
 from captum_extremal.search.problem import Parameters, Record, Search
 from captum_extremal.search.refinement import refine
+from fakes import linear_objective
 
 SIDE, IMAGES = 14, 3
 
@@ -72,7 +73,7 @@ def test_projection_of_parameters_that_are_all_zero_or_one() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_momentum_knows_no_scale_and_settles_at_a_typical_step_of_one(scale: float) -> None:
+def test_momentum_knows_no_scale_and_tends_to_a_typical_step_of_one(scale: float) -> None:
     gradient = scale * torch.randn(2, 50, dtype=torch.float64)
     momentum = Momentum(0.8, gradient)
     first = momentum(gradient).clone()
@@ -98,7 +99,7 @@ def test_better_record_is_chosen_image_by_image_and_the_first_of_equals() -> Non
     one = Record((torch.zeros(3, 2),), torch.tensor([1.0, 2.0, 3.0]))
     other = Record((torch.ones(3, 2),), torch.tensor([2.0, 2.0, 1.0]))
     best = one.or_better(other)
-    assert best.reward.tolist() == [2, 2, 3]
+    assert best.value.tolist() == [2, 2, 3]
     assert best.parameters[0].tolist() == [[1, 1], [0, 0], [0, 0]]
 
 
@@ -108,24 +109,15 @@ Reports = list[tuple[int, Tensor, Tensor]]
 def linear_search(
     weights: Tensor, bounds: list[BoundMask], areas: tuple[float, ...]
 ) -> tuple[Search, list[Tensor], Reports]:
-    """The reward of image n is the mask's product with weights[n]; with the masks it was asked for, and the reports."""
-    seen: list[Tensor] = []
+    """A search whose value is linear in the masks, the masks it was asked for, and the reports."""
     reports: Reports = []
-
-    def reward(masks: tuple[Tensor, ...], **_: object) -> Tensor:
-        seen.append(masks[0].detach())
-        rows = masks[0].flatten(1).unflatten(0, (-1, len(weights)))
-        return (rows * weights.flatten(1)).sum(-1)
-
-    def report(step: int, at: Tensor, rewards: Tensor) -> None:
-        reports.append((step, at, rewards))
-
-    search = Search(reward, PRESERVE, areas, [(bound,) for bound in bounds], len(weights), report)
-    return search, seen, reports
+    objective, fake = linear_objective(weights)
+    report = lambda *told: reports.append(told)  # noqa: E731
+    return Search(objective, PRESERVE, areas, [(bound,) for bound in bounds], report), fake.seen, reports
 
 
-def test_settling_of_channels_ends_at_the_heaviest_ones() -> None:
-    """Equation 2 on a linear reward: the area's number of largest weights, whatever the start."""
+def test_refinement_of_channels_ends_at_the_heaviest_ones() -> None:
+    """Equation 2 on a linear value: the area's number of largest weights, whatever the start."""
     weights = torch.tensor([[3.0, 1.0, 2.0, 0.0, -1.0, 5.0, 0.5, 0.1]], dtype=torch.float64)
     search, _, _ = linear_search(weights, [channels()], (0.375,))
     start = torch.full((1, 8), 0.375, dtype=torch.float64)
@@ -171,7 +163,7 @@ def test_without_steps_what_was_found_stays() -> None:
     assert not seen
 
 
-def test_area_above_the_familys_largest_settles_at_the_largest() -> None:
+def test_area_above_the_familys_largest_is_refined_at_the_largest() -> None:
     bound = smooth(1.0)
     search, seen, _ = linear_search(torch.rand(1, SIDE, SIDE, dtype=torch.float64), [bound], (1.0,))
     refine(search, [(bound.new_parameters(1) + 1,)], 2, None, 0)
@@ -190,16 +182,17 @@ def test_area_above_the_familys_largest_settles_at_the_largest() -> None:
     ],
     ids=str,
 )
-def test_solvers_settle_each_area_for_their_part_of_the_steps(
+def test_solvers_refine_each_area_for_their_share_of_the_steps(
     solver: PathSolver | PenaltySolver, expected: int
 ) -> None:
     areas = (0.1, 0.4)
     bounds = [smooth(area) for area in areas]
     search, _, told = linear_search(torch.rand(1, SIDE, SIDE, dtype=torch.float64), bounds, areas)
-    solver.solve(search)
-    assert len(told) == solver.total_steps(search)
+    plan = solver.plan(search)
+    plan.run()
+    assert len(told) == plan.steps
     masks = expected + 1 if expected else 0
-    settled = told[len(told) - 2 * masks :]
-    assert [at.tolist() for _, at, _ in settled] == [[0.1]] * masks + [[0.4]] * masks
+    refined = told[len(told) - 2 * masks :]
+    assert [at.tolist() for _, at, _ in refined] == [[0.1]] * masks + [[0.4]] * masks
     before = told[len(told) - 2 * masks - 1]
     assert len(before[1]) == (2 if isinstance(solver, PenaltySolver) else 1)

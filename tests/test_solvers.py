@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, PenaltySolver, SmoothMask
 from captum_extremal.masks import BoundMask
-from captum_extremal.search import as_solver
 from captum_extremal.search.area import fit_area, mask_of_area
 from captum_extremal.search.games import PRESERVE
 from captum_extremal.search.path import area_schedule
 from captum_extremal.search.problem import Search
+from captum_extremal.settings import InputSearchSettings, LayerSearchSettings
+from fakes import FakeObjective, linear_objective
 
 SIDE = 24
 GAMES = ["preserve", "delete", "hybrid"]
@@ -153,29 +154,13 @@ def test_every_mask_has_exactly_its_area(
 
 
 def linear_search(
-    weights: Tensor,
-    areas: tuple[float, ...],
-    reports: list[tuple[int, Tensor, Tensor]],
-    flips: list[bool] | None = None,
-) -> Search:
-    """A search whose reward (R, N) is linear in the masks, with a weight (*S) for each of N images."""
-    shape, images = tuple(weights.shape[1:]), len(weights)
-
-    def reward(masks: tuple[Tensor, ...], *, precision: torch.dtype | None = None, flip: bool = False) -> Tensor:
-        if flips is not None:
-            flips.append(flip)
-        (mask,) = masks
-        return (mask[:, 0].unflatten(0, (-1, images)) * weights).flatten(2).sum(2)
-
+    weights: Tensor, areas: tuple[float, ...], reports: list[tuple[int, Tensor, Tensor]]
+) -> tuple[Search, FakeObjective]:
+    """A search whose value (R, N) is linear in the masks, with a weight (*S) for each of N images."""
+    shape = tuple(weights.shape[1:])
+    objective, fake = linear_objective(weights)
     bounds = [(SmoothMask().bind(shape, "cpu", torch.float64, area),) for area in areas]
-    return Search(
-        reward=reward,
-        game=PRESERVE,
-        areas=areas,
-        bounds=bounds,
-        images=images,
-        report=lambda *told: reports.append(told),
-    )
+    return Search(objective, PRESERVE, areas, bounds, lambda *told: reports.append(told)), fake
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
@@ -195,9 +180,8 @@ def test_penalty_solver_is_the_papers_descent_step_for_step(settings: dict[str, 
     areas, weights = (0.1, 0.5), torch.stack([blob(4, 9, 3.0, 14), blob(9, 3, 2.0, 14)])
     solver = PenaltySolver(steps=steps, flip=False, refinement=0.0, **settings)
     reports: list[tuple[int, Tensor, Tensor]] = []
-    search = linear_search(weights, areas, reports)
-    found = solver.solve(search)
-
+    search, _ = linear_search(weights, areas, reports)
+    found = solver.plan(search).run()
     for a, area in enumerate(areas):
         (bound,) = search.bounds[a]
         for n, weight in enumerate(weights):
@@ -245,9 +229,9 @@ def test_presets_are_the_papers_and_the_released_codes() -> None:
     ids=["flip", "no flip", "path"],
 )
 def test_only_the_released_preset_flips_and_on_even_steps(solver: PenaltySolver, expected: list[bool]) -> None:
-    flips: list[bool] = []
-    solver.solve(linear_search(blob(4, 9, 3.0, 14)[None], (0.5,), [], flips))
-    assert flips == expected
+    search, fake = linear_search(blob(4, 9, 3.0, 14)[None], (0.5,), [])
+    solver.plan(search).run()
+    assert fake.flips == expected
 
 
 @pytest.mark.parametrize("areas", [(0.2,), (0.05, 0.1, 0.2, 0.4, 0.6, 0.8), (0.3, 0.97, 1.0), (1.0,)], ids=str)
@@ -255,10 +239,10 @@ def test_only_the_released_preset_flips_and_on_even_steps(solver: PenaltySolver,
 @pytest.mark.parametrize("steps", [1, 9, 30])
 def test_path_meets_every_area_in_the_steps_it_announced(steps: int, sweeps: int, areas: tuple[float, ...]) -> None:
     reports: list[tuple[int, Tensor, Tensor]] = []
-    search = linear_search(torch.stack([blob(4, 9, 3.0, 14)] * 3), areas, reports)
-    solver = PathSolver(steps=steps, sweeps=sweeps, refinement=0.0)
-    found = solver.solve(search)
-    assert len(reports) == solver.total_steps(search)
+    search, _ = linear_search(torch.stack([blob(4, 9, 3.0, 14)] * 3), areas, reports)
+    plan = PathSolver(steps=steps, sweeps=sweeps, refinement=0.0).plan(search)
+    found = plan.run()
+    assert len(reports) == plan.steps
     assert [step for step, _, _ in reports] == list(range(len(reports)))
     assert len(areas) <= len(reports) <= sweeps * (steps + len(areas))
     assert areas == (1.0,) or len(reports) >= steps - len(areas)
@@ -288,10 +272,10 @@ def test_first_area_of_the_path_is_not_met_at_once(areas: tuple[float, ...], fir
 
 def test_penalty_reports_every_area_at_every_step() -> None:
     reports: list[tuple[int, Tensor, Tensor]] = []
-    search = linear_search(torch.stack([blob(4, 9, 3.0, 14)] * 3), (0.2, 0.5), reports)
-    solver = PenaltySolver(steps=5)
-    solver.solve(search)
-    assert [step for step, _, _ in reports] == list(range(5)) == list(range(solver.total_steps(search)))
+    search, _ = linear_search(torch.stack([blob(4, 9, 3.0, 14)] * 3), (0.2, 0.5), reports)
+    plan = PenaltySolver(steps=5).plan(search)
+    plan.run()
+    assert [step for step, _, _ in reports] == list(range(5)) == list(range(plan.steps))
     for _, areas, rewards in reports:
         assert areas.tolist() == [0.2, 0.5]
         assert rewards.shape == (2, 3)
@@ -316,14 +300,9 @@ def test_callback_is_told_of_every_step(network: nn.Module, images: Tensor, solv
 @pytest.mark.parametrize("searches", [1, 2, 3])
 def test_one_search_forks_into_several_below_one_half(searches: int) -> None:
     reports: list[tuple[int, Tensor, Tensor]] = []
-    seen: list[Tensor] = []
-    plain = linear_search(torch.rand(2, 14, 14, dtype=torch.float64) ** 8, (0.1, 0.3, 0.7), reports)
-
-    def reward(masks: tuple[Tensor, ...], **how: Any) -> Tensor:
-        seen.append(masks[0].detach())
-        return plain.reward(masks, **how)
-
-    found = PathSolver(steps=20, searches=searches, refinement=0.0).solve(dataclasses.replace(plain, reward=reward))
+    search, fake = linear_search(torch.rand(2, 14, 14, dtype=torch.float64) ** 8, (0.1, 0.3, 0.7), reports)
+    found = PathSolver(steps=20, searches=searches, refinement=0.0).plan(search).run()
+    seen = list(fake.seen)
     rows = [len(masks) // 2 for masks in seen[: len(reports)]]
     areas = [float(area) for _, area, _ in reports]
     assert rows == [1 if area >= 0.5 else searches for area in areas]
@@ -332,25 +311,22 @@ def test_one_search_forks_into_several_below_one_half(searches: int) -> None:
     assert torch.equal(first, first[:1].expand_as(first))
     assert len(torch.unique(last, dim=0)) == searches
     for masks, (_, area, best) in zip(seen, reports):
-        rewards = plain.reward((masks,)).view(-1, 2)
+        rewards = fake.value((masks,)).view(-1, 2)
         torch.testing.assert_close(best[0], rewards.amax(0))
-        for index, goal in enumerate(plain.areas):
+        for index, goal in enumerate(search.areas):
             if abs(float(area) - goal) < 1e-9:  # no search was better than what was kept
-                kept = plain.reward((plain.bounds[index][0](found[index][0]),))[0]
+                kept = search.value(search.bounds[index], found[index])[0]
                 assert bool((kept >= rewards.amax(0) - 1e-9).all())
 
 
 def test_searches_lie_around_the_settings() -> None:
     """A search alone is the middle one of three."""
-    search = linear_search(torch.rand(2, 14, 14, dtype=torch.float64) ** 8, (0.1,), [])
+    weights = torch.rand(2, 14, 14, dtype=torch.float64) ** 8
     alone, middle = [], []
     for searches, masks in ((1, alone), (3, middle)):
-
-        def reward(given: tuple[Tensor, ...], masks: list[Tensor] = masks, **how: Any) -> Tensor:
-            masks.append(given[0].detach())
-            return search.reward(given, **how)
-
-        PathSolver(steps=12, searches=searches).solve(dataclasses.replace(search, reward=reward))
+        search, fake = linear_search(weights, (0.1,), [])
+        PathSolver(steps=12, searches=searches).plan(search).run()
+        masks += fake.seen
     for one, three in zip(alone[:12], middle[:12]):
         torch.testing.assert_close(three if len(three) == 2 else three[2:4], one)
 
@@ -360,11 +336,11 @@ def test_path_keeps_the_best_of_its_legs_for_each_image_and_area(sweeps: int) ->
     areas = (0.08, 0.2, 0.5)
     weights = torch.rand(6, 14, 14, dtype=torch.float64) ** 8
     reports: list[tuple[int, Tensor, Tensor]] = []
-    search = linear_search(weights, areas, reports)
-    found = PathSolver(steps=12, sweeps=sweeps, refinement=0.0).solve(search)
+    search, _ = linear_search(weights, areas, reports)
+    found = PathSolver(steps=12, sweeps=sweeps, refinement=0.0).plan(search).run()
     for a, area in enumerate(areas):
         seen = torch.cat([rewards for _, at, rewards in reports if abs(float(at) - area) < 1e-9])
-        kept = search.reward((search.bounds[a][0](found[a][0]),))[0]
+        kept = search.value(search.bounds[a], found[a])[0]
         assert bool((kept >= seen.amax(0) - 1e-9).all())
         assert area != 0.2 or len(seen) == sweeps
 
@@ -372,13 +348,13 @@ def test_path_keeps_the_best_of_its_legs_for_each_image_and_area(sweeps: int) ->
 def test_areas_take_over_what_their_neighbours_found() -> None:
     """No mask is worse than that of the next larger area, tightened to its own."""
     areas = (0.08, 0.2, 0.5)
-    search = linear_search(torch.rand(6, 14, 14, dtype=torch.float64) ** 8, areas, [])
-    found = PathSolver(steps=6, refinement=0.0).solve(search)
-    rewards = [search.reward((bounds[0](p[0]),))[0] for p, bounds in zip(found, search.bounds)]
+    search, _ = linear_search(torch.rand(6, 14, 14, dtype=torch.float64) ** 8, areas, [])
+    found = PathSolver(steps=6, refinement=0.0).plan(search).run()
+    rewards = [search.value(bounds, p)[0] for p, bounds in zip(found, search.bounds)]
     for here, neighbour in ((0, 1), (1, 2)):
         bound = search.bounds[here][0]
         moved, _ = fit_area(torch.logit(found[neighbour][0], eps=1e-4), areas[here], bound)
-        assert bool((rewards[here] >= search.reward((bound(moved),))[0] - 1e-6).all())
+        assert bool((rewards[here] >= search.value((bound,), (moved,))[0] - 1e-6).all())
 
 
 @pytest.mark.parametrize(("game", "sweeps"), [("preserve", 1), ("hybrid", 1), ("delete", 2)])
@@ -470,18 +446,24 @@ def test_bad_settings_of_one_solver_are_named(solver: type, name: str, value: ob
 
 
 def test_solvers_by_name_are_the_defaults() -> None:
-    assert as_solver("path") == PathSolver()
-    assert as_solver("penalty") == PenaltySolver()
+    assert InputSearchSettings(solver="path").chosen_solver() == PathSolver()
+    assert InputSearchSettings(solver="penalty").chosen_solver() == PenaltySolver()
+    assert LayerSearchSettings(solver="penalty").chosen_solver() == PenaltySolver.channels()
     own = PathSolver(steps=3)
-    assert as_solver(own) is own
+    assert InputSearchSettings(solver=own).chosen_solver() is own
 
 
 def test_users_own_solver_takes_a_solvers_place(network: nn.Module, images: Tensor) -> None:
     class Everything:
-        def total_steps(self, search: Search) -> int:
-            return 1
+        flips = False
+        steps = 1
 
-        def solve(self, search: Search) -> list[tuple[Tensor, ...]]:
+        def plan(self, search: Search) -> Everything:
+            self.search = search
+            return self
+
+        def run(self) -> list[tuple[Tensor, ...]]:
+            search = self.search
             search.report(0, torch.tensor([1.0]), torch.zeros(1, search.images))
             return [tuple(bound.new_parameters(search.images) + 1 for bound in bounds) for bounds in search.bounds]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import captum
@@ -15,103 +15,98 @@ from torch import Tensor
 from captum_extremal._captum import progress_bar
 from captum_extremal._state import warn_caller
 from captum_extremal._version import own_version
-from captum_extremal.masks import BoundMask
+from captum_extremal.masks import Layout, MaskFamily
 from captum_extremal.objective import Objective
-from captum_extremal.results import ExtremalMasks, ScoreThreshold, threshold_of
+from captum_extremal.results import ExtremalMasks, threshold_of
+from captum_extremal.search import Search, as_game
 from captum_extremal.search.area import mask_of_area
-from captum_extremal.search.games import Game
-from captum_extremal.search.problem import Search, Solver
+from captum_extremal.search.problem import BoundMasks, Parameters
+from captum_extremal.session import Session
+from captum_extremal.settings import SearchSettings
 
-Callback = Callable[[int, Tensor, Tensor], None]
-"""Told of each step: its number, the areas (R,) and the game's values (N, R) at them."""
+_Masks = tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
-class Sweep:
+def sweep(
+    session: Session,
+    objective: Objective,
+    family: MaskFamily,
+    layouts: Sequence[Layout],
+    settings: SearchSettings,
+    name: str,
+    about: dict[str, Any],
+    contrast: _Masks | None = None,
+) -> ExtremalMasks:
     """One search over all areas of a batch.
 
     Args:
-        objective: the model on its inputs.
-        bounds: for each area, the mask family of each input tensor.
-        areas: increasing fractions.
-        game, solver: what is maximised, and how.
-        score_threshold: Phi_0, as the public methods take it.
-        callback: told of every step, or None.
-        show_progress: whether to draw a progress bar.
-        description: the progress bar's.
+        session: the model and its inputs.
+        objective: the model's score as a function of masks.
+        family, layouts: the masks of each input.
+        settings: of the search.
+        name: of the method, for the progress bar.
+        about: what the result's settings say besides those of the search.
+        contrast: of the result, one for each input.
     """
+    game, solver = as_game(settings.game), settings.chosen_solver()
+    areas = settings.fractions(layouts, family)
+    # A bad threshold should not cost a search.
+    threshold = threshold_of(settings.score_threshold, game, objective.clean, objective.perturbed)
+    started = time.perf_counter()
+    bounds = list(zip(*(family.bind_areas(layout.shape, session.device, session.dtype, areas) for layout in layouts)))
 
-    objective: Objective
-    bounds: list[tuple[BoundMask, ...]]
-    areas: tuple[float, ...]
-    game: Game
-    solver: Solver
-    score_threshold: ScoreThreshold
-    callback: Callback | None
-    show_progress: bool
-    description: str
+    def report(step: int, at: Tensor, values: Tensor) -> None:
+        bar.update(1)
+        if settings.callback is not None:
+            settings.callback(step, at, values.T)
 
-    def run(self, is_tuple: bool, settings: dict[str, Any]) -> ExtremalMasks:
-        """Search, meet the areas exactly, measure the scores anew on the final masks."""
-        objective, game = self.objective, self.game
-        # A bad threshold should not cost a search.
-        threshold = threshold_of(self.score_threshold, game, objective.clean, objective.perturbed)
-        started = time.perf_counter()
-        steps, found = self._search()
-        masks = [
-            tuple(mask_of_area(p, area, bound) for p, bound in zip(parameters, bounds))
-            for parameters, area, bounds in zip(found, self.areas, self.bounds)
-        ]
-        scores, complements = self._measure(masks)
-        by_input = tuple(torch.stack(of_areas, dim=1).float() for of_areas in zip(*masks))
-        sigma = torch.tensor([[bound.sigma for bound in bounds] for bounds in self.bounds])
-        about = {
+    plan = solver.plan(Search(objective, game, areas, bounds, report))
+    with progress_bar(settings.show_progress, plan.steps, name) as bar:
+        found = plan.run()
+    masks = [_exact(parameters, area, bound) for parameters, area, bound in zip(found, areas, bounds)]
+    scores, complements = _measure(objective, masks, areas)
+    by_input = tuple(torch.stack(of_areas, dim=1).float() for of_areas in zip(*masks))
+    sigma = torch.tensor([[bound.sigma for bound in of_area] for of_area in bounds])
+    return ExtremalMasks(
+        masks=by_input if session.is_tuple else by_input[0],
+        areas=scores.new_tensor(areas),
+        scores=scores,
+        complement_scores=complements,
+        clean_score=objective.clean,
+        perturbed_score=objective.perturbed,
+        values=game.value(scores, complements),
+        threshold=threshold,
+        sigma=sigma if session.is_tuple else sigma[:, 0],
+        settings={
+            **about,
+            "mask": repr(family),
             "game": asdict(game),
-            "solver": repr(self.solver),
-            "steps": steps,
+            "solver": repr(solver),
+            "steps": plan.steps,
             "seconds": time.perf_counter() - started,
             "versions": _versions(),
-        }
-        return ExtremalMasks(
-            masks=by_input if is_tuple else by_input[0],
-            areas=scores.new_tensor(self.areas),
-            scores=scores,
-            complement_scores=complements,
-            clean_score=objective.clean,
-            perturbed_score=objective.perturbed,
-            values=game.reward(scores, complements),
-            threshold=threshold,
-            sigma=sigma if is_tuple else sigma[:, 0],
-            settings=settings | about,
-        )
+        },
+        contrast=contrast if session.is_tuple or contrast is None else contrast[0],
+    )
 
-    def _search(self) -> tuple[int, list[tuple[Tensor, ...]]]:
-        def reward(masks: tuple[Tensor, ...], **how: Any) -> Tensor:
-            return self.objective.reward(masks, self.game, **how)
 
-        def report(step: int, areas: Tensor, rewards: Tensor) -> None:
-            bar.update(1)
-            if self.callback is not None:
-                self.callback(step, areas, rewards.T)
+def _exact(parameters: Parameters, area: float, bounds: BoundMasks) -> _Masks:
+    return tuple(mask_of_area(p, area, bound) for p, bound in zip(parameters, bounds))
 
-        search = Search(reward, self.game, self.areas, self.bounds, self.objective.images, report)
-        steps = self.solver.total_steps(search)
-        with progress_bar(self.show_progress, steps, self.description) as bar, torch.enable_grad():
-            return steps, self.solver.solve(search)
 
-    def _measure(self, masks: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
-        """Scores (N, A) of what the masks keep and of what is left, one area after another to bound the memory."""
-        measured = [self.objective.measure(of_area) for of_area in masks]
-        scores, complements = (torch.cat(rows).T.contiguous() for rows in zip(*measured))
-        if self.areas[-1] == 1:
-            # The mask of area 1 is the input itself: its score is the one the threshold comes from, to the bit.
-            scores[:, -1] = self.objective.clean
-            complements[:, -1] = self.objective.perturbed
-        return scores, complements
+def _measure(objective: Objective, masks: list[_Masks], areas: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Scores (N, A) of what the masks keep and of what they remove, measured area by area to limit the memory."""
+    measured = [objective.measure(of_area) for of_area in masks]
+    scores, complements = (torch.cat(rows).T.contiguous() for rows in zip(*measured))
+    if areas[-1] == 1:
+        # The mask of area 1 is the input itself. Its score is the one that the threshold comes from, to the bit.
+        scores[:, -1] = objective.clean
+        complements[:, -1] = objective.perturbed
+    return scores, complements
 
 
 def warn_unreached(found: ExtremalMasks) -> None:
-    """Say once how many images reach the threshold nowhere."""
+    """Warn once, with the number of images that do not reach the threshold."""
     missing = int((~found.reached).sum())
     if missing:
         warn_caller(

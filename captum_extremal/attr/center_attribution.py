@@ -10,8 +10,8 @@ from captum.attr import Attribution
 from torch import Tensor
 
 from captum_extremal._captum import TargetType, TensorOrTupleOfTensorsGeneric, log_usage
-from captum_extremal.attr import _inputs as check
-from captum_extremal.attr._maps import like_inputs
+from captum_extremal.arguments import check_arguments, check_inputs, check_target
+from captum_extremal.session import like_inputs
 
 _SIGMA = 0.25  # of each side
 
@@ -61,10 +61,13 @@ class CenterAttribution(Attribution):
         Raises:
             TypeError, ValueError: an argument is bad.
         """
-        tensors = check.check_inputs(inputs)
-        check.check_target(target, len(tensors[0]))
-        check.check_arguments(additional_forward_args, len(tensors[0]))
-        return like_inputs(tuple(_centred_bump(x) for x in tensors), inputs)
+        tensors = check_inputs(inputs)
+        check_target(target, len(tensors[0]), tensors[0].device)
+        check_arguments(additional_forward_args, len(tensors[0]))
+        maps: TensorOrTupleOfTensorsGeneric = like_inputs(
+            tuple(_centred_bump(x) for x in tensors), tensors, isinstance(inputs, tuple)
+        )
+        return maps
 
 
 def _centred_bump(x: Tensor) -> Tensor:

@@ -10,10 +10,8 @@ from captum.attr import GradientAttribution
 from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, TensorOrTupleOfTensorsGeneric, format_output, log_usage
-from captum_extremal._state import ForwardPrecision, as_plain, preserve_state
-from captum_extremal.attr import _inputs as check
 from captum_extremal.attr._excitation import Excitation
-from captum_extremal.attr._maps import like_inputs
+from captum_extremal.session import open_session
 
 
 class ExcitationBackprop(GradientAttribution):
@@ -95,19 +93,14 @@ class ExcitationBackprop(GradientAttribution):
             TypeError, ValueError: an argument is bad (before the model runs), or the model's output or one of its
                 operations cannot be explained, or the layer does not run once with one tensor (at its only run).
         """
-        tensors = check.check_inputs(inputs)
-        target = check.check_target(target, len(tensors[0]))
-        check.check_arguments(additional_forward_args, len(tensors[0]))
-        device = tensors[0].device
-        caller = ForwardPrecision(device)
-        with torch.inference_mode(False), caller.ours(), preserve_state(self.forward_func, device):
-            plain = tuple(as_plain(x.detach()) for x in tensors)
+        with open_session(self.forward_func, inputs, target, additional_forward_args) as session, torch.enable_grad():
             excitation = Excitation(
-                self.forward_func, self.layer, plain, as_plain(target), as_plain(additional_forward_args), caller
+                self.forward_func, self.layer, session.inputs, session.target, session.arguments, session.caller
             )
             found = self._probabilities(excitation)
         if self.layer is None:
-            return like_inputs(found, inputs)
+            maps: TensorOrTupleOfTensorsGeneric = session.like_inputs(found)
+            return maps
         return cast(TensorOrTupleOfTensorsGeneric, format_output(False, (found[0].contiguous(),)))
 
     def _probabilities(self, excitation: Excitation) -> tuple[Tensor, ...]:

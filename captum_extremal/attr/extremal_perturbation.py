@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,20 +16,11 @@ from captum_extremal._captum import (
     log_usage,
 )
 from captum_extremal._checks import check_choice
-from captum_extremal._state import ForwardPrecision, as_plain, preserve_state
-from captum_extremal.attr import _inputs as check
-from captum_extremal.attr._maps import like_inputs
-from captum_extremal.attr._sweep import Callback, Sweep, warn_unreached
-from captum_extremal.masks import MaskFamily
-from captum_extremal.objective import Objective
-from captum_extremal.perturbations import BoundPerturbation, Perturbation
-from captum_extremal.results import ExtremalMasks, ScoreThreshold, check_threshold
-from captum_extremal.search import as_solver
-from captum_extremal.search.games import Game, as_game
-from captum_extremal.search.problem import Solver
-
-AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-"""The areas of section 4."""
+from captum_extremal.attr._sweep import sweep, warn_unreached
+from captum_extremal.masks import Layout, MaskFamily, read_axes
+from captum_extremal.results import ExtremalMasks
+from captum_extremal.session import Session, open_session
+from captum_extremal.settings import InputSearchSettings, as_perturbation, documents
 
 _REDUCTIONS = {
     "extremal": ExtremalMasks.optimal_mask,
@@ -78,6 +68,7 @@ class ExtremalPerturbation(PerturbationAttribution):
 
     @log_usage(part_of_slo=True)  # outermost: NoiseTunnel peels off one wrapper
     @torch.no_grad()
+    @documents(InputSearchSettings)
     def attribute(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,
@@ -85,16 +76,8 @@ class ExtremalPerturbation(PerturbationAttribution):
         target: TargetType = None,
         additional_forward_args: object = None,
         *,
-        areas: float | Sequence[float] | Tensor = AREAS,
-        game: str | Game = "preserve",
-        perturbation: str | Perturbation = "blur",
-        mask: MaskFamily | None = None,
-        solver: str | Solver = "path",
-        score_threshold: ScoreThreshold = None,
         reduce: str = "extremal",
-        perturbations_per_eval: int | None = None,
-        callback: Callback | None = None,
-        show_progress: bool = False,
+        **settings: Any,
     ) -> TensorOrTupleOfTensorsGeneric:
         """One map for each input: the mask of its smallest sufficient area a*, or a map of all areas.
 
@@ -108,26 +91,12 @@ class ExtremalPerturbation(PerturbationAttribution):
                 of these. Default 0, the mean colour of a normalised image. The blur does not use it.
             target: which output, in any of Captum's forms, of Python's, NumPy's or PyTorch's integers. Outputs with
                 positions are averaged over them.
-            additional_forward_args: passed on to the model: tensors (N, ...) repeated along dimension 0 with the
-                inputs, 0-d tensors and whatever is no tensor as they are.
-            areas: strictly increasing fractions of the input, in (0, 1].
-            game: "preserve", "delete", "hybrid", or a :class:`~captum_extremal.games.Game` (section 3.2).
-            perturbation: "blur", "fade", or an object with ``bind(x, baseline)`` (section 3.4).
-            mask: the family of masks; default :class:`~captum_extremal.SmoothMask` (section 3.5).
-            solver: "path", "penalty" (the paper's, many times slower), or an object that carries its own settings.
-            score_threshold: Phi_0 of equation 3, in units of the game's value: None for its value at the mask that
-                keeps everything, a number, one number an image (N,), or a callable ``(clean, perturbed) -> (N,)``
-                of the scores of the inputs and of the fully perturbed inputs.
+            additional_forward_args: passed on to the model: tensors (N, ...) are repeated along dimension 0 with the
+                inputs; 0-d tensors and everything else stay as they are.
             reduce: "extremal" for m_a*, in [0, 1]; "sum" for the pointing map of section 4.2, blurred by 9 % of the
                 shorter side; "refined" for :meth:`~captum_extremal.ExtremalMasks.refined_saliency`, in [0, 2], which
                 points more exactly at what is smaller than a mask's disks.
-            perturbations_per_eval: how many perturbed copies of each input go through the model at once; None for all
-                (three on the path, one an area for "penalty"; twice as many for "hybrid"). It changes the memory, and
-                the result by rounding alone, which a search in float32 can amplify.
-            callback: called after each step with its number, the areas (R,) and the game's values there (N, R): the
-                best of the masks of one area. The path goes from large areas to small ones, then each area settles;
-                the penalty's steps are of all areas at once. ``settings["steps"]`` of the result counts the calls.
-            show_progress: draw a progress bar.
+            **settings: as listed here.
 
         Returns:
             a tensor like ``inputs`` (a tuple where they are one): same shape, type and device, contiguous, the map
@@ -138,103 +107,59 @@ class ExtremalPerturbation(PerturbationAttribution):
                 cannot be explained (at its first run).
         """
         check_choice("reduce", reduce, _REDUCTIONS)
-        found = self.extremal_masks(
-            inputs,
-            baselines,
-            target,
-            additional_forward_args,
-            areas=areas,
-            game=game,
-            perturbation=perturbation,
-            mask=mask,
-            solver=solver,
-            score_threshold=score_threshold,
-            perturbations_per_eval=perturbations_per_eval,
-            callback=callback,
-            show_progress=show_progress,
-        )
+        options = InputSearchSettings.of(settings, ExtremalPerturbation.attribute)
+        with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+            found = self._search(session, options)
         if reduce == "extremal":
             warn_unreached(found)
         maps = _REDUCTIONS[reduce](found)
-        return like_inputs(maps if isinstance(maps, tuple) else (maps,), inputs)
+        given: TensorOrTupleOfTensorsGeneric = session.like_inputs(maps if isinstance(maps, tuple) else (maps,))
+        return given
 
     @torch.no_grad()
+    @documents(InputSearchSettings)
     def extremal_masks(
         self,
         inputs: TensorOrTupleOfTensorsGeneric,
         baselines: BaselineType = None,
         target: TargetType = None,
         additional_forward_args: object = None,
-        *,
-        areas: float | Sequence[float] | Tensor = AREAS,
-        game: str | Game = "preserve",
-        perturbation: str | Perturbation = "blur",
-        mask: MaskFamily | None = None,
-        solver: str | Solver = "path",
-        score_threshold: ScoreThreshold = None,
-        perturbations_per_eval: int | None = None,
-        callback: Callback | None = None,
-        show_progress: bool = False,
+        **settings: Any,
     ) -> ExtremalMasks:
         """The masks of all areas with their scores: what :meth:`attribute` chooses from.
 
-        Args and Raises: as :meth:`attribute`.
+        Args:
+            inputs, baselines, target, additional_forward_args: as :meth:`attribute` takes them.
+            **settings: as listed here.
 
         Returns:
             masks (N, A, 1, *S), scores (N, A), the smallest sufficient area a* (N,), and more.
+
+        Raises:
+            TypeError, ValueError: as :meth:`attribute`.
         """
-        tensors = check.check_inputs(inputs)
-        is_tuple = isinstance(inputs, tuple)
-        target = check.check_target(target, len(tensors[0]))
-        check.check_arguments(additional_forward_args, len(tensors[0]))
-        check.check_perturbations_per_eval(perturbations_per_eval)
-        check.check_callback(callback)
-        check_threshold(score_threshold, len(tensors[0]))
-        family = check.as_family(mask)
-        chosen_perturbation = check.as_perturbation(perturbation)
-        chosen_game, chosen_solver = as_game(game), as_solver(solver)
-        shapes = [tuple(x.shape[2:]) for x in tensors]
-        fractions = check.check_areas(areas, max(family.smallest_area(s) for s in shapes))
-        device = tensors[0].device
-        caller = ForwardPrecision(device)
-        with torch.inference_mode(False), torch.no_grad(), caller.ours():
-            plain = tuple(as_plain(x.detach()) for x in tensors)
-            references = check.check_baselines(plain, as_plain(baselines), is_tuple)
-            dtype = torch.float64 if plain[0].dtype == torch.float64 else torch.float32
-            bounds = list(zip(*(family.bind_areas(shape, device, dtype, fractions) for shape in shapes)))
-            perturb = tuple(
-                check.bind_perturbation(chosen_perturbation, x.to(dtype), reference.to(dtype))
-                for x, reference in zip(plain, references)
-            )
-            with preserve_state(self.forward_func, device):
-                objective = Objective(
-                    self.forward_func,
-                    plain,
-                    perturb,
-                    as_plain(target),
-                    as_plain(additional_forward_args),
-                    perturbations_per_eval,
-                    caller,
-                )
-                sweep = Sweep(
-                    objective,
-                    bounds,
-                    fractions,
-                    chosen_game,
-                    chosen_solver,
-                    score_threshold,
-                    callback,
-                    show_progress,
-                    self.get_name(),
-                )
-                how = {"perturbation": repr(chosen_perturbation), "mask": repr(family)}
-                found = sweep.run(is_tuple, how)
-                contrast = tuple(_contrast(x, perturbed) for x, perturbed in zip(plain, perturb))
-                return replace(found, contrast=contrast if is_tuple else contrast[0])
+        options = InputSearchSettings.of(settings, ExtremalPerturbation.extremal_masks)
+        with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+            return self._search(session, options)
+
+    def _search(self, session: Session, settings: InputSearchSettings) -> ExtremalMasks:
+        family, perturbation = settings.family(), as_perturbation(settings.perturbation)
+        layouts = [_layout(family, x) for x in session.inputs]
+        settings.fractions(layouts, family)  # checked before the model runs
+        settings.check_for(session.images)
+        objective = session.objective(perturbation.bind, perturbations_per_eval=settings.perturbations_per_eval)
+        contrast = tuple(_norm(hidden - x) for hidden, x in zip(objective.hidden, session.inputs))
+        about = {"perturbation": repr(perturbation)}
+        return sweep(session, objective, family, layouts, settings, self.get_name(), about, contrast)
 
 
-def _contrast(x: Tensor, perturbed: BoundPerturbation) -> Tensor:
-    """How far the full perturbation moves each position, (N, 1, *S) float32: the norm over the channels."""
-    nothing_kept = torch.zeros_like(x[:, :1], dtype=torch.promote_types(x.dtype, torch.float32))
-    change = perturbed(nothing_kept) - x
+def _layout(family: MaskFamily, x: Tensor) -> Layout:
+    layout = family.layout(read_axes(x, channel_dim=1))
+    if layout.mask_shape != (1, *x.shape[2:]):
+        raise ValueError(f"mask must cover the positions of the input, got {family!r}, which covers its {layout.unit}")
+    return layout
+
+
+def _norm(change: Tensor) -> Tensor:
+    """The Euclidean norm over the channels of each position, (N, 1, *S) float32."""
     return change.float().square().sum(1, keepdim=True).sqrt()

@@ -22,13 +22,12 @@ from captum_extremal._captum import (
     progress_bar,
 )
 from captum_extremal._checks import check_count, check_number
-from captum_extremal.attr import _inputs as check
-from captum_extremal.attr._maps import like_inputs
-from captum_extremal.attr._masked import masked_model
 from captum_extremal.masks import REFERENCE_SIDE
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, Perturbation, gaussian_blur
 from captum_extremal.search.games import Game, as_game
+from captum_extremal.session import open_session
+from captum_extremal.settings import as_perturbation
 
 # Lengths in pixels at 224, scaled with the input's shorter side.
 _CELL = 8.0  # of the mask that is learned
@@ -131,43 +130,39 @@ class MeaningfulPerturbation(PerturbationAttribution):
         check_number("variation_weight", variation_weight, at_least=0)
         check_number("variation_power", variation_power, at_least=1)
         check_count("seed", seed, at_least=None)
-        chosen_game, chosen_perturbation = as_game(game), check.as_perturbation(perturbation)
+        chosen_game, chosen_perturbation = as_game(game), as_perturbation(perturbation)
         shifts = _Shifts(seed)
 
         def bind(x: Tensor, baseline: Tensor) -> BoundPerturbation:
             chosen = _blur_for(x) if perturbation == "blur" else chosen_perturbation
             jitter = max(2.0, _scaled(_JITTER, x))  # so that a small image moves as well, by a pixel
-            return shifts.around(check.bind_perturbation(chosen, x, baseline), jitter)
+            return shifts.around(chosen.bind(x, baseline), jitter)
 
         def penalty(cells: Tensor) -> Tensor:
             return area_weight * cells.sum() + variation_weight * _variation(cells, variation_power)
 
-        with masked_model(
-            self.forward_func,
-            inputs,
-            baselines,
-            target,
-            additional_forward_args,
-            bind,
-            perturbations_per_eval=1,  # there is but one, except for the disks
-        ) as objective:
-            tensors = inputs if isinstance(inputs, tuple) else (inputs,)
-            grids = [_Grid(x) for x in tensors]
+        with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+            # There is one mask per image, except for the disks.
+            objective = session.objective(bind, perturbations_per_eval=1)
+            grids = [_Grid(x) for x in session.inputs]
+            weights = (chosen_game.kept, chosen_game.removed)
             cells = _smallest_disks(objective, grids, chosen_game)
             optimizer = torch.optim.Adam(cells, lr=learning_rate)
             with progress_bar(show_progress, steps, self.get_name()) as bar, torch.enable_grad():
                 for _ in range(steps):
                     shifts.draw()
-                    masks = tuple(grid.enlarge(mask) for grid, mask in zip(grids, cells))
-                    loss = sum(map(penalty, cells)) - objective.reward(masks, chosen_game).sum()
-                    for mask, gradient in zip(cells, torch.autograd.grad(loss, cells)):
-                        mask.grad = gradient
+                    masks: tuple[Tensor, ...] = tuple(map(_Grid.enlarge, grids, cells))
+                    by_mask: tuple[Tensor, ...] = objective.value_and_grad(masks, *weights)[1]
+                    optimizer.zero_grad()
+                    loss = torch.stack([penalty(mask) for mask in cells]).sum()
+                    torch.autograd.backward([loss, *masks], [None, *map(torch.neg, by_mask)])
                     optimizer.step()
                     for mask in cells:
                         mask.detach().clamp_(0, 1)
                     bar.update(1)
-            found = tuple(grid.enlarge(mask.detach()).clamp(0, 1) for grid, mask in zip(grids, cells))
-        return like_inputs(found, inputs)
+            maps = tuple(grid.enlarge(mask.detach()).clamp(0, 1) for grid, mask in zip(grids, cells))
+        attributions: TensorOrTupleOfTensorsGeneric = session.like_inputs(maps)
+        return attributions
 
 
 def _variation(cells: Tensor, power: float) -> Tensor:
@@ -212,9 +207,9 @@ def _smallest_disks(objective: Objective, grids: list[_Grid], game: Game) -> lis
     """For each image the cells (N, 1, ...) of the smallest disk whose value is 99 % of the way to the full mask's."""
     disks = [grid.disks(objective.clean) for grid in grids]
     rows = tuple(grid.enlarge(disk).repeat_interleave(objective.images, 0) for grid, disk in zip(grids, disks))
-    values = objective.reward(rows, game)  # (R, N)
-    none = game.reward(objective.perturbed, objective.clean)
-    every = game.reward(objective.clean, objective.perturbed)
+    values = objective.value(rows, game.kept, game.removed)  # (R, N)
+    none = game.value(objective.perturbed, objective.clean)
+    every = game.value(objective.clean, objective.perturbed)
     enough = values >= none + _SUPPRESSED * (every - none)
     enough[-1] = True
     first = enough.to(torch.int8).argmax(0)

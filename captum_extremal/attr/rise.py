@@ -19,11 +19,9 @@ from captum_extremal._captum import (
     progress_bar,
 )
 from captum_extremal._checks import check_count, check_number
-from captum_extremal.attr import _inputs as check
-from captum_extremal.attr._maps import like_inputs
-from captum_extremal.attr._masked import masked_model
+from captum_extremal.arguments import check_inputs
 from captum_extremal.perturbations import FadePyramid
-from captum_extremal.search.games import PRESERVE
+from captum_extremal.session import open_session
 
 _UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -114,7 +112,7 @@ class RISE(PerturbationAttribution):
             TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output
                 cannot be explained (at its first run).
         """
-        shapes = [tuple(x.shape[2:]) for x in check.check_inputs(inputs)]
+        shapes = [tuple(x.shape[2:]) for x in check_inputs(inputs)]
         check_count("n_samples", n_samples)
         check_count("cells", cells)
         if cells > min(map(min, shapes)):
@@ -122,27 +120,24 @@ class RISE(PerturbationAttribution):
         check_number("probability", probability, above=0, below=1)
         check_count("seed", seed, at_least=None)
         check_count("perturbations_per_eval", perturbations_per_eval)
-        with masked_model(
-            self.forward_func,
-            inputs,
-            baselines,
-            target,
-            additional_forward_args,
-            FadePyramid().bind,
-            perturbations_per_eval=perturbations_per_eval,
-            differentiable=False,
-        ) as objective:
+        with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+            objective = session.objective(
+                FadePyramid().bind, perturbations_per_eval=perturbations_per_eval, differentiable=False
+            )
             total: list[Tensor] = []
             random = _RandomMasks(shapes, n_samples, cells, probability, seed)
             with progress_bar(show_progress, n_samples, self.get_name()) as bar:
                 for masks in random.chunks(perturbations_per_eval):
                     masks = tuple(mask.to(objective.clean) for mask in masks)
                     rows = tuple(mask.repeat_interleave(objective.images, 0) for mask in masks)
-                    scores = objective.reward(rows, PRESERVE)  # (R, N)
+                    scores = objective.value(rows)  # (R, N)
                     shown = [torch.einsum("rn,r...->n...", scores, mask) for mask in masks]
                     total = [before + now for before, now in zip(total, shown)] or shown
                     bar.update(len(scores))
-        return like_inputs(tuple(part / (n_samples * probability) for part in total), inputs)
+        maps: TensorOrTupleOfTensorsGeneric = session.like_inputs(
+            tuple(part / (n_samples * probability) for part in total)
+        )
+        return maps
 
 
 class _RandomMasks:

@@ -122,20 +122,21 @@ def _channels(options: argparse.Namespace) -> int:
 
 
 def _checked_areas(areas: list[int | float] | None) -> tuple[int, ...] | tuple[float, ...] | None:
-    from captum_extremal.attr._layer_inputs import check_layer_areas
+    from captum_extremal.settings import check_areas
 
     try:
-        return check_layer_areas(areas)
+        return check_areas(areas, counts=True)
     except (TypeError, ValueError) as error:
         raise StopError(f"--areas: {error}") from error
 
 
 def _fractions_of(areas: tuple[int, ...] | tuple[float, ...] | None, layer: Layer) -> tuple[float, ...]:
-    from captum_extremal.attr._layer_inputs import LayerMasks, fractions_of
     from captum_extremal.masks import ChannelMask
+    from captum_extremal.settings import LayerSearchSettings
 
+    family = ChannelMask()
     try:
-        return fractions_of(areas, [LayerMasks(ChannelMask(), layer.axes)])
+        return LayerSearchSettings(areas=areas).fractions([family.layout(layer.axes)], family)
     except ValueError as error:
         raise StopError(f"--areas: {error}") from error
 

@@ -38,7 +38,7 @@ def _demo(options: argparse.Namespace) -> int:
     from captum_extremal.attr.extremal_perturbation import ExtremalPerturbation
     from captum_extremal.datasets import DigitScenes, digit_network
     from captum_extremal.datasets.digits import to_rgb
-    from captum_extremal.search.path import PathSolver
+    from captum_extremal.search import PathSolver
     from captum_extremal.visualization import compare, show_targets
 
     folder = made_folder(options.out)

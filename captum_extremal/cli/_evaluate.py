@@ -186,7 +186,7 @@ def _asked(options: argparse.Namespace, device: torch.device) -> tuple[Evaluatio
 
 def _as_taken(method: str, given: dict[str, Any]) -> dict[str, Any]:
     """Options as the method takes them: lists as tuples, and the settings of a search of this package as the search."""
-    from captum_extremal.search.path import PathSolver
+    from captum_extremal.search import PathSolver
 
     taken: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     if "solver" in taken and ":" not in method:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from captum_extremal.cli._arguments import ABOUT_SIZES, add_photographs, add_search
 from captum_extremal.cli._console import StopError, shortened
@@ -54,10 +54,10 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _checked_areas(areas: list[float]) -> tuple[float, ...]:
-    from captum_extremal.attr._inputs import check_areas
+    from captum_extremal.settings import check_areas
 
     try:
-        return check_areas(areas, 0.0)
+        return cast("tuple[float, ...]", check_areas(areas, counts=False))
     except ValueError as error:
         raise StopError(f"--areas: {error}") from error
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from captum_extremal.cli._classifier import Classifier
-    from captum_extremal.layers.axes import Axes
+    from captum_extremal.masks.axes import Axes
 
 _MOST_NEAR = 4
 
@@ -58,7 +58,7 @@ class Layer:
             (T, 1, h, w), or None for a layer whose channels have no positions in the image.
         """
         from captum_extremal.layers import LayerTail
-        from captum_extremal.layers.axes import read_axes
+        from captum_extremal.masks.axes import read_axes
 
         (activation,) = LayerTail(self.model, self.module, (x,)).activation
         axes = read_axes(activation, self.channel_dim, self.axes.prefix)
@@ -102,7 +102,7 @@ def chosen_layer(classifier: Classifier, name: str, channel_dim: int | None, pre
 
 
 def _axes_of(name: str, call: _Calls, channel_dim: int | None, prefix_tokens: int) -> Axes:
-    from captum_extremal.layers.axes import read_axes
+    from captum_extremal.masks.axes import read_axes
 
     activation = call.activation
     if activation is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from captum_extremal.results import ExtremalMasks
-    from captum_extremal.search.path import PathSolver
+    from captum_extremal.search import PathSolver
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Question:
         return threshold(self.game, self.score_threshold)(clean, perturbed)
 
     def solver(self) -> PathSolver:
-        from captum_extremal.search.path import PathSolver
+        from captum_extremal.search import PathSolver
 
         return PathSolver(steps=self.steps)
 
@@ -226,7 +226,7 @@ def threshold(game: str, fraction: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Phi_0 at this part of the way from the game's value where nothing is kept to that where everything is."""
     from captum_extremal.search.games import as_game
 
-    reward = as_game(game).reward
+    reward = as_game(game).value
 
     def phi_0(clean: Tensor, perturbed: Tensor) -> Tensor:
         nothing, everything = reward(perturbed, clean), reward(clean, perturbed)

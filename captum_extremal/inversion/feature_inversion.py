@@ -29,7 +29,7 @@ from captum_extremal._state import ForwardPrecision, as_plain, modules_of, prese
 from captum_extremal.hooks import unwrap
 from captum_extremal.inversion.image_prior import Canvas, ImagePrior, random_view
 from captum_extremal.layers import check_layer
-from captum_extremal.layers.axes import check_axes, read_axes
+from captum_extremal.masks.axes import check_axes, read_axes
 
 Preprocess = Callable[[Tensor], Tensor]
 """From RGB images (N, 3, H, W) in [0, 1] to the model's input."""

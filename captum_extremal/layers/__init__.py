@@ -1,6 +1,5 @@
-"""Layers of a network: which axes of an activation are masked, and the rest of the network behind it."""
+"""Layers of a network: the activation of one layer, and the rest of the network behind it (section 5)."""
 
-from captum_extremal.layers.axes import Axes, check_axes, masked, read_axes
 from captum_extremal.layers.tail import LayerTail, check_layer, name_of
 
-__all__ = ["Axes", "LayerTail", "check_axes", "check_layer", "masked", "name_of", "read_axes"]
+__all__ = ["LayerTail", "check_layer", "name_of"]

@@ -1,17 +1,22 @@
 """Mask families: from free parameters to a mask. One family a file."""
 
+from captum_extremal.masks.axes import Axes, check_axes, read_axes
 from captum_extremal.masks.channels import BoundChannelMask, ChannelMask
-from captum_extremal.masks.family import BoundMask, Linearised, MaskFamily
+from captum_extremal.masks.family import BoundMask, Layout, Linearised, MaskFamily
 from captum_extremal.masks.smooth import REFERENCE_SIDE, BoundSmoothMask, SmoothMask, kernel
 
 __all__ = [
     "REFERENCE_SIDE",
+    "Axes",
     "BoundChannelMask",
     "BoundMask",
     "BoundSmoothMask",
     "ChannelMask",
+    "Layout",
     "Linearised",
     "MaskFamily",
     "SmoothMask",
+    "check_axes",
     "kernel",
+    "read_axes",
 ]

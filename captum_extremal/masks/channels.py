@@ -1,4 +1,4 @@
-"""Masks over the channels of a layer (section 5): one free value for each channel."""
+"""Masks over the channels of a layer (section 5, equation 9): one free value per channel."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_count
-from captum_extremal.masks.family import BoundMask, Linearised
+from captum_extremal.masks.axes import Axes
+from captum_extremal.masks.family import BoundMask, Layout, Linearised
+
+_COUNTS = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100)  # section 5; then in steps of 50
 
 
 @dataclass(frozen=True)
 class ChannelMask:
-    """The family of masks over the K channels of a layer (section 5, equation 9): every channel has its own value.
+    """The family of masks over the K channels of a layer. A mask's area is the fraction of the channels it keeps."""
 
-    A mask's area is the fraction of the channels that it keeps.
-    """
+    def layout(self, axes: Axes) -> Layout:
+        """One value per channel. The default areas are the paper's numbers of channels up to K."""
+        k = axes.channels
+        below = (count for count in (*_COUNTS, *range(150, k, 50)) if count < k)
+        return Layout((k,), (k,), "channels", (*below, k), axes.over_channels)
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:
-        """One channel, of inputs whose shape is (K,)."""
+        """One channel, for the shape (K,)."""
         return 1 / math.prod(shape)
 
     def bind(
@@ -34,7 +40,7 @@ class ChannelMask:
             dtype: their floating type.
 
         Raises:
-            TypeError, ValueError: ``channels`` is no integer of at least 1.
+            TypeError, ValueError: ``channels`` is not an integer of at least 1.
         """
         check_count("channels", channels)
         return BoundChannelMask(torch.full((channels,), 1 / channels, device=device, dtype=dtype))
@@ -47,51 +53,36 @@ class ChannelMask:
 
 
 class BoundChannelMask:
-    """Masks (B, K) of one layer's channels: the parameters themselves.
+    """Masks (B, K) of one layer's channels. Parameters, grid values and masks are the same.
 
     Attributes:
         parameters: K.
-        sigma: NaN, for there are no disks.
+        sigma: NaN, because there are no disks.
         largest_area: 1.
     """
 
     sigma = math.nan
     largest_area = 1.0
 
-    def __init__(self, share: Tensor) -> None:
-        self._share = share  # (K,): what each channel counts for in the area
-        self.parameters = len(share)
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight  # (K,): what each channel counts for in the area
+        self.parameters = len(weight)
 
     def __call__(self, p: Tensor) -> Tensor:
         """Masks (B, K) of parameters (B, K)."""
         return p
 
+    grid_values = expand = by_grid = smooth_gradient = __call__
+
     def new_parameters(self, rows: int) -> Tensor:
         """Parameters (B, K) of zeros, in the masks' type and on their device."""
-        return self._share.new_zeros(rows, self.parameters)
-
-    def grid_values(self, p: Tensor) -> Tensor:
-        """The parameters (B, K)."""
-        return p
+        return self._weight.new_zeros(rows, self.parameters)
 
     def area(self, grid_values: Tensor) -> Tensor:
         """The mean (B,) of the masks."""
-        return grid_values @ self._share
-
-    def expand(self, grid_values: Tensor) -> Tensor:
-        """The masks (B, K)."""
-        return grid_values
+        return grid_values @ self._weight
 
     def linearised(self, p: Tensor) -> Linearised:
         """The parameters, their mean and its derivative."""
-        grid_values = p.detach()
-        return Linearised(
-            grid_values,
-            self.area(grid_values),
-            self._share[None],
-            lambda *by: tuple(one.expand_as(grid_values) for one in by),
-        )
-
-    def spread(self, gradient: Tensor) -> Tensor:
-        """The gradient as it is: channels have no neighbours."""
-        return gradient
+        p = p.detach()
+        return Linearised(p, self.area(p), self._weight[None], lambda *by: tuple(one.expand_as(p) for one in by))

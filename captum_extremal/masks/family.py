@@ -1,8 +1,10 @@
 """The protocol that all mask families share.
 
-A family holds settings only. Bound to the shape of an input, it maps free parameters to masks.
+A family holds settings only. It says which part of a tensor its masks cover (:class:`Layout`), and is bound to that
+part's shape call by call. A bound family maps free parameters to masks in two steps: a nonlinear one from parameters
+to a few grid values, and a linear one from grid values to the mask. A mask's area follows from its grid values alone.
 
-Shapes: B masks (rows), D parameters, G grid values, K channels, S the shape of the input's positions.
+Shapes: B masks (rows), D parameters, G grid values, K channels, S the shape of the positions.
 """
 
 from __future__ import annotations
@@ -14,10 +16,31 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from captum_extremal.masks.axes import Axes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a family's masks lie on one tensor.
+
+    Attributes:
+        shape: what the family is bound to, (K,) or S.
+        mask_shape: the shape of one mask, (K,) or (1, *S).
+        unit: what one value of a mask covers, in the plural, for messages: "channels" or "positions".
+        default_areas: the areas to search where none are given: integers are numbers of units, floats fractions.
+        view: from masks (B, *mask_shape) to the shape that multiplies the tensor (B, ...).
+    """
+
+    shape: tuple[int, ...]
+    mask_shape: tuple[int, ...]
+    unit: str
+    default_areas: tuple[int, ...] | tuple[float, ...]
+    view: Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Linearised:
-    """Masks near some parameters.
+    """Masks near some parameters: their grid values, their area, and the derivatives of both.
 
     Attributes:
         grid_values: (B, G), as :meth:`BoundMask.grid_values`.
@@ -33,21 +56,21 @@ class Linearised:
     def gradients(self, *by_grid: Tensor) -> tuple[Tensor, ...]:
         """Derivatives (B, D) by the parameters from derivatives (B, G) by the grid values.
 
-        Several for little more than the price of one.
+        Several derivatives together cost little more than one.
         """
         return self._pullback(*by_grid)
 
 
 class BoundMask(Protocol):
-    """A mask family on one input's shape: what the area and the solvers know of masks."""
+    """A mask family on one shape: all that the area and the solvers know of masks."""
 
     @property
     def parameters(self) -> int:
-        """D, how many free parameters a mask has."""
+        """D, the number of free parameters of a mask."""
 
     @property
     def sigma(self) -> float:
-        """The radius in pixels of the smooth masks' disks; NaN for masks that have none."""
+        """The radius in pixels of a smooth mask's disks; NaN for families without disks."""
 
     @property
     def largest_area(self) -> float:
@@ -57,32 +80,42 @@ class BoundMask(Protocol):
         """Parameters (B, D) of zeros, in the masks' type and on their device."""
 
     def __call__(self, p: Tensor) -> Tensor:
-        """Masks (B, 1, *S) or (B, K) of parameters (B, D) in [0, 1]: ``expand(grid_values(p))``."""
+        """Masks (B, *mask_shape) of parameters (B, D) in [0, 1], differentiable: ``expand(grid_values(p))``."""
 
     def grid_values(self, p: Tensor) -> Tensor:
-        """The few values (B, G) that the mask and its area follow from."""
+        """The grid values (B, G) of parameters (B, D)."""
 
     def area(self, grid_values: Tensor) -> Tensor:
         """The exact mean (B,) of the masks."""
 
     def expand(self, grid_values: Tensor) -> Tensor:
-        """The masks (B, 1, *S) of positions, (B, K) of channels."""
+        """The masks (B, *mask_shape), linear in the grid values."""
+
+    def by_grid(self, by_mask: Tensor) -> Tensor:
+        """The derivative (B, G) by the grid values from that by the masks: the transpose of :meth:`expand`."""
 
     def linearised(self, p: Tensor) -> Linearised:
-        """The mask's grid values of parameters (B, D), its area, and their derivatives, without autograd."""
+        """Grid values and area of parameters (B, D) with their derivatives, without autograd."""
 
-    def spread(self, gradient: Tensor) -> Tensor:
-        """A gradient (B, D) of which each parameter's neighbours have got their share."""
+    def smooth_gradient(self, gradient: Tensor) -> Tensor:
+        """A gradient (B, D) by the parameters, averaged with that of neighbouring parameters."""
 
 
 @runtime_checkable
 class MaskFamily(Protocol):
-    """What can stand in ``mask=``: frozen settings that are bound to an input's shape call by call."""
+    """What ``mask=`` accepts: frozen settings."""
+
+    def layout(self, axes: Axes) -> Layout:
+        """What the family's masks cover of a tensor with these axes.
+
+        Raises:
+            ValueError: they cannot cover such a tensor.
+        """
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:
-        """The area below which there are no masks."""
+        """The smallest area of a mask, a fraction of the shape."""
 
     def bind_areas(
         self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
     ) -> list[BoundMask]:
-        """The family on inputs of this shape, for masks of each area; one object where areas can share it."""
+        """The family on one shape, for masks of each area. Areas that can share an object do."""

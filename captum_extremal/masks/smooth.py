@@ -1,23 +1,22 @@
-r"""Mask families: from free parameters to a mask.
+r"""Smooth masks over an input's positions (section 3.5, equations 5 to 7, appendix A).
 
-:class:`ChannelMask` has one free value for each channel of a layer (section 5). :class:`SmoothMask` covers positions
-(section 3.5, equations 5 to 7, appendix A): it is spanned by one parameter :math:`p_i \in [0, 1]` at each point
-:math:`u_i` of a coarse lattice. Every parameter draws a soft disk, and the mask is the smooth maximum of the disks:
+A mask is spanned by one parameter :math:`p_i \in [0, 1]` at each point :math:`u_i` of a coarse lattice. Every parameter
+draws a soft disk, and the mask is the smooth maximum of the disks:
 
 .. math::
 
     m(u) = \operatorname{smax}_i \; k(u - u_i)\, p_i, \qquad
     \operatorname{smax}_i f_i = \frac{\sum_i f_i e^{f_i / T}}{\sum_i e^{f_i / T}}
 
-with the kernel :math:`k(d) = \exp(-2 \max(0, d/\sigma - 1/2)^2)`, flat in the middle, so that a parameter
-of one makes a spot of the mask reach one, which an ordinary convolution (equation 5) would not.
+The kernel :math:`k(d) = \exp(-2 \max(0, d/\sigma - 1/2)^2)` is flat in the middle, so a parameter of one makes a spot
+of the mask reach one. An ordinary convolution (equation 5) would not.
 
-The equation is evaluated exactly on a *grid* a few times finer than the lattice, and interpolated linearly
-between the grid's nodes: the mask has no detail finer than the kernel, so nothing is lost, and the cost does
-not depend on the size of the image.
+The equation is evaluated exactly on a *grid* a few times finer than the lattice, and interpolated linearly between the
+grid's nodes. The mask has no detail finer than the kernel, so nothing is lost, and the cost does not depend on the size
+of the image.
 
-Shapes: B masks (rows), D parameters (lattice points, or channels), G grid nodes, T neighbours of a node, K channels, S
-the shape of the input's positions (W, H x W or D x H x W).
+Shapes: B masks (rows), D parameters (lattice points), G grid nodes, T neighbours of a node, S the shape of the input's
+positions (W, H x W or D x H x W).
 """
 
 from __future__ import annotations
@@ -33,7 +32,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_extremal._checks import check_number
-from captum_extremal.masks.family import BoundMask, Linearised
+from captum_extremal.masks.axes import Axes
+from captum_extremal.masks.family import BoundMask, Layout, Linearised
 
 REFERENCE_SIDE = 224
 """The side in pixels that the paper's lengths (step, sigma, blur) refer to."""
@@ -43,6 +43,7 @@ _SIGMA = 21.0  # px at 224
 _SUPPORT = 2.4  # in sigmas: the kernel is below 1e-3 there
 _NODES_PER_SIGMA = {1: 6, 2: 6, 3: 4}
 _MIN_SIDE = 2
+_AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # section 4, and everything
 
 
 def kernel(distance: Tensor, sigma: float) -> Tensor:
@@ -85,6 +86,17 @@ class SmoothMask:
             if value is not None:
                 check_number(name, value, above=0)
         check_number("temperature", self.temperature, at_least=0)
+
+    def layout(self, axes: Axes) -> Layout:
+        """One value per position. The default areas are those that are not too small for a mask."""
+        shape = axes.grid
+        if not 1 <= len(shape) <= 3 or min(shape) < _MIN_SIDE:
+            raise ValueError(
+                "mask must be 'channels' for a layer without one to three dimensions of at least "
+                f"{_MIN_SIDE} positions, got an activation of shape (N, {', '.join(map(str, axes.shape))})"
+            )
+        areas = tuple(area for area in _AREAS if area >= self.smallest_area(shape))
+        return Layout(shape, (1, *shape), "positions", areas, axes.over_positions)
 
     def step_for(self, shape: tuple[int, ...]) -> float:
         """The lattice step in pixels for inputs whose positions have this shape."""
@@ -191,8 +203,8 @@ def _centred(count: int, spacing: float) -> Tensor:
 class BoundSmoothMask:
     """Smooth masks of one input shape: parameters in, masks out.
 
-    ``bound(p)`` is the whole map. Solvers use its two halves, ``expand(grid_values(p))``, because the area of a mask
-    is known from the grid alone.
+    ``bound(p)`` is the whole map. Solvers use its two steps, ``expand(grid_values(p))``, because the area of a mask
+    follows from its grid values.
 
     Attributes:
         shape: S.
@@ -253,16 +265,23 @@ class BoundSmoothMask:
             values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
         return values.unsqueeze(1)
 
+    def by_grid(self, by_mask: Tensor) -> Tensor:
+        """The derivative (B, G) by the node values from that by the masks (B, 1, *S)."""
+        values = by_mask.squeeze(1)
+        for axis in reversed(range(len(self._expansions))):
+            values = (values.movedim(axis + 1, -1) @ self._expansions[axis]).movedim(-1, axis + 1)
+        return values.flatten(1)
+
     def linearised(self, p: Tensor) -> Linearised:
-        """The node values of parameters (B, D) and all that a solver's step asks of them, without autograd."""
+        """The node values and the area of parameters (B, D) with their derivatives, without autograd."""
         grid_values, pullback = _smax(p, self._smax)
         return Linearised(grid_values, self.area(grid_values), self._area_by_node, pullback)
 
-    def spread(self, gradient: Tensor) -> Tensor:
-        """A gradient (B, D) plus its mean over the neighbouring lattice points, two away in each direction.
+    def smooth_gradient(self, gradient: Tensor) -> Tensor:
+        """A gradient (B, D) plus its mean over the lattice points up to two away in each direction.
 
-        The sensitivity filter of topology optimisation: it takes the checkerboard out of the gradient, and lets a mask
-        grow where it is before it springs up somewhere else.
+        This is the sensitivity filter of topology optimisation. It removes checkerboards from the gradient, so that a
+        mask grows at its border rather than at new places.
         """
         pool = _MEAN_OF_NEAR[len(self.shape)]
         near = gradient.view(-1, 1, *self.lattice_shape)

@@ -10,9 +10,9 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 from torch.nn import functional
 
+from captum_extremal import arguments as check
 from captum_extremal._captum import TargetType
 from captum_extremal._state import preserve_state
-from captum_extremal.attr import _inputs as check
 
 Explanation = Tensor | Attribution | Callable[..., Tensor]
 """Maps (N, *S) or (N, C, *S), or what makes them: a Captum attribution, or a function ``(inputs, target=...)``."""
@@ -56,7 +56,7 @@ def check_batch(inputs: Tensor, target: TargetType, additional_forward_args: obj
         raise TypeError("inputs must be one tensor (N, C, *S), got a tuple")
     check.check_inputs(inputs)
     check.check_arguments(additional_forward_args, len(inputs))
-    return check.check_target(target, len(inputs))
+    return check.check_target(target, len(inputs), inputs.device)
 
 
 def explain(

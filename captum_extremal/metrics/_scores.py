@@ -13,7 +13,6 @@ from captum_extremal._captum import TargetType
 from captum_extremal._state import ForwardPrecision, preserve_state
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BoundPerturbation
-from captum_extremal.search.games import PRESERVE
 
 
 @contextlib.contextmanager
@@ -44,6 +43,7 @@ def scores_of(
                 seen_as or forward_func,
                 (plain,),
                 (perturbation,),
+                (perturbation(precise.new_zeros(len(precise), 1, *precise.shape[2:])),),
                 target=target,
                 additional_forward_args=additional_forward_args,
                 caller=caller,
@@ -56,4 +56,4 @@ def scores_of(
 def kept_scores(objective: Objective, masks: Tensor) -> Tensor:
     """Scores (R, N) of what the masks (R, N, *S), of 0 and 1 or bool, keep."""
     rows = masks.flatten(0, 1).unsqueeze(1).to(objective.clean.dtype)
-    return objective.reward((rows,), PRESERVE)
+    return objective.value((rows,))

@@ -17,7 +17,7 @@ from torch import Tensor
 from captum_extremal._captum import BaselineType, TargetType
 from captum_extremal._checks import check_count, check_number
 from captum_extremal._state import warn_caller
-from captum_extremal.attr import _inputs as check
+from captum_extremal.arguments import check_baselines
 from captum_extremal.masks import REFERENCE_SIDE
 from captum_extremal.metrics import _maps
 from captum_extremal.metrics._maps import Explanation
@@ -97,8 +97,9 @@ def insertion_deletion(
     """
     _maps.check_explanation(attribution)
     target = _maps.check_batch(inputs, target, additional_forward_args)
-    check.check_perturbations_per_eval(perturbations_per_eval)
-    (baseline,) = check.check_baselines((inputs,), baselines, False)
+    if perturbations_per_eval is not None:
+        check_count("perturbations_per_eval", perturbations_per_eval)
+    (baseline,) = check_baselines((inputs,), baselines, False)
     shape = tuple(inputs.shape[2:])
     positions = math.prod(shape)
     steps = min(_STEPS, positions) if steps is None else steps

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from captum_extremal._captum import BaselineType, TargetType
-from captum_extremal.attr import _inputs as check
-from captum_extremal.attr.extremal_perturbation import AREAS
+from captum_extremal.arguments import check_baselines
 from captum_extremal.metrics import _maps
 from captum_extremal.metrics._maps import Explanation
 from captum_extremal.metrics._scores import scores_of
 from captum_extremal.perturbations import Perturbation
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.search.games import PRESERVE
+from captum_extremal.settings import AREAS, as_perturbation, check_areas
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +107,16 @@ def top_masks(
     target = _maps.check_batch(inputs, target, additional_forward_args)
     shape = tuple(inputs.shape[2:])
     positions = inputs[0, 0].numel()
-    fractions = check.check_areas(areas, 1 / positions)
-    chosen = check.as_perturbation(perturbation)
-    (baseline,) = check.check_baselines((inputs,), baselines, False)
+    fractions = check_areas(areas, counts=False) or ()
+    if fractions[0] < 1 / positions:
+        raise ValueError(f"areas must be at least one position, {1 / positions:.2g} of the input, got {fractions[0]}")
+    chosen = as_perturbation(perturbation)
+    (baseline,) = check_baselines((inputs,), baselines, False)
     found = _maps.explain(attribution, inputs, target, additional_forward_args)
     rank = _maps.rank_from_top(_maps.resize(_maps.positions(found), shape)).to(inputs.device)
     kept = torch.stack([rank < round(area * positions) for area in fractions])
     with scores_of(forward_func, inputs, target, additional_forward_args) as (x, objective):
-        phi = objective(check.bind_perturbation(chosen, x, baseline.to(x)))
+        phi = objective(chosen.bind(x, baseline.to(x)))
         by_area = [phi.measure((rows.unsqueeze(1).to(x),)) for rows in kept]
         scores, complements = (torch.cat(rows).T.contiguous() for rows in zip(*by_area))
         if fractions[-1] == 1:

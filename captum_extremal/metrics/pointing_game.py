@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_extremal._captum import TargetType
 from captum_extremal._checks import check_number
-from captum_extremal.attr import _inputs as check
+from captum_extremal.arguments import check_target
 from captum_extremal.metrics import _maps
 from captum_extremal.metrics._maps import Explanation
 from captum_extremal.metrics.ground_truth import check_mask
@@ -132,7 +132,7 @@ def annotated_maps(
     count = len(cast(Tensor, attribution) if inputs is None else inputs)
     if len(masks) != count:
         raise ValueError(f"ground_truth must be one mask for each of {count} examples, got {len(masks)}")
-    pairs = check_pairs(count, check.check_target(target, count), *names)
+    pairs = check_pairs(count, check_target(target, count, torch.device("cpu")), *names)
     found = _maps.explain(attribution, inputs, target, additional_forward_args)
     return _maps.positions(found).cpu().double(), masks, pairs
 

@@ -1,15 +1,13 @@
 r"""The area of a mask: the paper's ranking loss (equation 4) and the exact constraint (equation 2).
 
-Equation 4 replaces the constraint ``mean(m) = a`` of equation 2 by a penalty. :func:`area_loss` is that penalty,
-usable in any training loop. :func:`fit_area` meets the constraint itself: it shifts the logits of the mask's
-parameters until the mask has the area, and is differentiable through that shift.
+Equation 4 replaces the constraint ``mean(m) = a`` of equation 2 by a penalty. :func:`area_loss` is that penalty, usable
+in any training loop. :func:`fit_area` and :func:`project` meet the constraint itself.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,15 +19,14 @@ from captum_extremal.masks import BoundMask
 def area_loss(masks: Tensor, areas: Tensor | float) -> Tensor:
     r"""The ranking area loss of equation 4, :math:`R_a(m) = \frac1{|\Omega|} \|vecsort(m) - r_a\|^2`.
 
-    The values of each mask are sorted and compared with the sorted values of a binary mask of the area: zeros,
-    then ones. It is 0 exactly for binary masks of that area, so it asks for the area and for a binary mask at once,
-    with no parameter of its own. Where an area is not a whole number of positions, the one position in between is
-    compared with the fraction that is left. The paper writes the sum over positions; its weights of 300 and 1500
-    belong to the mean, which is returned.
+    The values of each mask are sorted and compared with the sorted values of a binary mask of the area: zeros, then
+    ones. The loss is 0 exactly for binary masks of that area. Where an area is not a whole number of positions, one
+    position is compared with the remaining fraction. The paper writes the sum over positions, but its weights of 300
+    and 1500 belong to the mean, which is returned.
 
-    It can serve wherever a number of things is to be chosen: the share of a feature map that an attention may use,
-    the share of pixels that a weakly supervised segmentation may mark, the number of channels that pruning may keep.
-    Add it to the loss with a weight that grows during training.
+    The loss can serve wherever a number of things is chosen: the share of a feature map that an attention may use, the
+    share of pixels that a weakly supervised segmentation may mark, the number of channels that pruning may keep. Add
+    it to the training loss with a weight that grows during training.
 
     Args:
         masks: (..., *S) with values in [0, 1]; all dimensions but the first are one mask's positions (a 1-D tensor
@@ -37,11 +34,11 @@ def area_loss(masks: Tensor, areas: Tensor | float) -> Tensor:
         areas: fraction of the positions, a number or one for each mask, (B,).
 
     Returns:
-        one loss a mask, (B,), or a scalar for a 1-D tensor; differentiable.
+        one loss per mask, (B,), or a scalar for a 1-D tensor; differentiable.
 
     Raises:
         TypeError: ``masks`` is not a floating tensor, or ``areas`` is neither a number nor a tensor.
-        ValueError: ``masks`` is empty or 0-D, an area is outside [0, 1], or there is not one area a mask.
+        ValueError: ``masks`` is empty or 0-D, an area is outside [0, 1], or there is not one area per mask.
     """
     if not isinstance(masks, Tensor) or not masks.is_floating_point():
         raise TypeError(f"masks must be a floating tensor, got {_describe(masks)}")
@@ -59,7 +56,7 @@ def _as_areas(areas: Tensor | float, values: Tensor) -> Tensor:
         areas = torch.tensor(float(areas), dtype=torch.float64)
     if areas.dim() and areas.shape != values.shape[:-1]:
         raise ValueError(
-            f"areas must be one number or one a mask, {tuple(values.shape[:-1])}, got shape {tuple(areas.shape)}"
+            f"areas must be one number or one per mask, {tuple(values.shape[:-1])}, got shape {tuple(areas.shape)}"
         )
     if not bool(((areas >= 0) & (areas <= 1)).all()):
         raise ValueError(f"areas must be fractions in [0, 1], got {areas.tolist()}")
@@ -79,41 +76,55 @@ def _describe(value: object) -> str:
 def fit_area(
     logits: Tensor, area: float, bound: BoundMask, shift: Tensor | None = None, steps: int = 40
 ) -> tuple[Tensor, Tensor]:
-    r"""Parameters whose mask has exactly the area: :math:`p = sigmoid(z - \tau)`, the shift :math:`\tau` solved for.
+    r"""Parameters whose mask has exactly the area: :math:`p = sigmoid(z - \tau)`, solved for the shift :math:`\tau`.
 
-    The area falls as the shift grows, and its log-odds fall almost linearly, so Newton's method on the log-odds
-    needs two steps from a neighbouring solution and a handful from anywhere else.
-
-    Differentiable by the logits, through the shift as well: with c the derivative of the area by the parameters,
-    :math:`d\tau / dz_i = c_i p_i' / \sum_j c_j p_j'` (implicit function theorem), so that no step along the
-    gradient changes the area.
+    The area falls as the shift grows, and its log-odds fall almost linearly, so Newton's method on the log-odds needs
+    two steps from a neighbouring solution and a handful from anywhere else.
 
     Args:
         logits: z (B, D).
         area: fraction of the input, at most ``fit_limit(bound)``.
         bound: the mask family on the input's positions.
         shift: (B,), where to start, such as the shift of a previous call.
-        steps: how many Newton steps at most; iteration also ends when nothing changes any more, unless the number of
-            steps is small enough that looking would cost more than it saves.
+        steps: the largest number of Newton steps.
 
     Returns:
-        parameters (B, D) in (0, 1), and the shift (B,), which carries no gradient.
+        parameters (B, D) in (0, 1), and the shift (B,).
     """
-    with torch.no_grad():
-        shift = _solve_shift(logits, area, bound, _logistic, shift, steps)
-    parameters: Tensor = _AtExactArea.apply(logits, shift, bound)
-    return parameters, shift
+    shift = _solve_shift(logits, area, bound, _logistic, shift, steps)
+    return torch.sigmoid(logits - shift[:, None]), shift
+
+
+def at_fixed_area(gradient: Tensor, by_area: Tensor, free: Tensor | None = None) -> Tensor:
+    r"""The part of a gradient along which the area stays: :math:`g - c \sum g / \sum c`.
+
+    By the implicit function theorem this is the derivative through :func:`fit_area`, whose shift answers a change
+    :math:`dz` of the logits with :math:`d\tau = \sum c\, dz / \sum c`.
+
+    Args:
+        gradient: g (B, D).
+        by_area: c (B, D), the derivative of the area by the same variables.
+        free: (B, D) bool, the variables that the sums take in; None for all.
+    """
+    if free is None:
+        return gradient - by_area * (gradient.sum(1, keepdim=True) / positive_sum(by_area))
+    return gradient - by_area * ((gradient * free).sum(1, keepdim=True) / positive_sum(by_area * free))
+
+
+def positive_sum(by_area: Tensor) -> Tensor:
+    """The sums (B, 1) of derivatives (B, D) of the area, safe to divide by."""
+    return by_area.sum(1, keepdim=True).clamp(min=1e-30)
 
 
 _LOGIT_EPS = 1e-4  # parameters of exactly 0 or 1 would have no finite logit
-_MARGIN = 0.02  # so far below the family's largest area the shift is well conditioned
+_MARGIN = 0.02  # below the family's largest area, where the shift is well conditioned
 
 
 def at_area(p: Tensor, area: float, bound: BoundMask, sharpness: float = 1.0) -> Tensor:
-    """Parameters (B, D) whose masks have the area, or the largest that is fitted: those of p (B, D), shifted.
+    """Parameters p (B, D), shifted in their logits so that their masks have the area, or ``fit_limit`` if it is larger.
 
     A sharpness above 1 multiplies the logits first, which moves the parameters towards 0 and 1. Otherwise rows that
-    have the area stay as they are: finite logits would take parameters of 0 and 1 away from there.
+    already have the area do not change: their parameters of exactly 0 and 1 have no finite logits.
     """
     area = min(area, fit_limit(bound))
     logits = sharpness * torch.logit(p, eps=_LOGIT_EPS)
@@ -121,24 +132,24 @@ def at_area(p: Tensor, area: float, bound: BoundMask, sharpness: float = 1.0) ->
     if sharpness != 1:
         return fitted
     excess = torch.logit(bound.area(bound.grid_values(p)), eps=1e-12) - math.log(area / (1 - area))
-    return torch.where((excess.abs() < _MET * _CLOSE[p.dtype])[:, None], p, fitted)
+    return torch.where((excess.abs() < _LOOSE * _TOLERANCE[p.dtype])[:, None], p, fitted)
 
 
 def project(values: Tensor, area: float, bound: BoundMask) -> Tensor:
     r"""Parameters (B, D) in [0, 1] whose masks have the area: the values less a shift, :math:`clamp(v - \tau, 0, 1)`.
 
-    Where the area is linear in the parameters and all weigh the same, these are the nearest to the values (B, D)
-    that there are. The area is at most ``fit_limit(bound)``.
+    Where the area is linear in the parameters and all have the same weight, this is the Euclidean projection of the
+    values (B, D). The area is at most ``fit_limit(bound)``.
     """
     start = torch.zeros_like(values[:, 0])
     return _clipped(values - _solve_shift(values, area, bound, _clipped, start, _PROJECTION_STEPS)[:, None])[0]
 
 
 def mask_of_area(p: Tensor, area: float, bound: BoundMask) -> Tensor:
-    """The masks (B, 1, *S) that are nearest to those of the parameters p (B, D) and have exactly the area.
+    """The masks of parameters p (B, D), shifted to have exactly the area.
 
-    The family's largest mask keeps a little less than everything, because its smooth maximum stays below 1. Areas
-    near 1 are met by lifting a mask towards all ones, which area 1 reaches exactly.
+    The family's largest mask keeps a little less than everything, because its smooth maximum stays below 1. Masks of
+    areas near 1 are moved towards all ones, which area 1 reaches exactly.
     """
     grid_values = bound.grid_values(at_area(p, area, bound))
     mask = bound.expand(grid_values)
@@ -150,16 +161,15 @@ def mask_of_area(p: Tensor, area: float, bound: BoundMask) -> Tensor:
 
 
 def fit_limit(bound: BoundMask) -> float:
-    """The largest area that parameters are fitted to."""
+    """The largest area that :func:`fit_area` meets."""
     return bound.largest_area - _MARGIN
 
 
-_LOOK_FROM = 2  # steps from which testing for convergence, which waits for the device, pays
-_MET = 10.0  # so many times as far off counts as met where nothing is solved for
-_CLOSE = {torch.float32: 2e-6, torch.float64: 1e-12}  # in log-odds of the area: what can be told from rounding
-
-
+_FIRST_TEST = 2  # the step at which convergence is first tested: each test waits for the device
+_TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}  # of the area's log-odds: about their rounding error
+_LOOSE = 10.0  # times the tolerance, for masks that are not to change if they have the area already
 _PROJECTION_STEPS = 20
+
 _Curve = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From shifted values to parameters in [0, 1] and their derivatives."""
 
@@ -192,32 +202,11 @@ def _solve_shift(
         excess = torch.logit(covered, eps=1e-12) - goal
         low, high = torch.where(excess > 0, shift, low), torch.where(excess < 0, shift, high)
         newton = shift - excess * odds / slope.clamp(max=-1e-30)
-        # Newton's steps may jump to and fro between two far places: where the last one did harm, halve the interval.
+        # Newton's steps may oscillate between two distant points. Where the last one did harm, halve the interval.
         trusted = (newton > low) & (newton < high) & (excess.abs() < before)
         before = excess.abs()
-        found = before < _CLOSE[values.dtype]
-        if step >= _LOOK_FROM and bool(found.all()):
+        found = before < _TOLERANCE[values.dtype]
+        if step >= _FIRST_TEST and bool(found.all()):
             break
         shift = torch.where(found, shift, torch.where(trusted, newton, (low + high) / 2))
     return shift
-
-
-class _AtExactArea(torch.autograd.Function):
-    """sigmoid(z - tau(z)), where tau keeps the area as it is."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, shift: Tensor, bound: BoundMask) -> Tensor:
-        p = torch.sigmoid(logits - shift[:, None])
-        ctx.save_for_backward(p)
-        ctx.bound = bound
-        return p
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (p,) = ctx.saved_tensors
-        slope = p * (1 - p)
-        through_p = grads[0] * slope
-        here = ctx.bound.linearised(p)
-        share = here.gradients(here.area_by_grid)[0] * slope
-        share = share / share.sum(1, keepdim=True).clamp(min=1e-30)
-        return through_p - share * through_p.sum(1, keepdim=True), None, None

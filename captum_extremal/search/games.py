@@ -30,7 +30,7 @@ class Game:
         if not self.kept and not self.removed:
             raise ValueError("a game must weigh something: kept and removed are both 0")
 
-    def reward(self, kept: Tensor, removed: Tensor) -> Tensor:
+    def value(self, kept: Tensor, removed: Tensor) -> Tensor:
         """The game's value, from scores of any one shape."""
         return self.kept * kept + self.removed * removed
 

@@ -1,4 +1,4 @@
-"""Momentum along gradients of a normalised length, so that a learning rate knows nothing of the model's scale."""
+"""Momentum along gradients of a normalised length, so that a learning rate does not depend on the model's scale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Momentum:
     """The direction of each row of parameters (B, D), in units of a typical parameter's step.
 
     Args:
-        memory: the part of the direction that is kept in a step.
+        memory: the fraction of the direction that is kept in a step.
         like: parameters (B, D).
     """
 
@@ -29,5 +29,5 @@ class Momentum:
         return self._velocity.lerp_(gradient / typical.clamp(min=1e-30), 1 - self._memory)
 
     def repeat(self, times: int) -> None:
-        """Go on with so many times as many rows."""
+        """Continue with every row repeated."""
         self._velocity, self._square = self._velocity.repeat(times, 1), self._square.repeat(times, 1)

@@ -1,10 +1,11 @@
-"""The paper's solver: equation 4 with a weight on the area loss (section 4)."""
+"""The penalty solver, the paper's: equation 4 with a weight on the area loss (section 4)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.search.area import area_loss
@@ -14,10 +15,10 @@ from captum_extremal.search.refinement import refine, refinement_reports
 
 @dataclass(frozen=True)
 class PenaltySolver:
-    """The paper's solver: gradient descent with momentum on equation 4, for each area a mask of its own.
+    """The paper's solver: gradient descent with momentum on equation 4, with a mask of its own for each area.
 
-    The parameters start at one and are clamped to [0, 1] after each step. The area that the penalty leaves is near
-    the one that was asked for; there each mask settles (:mod:`~captum_extremal.search.refinement`).
+    The parameters start at one and are clamped to [0, 1] after each step. The penalty leaves masks whose area is near
+    the one asked for. At the end each mask is refined there (:mod:`~captum_extremal.search.refinement`).
 
     The defaults are the settings of the released code; :meth:`paper` has those of the paper.
 
@@ -25,12 +26,12 @@ class PenaltySolver:
         steps: forward and backward passes of each image and area.
         learning_rate, momentum, dampening: of ``torch.optim.SGD``.
         weight: lambda, of the area loss.
-        growth: what the weight is multiplied by at each step.
-        doublings: at which fractions of the steps it is doubled.
+        growth: factor of the weight at each step.
+        doublings: fractions of the steps at which the weight is doubled.
         ramp: the fraction of the steps over which the weight rises linearly from 0.
-        flip: mirror the perturbed input along its last axis on even steps. It steadies the masks of objects and
-            falsifies digits, text and scenes whose two sides differ.
-        refinement: passes of each image and area for settling at the end, in parts of ``steps``.
+        flip: mirror the perturbed input along its last axis on even steps. This makes the masks of objects steadier,
+            and is wrong for digits, text and scenes whose two sides differ.
+        refinement: passes of each image and area for the refinement at the end, as a fraction of ``steps``.
         precision: floating type to autocast the model's forward to.
 
     Raises:
@@ -80,44 +81,75 @@ class PenaltySolver:
         """Section 5's, for channel masks: 300 steps, lambda rising from 0 to 1500 over the first half, no flip."""
         return cls(steps=300, dampening=0.0, weight=1500.0, growth=1.0, ramp=0.5, flip=False)
 
-    def total_steps(self, search: Search) -> int:
-        """The steps of the descent, in which all areas move at once, and those of the settling."""
-        return self.steps + refinement_reports(self._refinement_steps) * len(search.areas)
-
-    def solve(self, search: Search) -> list[Parameters]:
-        """Descend on equation 4, and settle."""
-        parameters = [
-            tuple(bound.new_parameters(search.images).add_(1).requires_grad_() for bound in bounds)
-            for bounds in search.bounds
-        ]
-        flat = [p for tensors in parameters for p in tensors]
-        optimizer = torch.optim.SGD(flat, self.learning_rate, momentum=self.momentum, dampening=self.dampening)
-        areas = flat[0].new_tensor(search.areas)
-        for step in range(self.steps):
-            # Rows are mask-major: all images of the first area, then of the second.
-            masks = tuple(
-                torch.cat([bounds[k](tensors[k]) for bounds, tensors in zip(search.bounds, parameters)])
-                for k in range(len(parameters[0]))
-            )
-            reward = search.reward(masks, precision=self.precision, flip=self.flip and step % 2 == 0)
-            targets = areas.repeat_interleave(search.images)
-            penalty = torch.stack([area_loss(mask, targets) for mask in masks]).sum()
-            loss = self._weight_at(step) * penalty - reward.sum()
-            for p, gradient in zip(flat, torch.autograd.grad(loss, flat)):
-                p.grad = gradient
-            optimizer.step()
-            with torch.no_grad():
-                for p in flat:
-                    p.clamp_(0, 1)
-            search.report(step, areas, reward.detach())
-        found = [tuple(p.detach() for p in tensors) for tensors in parameters]
-        return refine(search, found, self._refinement_steps, self.precision, first_step=self.steps)
-
     @property
-    def _refinement_steps(self) -> int:
-        return round(self.refinement * self.steps)
+    def flips(self) -> bool:
+        """Whether the perturbed inputs are mirrored on even steps."""
+        return self.flip
 
-    def _weight_at(self, step: int) -> float:
+    def plan(self, search: Search) -> _PenaltyPlan:
+        """A descent on equation 4 for all areas of this search at once."""
+        return _PenaltyPlan(self, search)
+
+    def weight_at(self, step: int) -> float:
+        """Lambda at a step."""
         doubled = sum(step >= fraction * self.steps for fraction in self.doublings)
         risen = min(1.0, step / (self.ramp * self.steps)) if self.ramp else 1.0
         return self.weight * risen * self.growth**step * 2.0**doubled
+
+
+class _PenaltyPlan:
+    """One run of the penalty solver. Rows are mask-major: all images of the first area, then of the second."""
+
+    def __init__(self, solver: PenaltySolver, search: Search) -> None:
+        self._solver, self._search = solver, search
+        self._refinement_steps = round(solver.refinement * solver.steps)
+
+    @property
+    def steps(self) -> int:
+        """The steps of the descent, in which all areas move at once, and those of the refinement."""
+        return self._solver.steps + refinement_reports(self._refinement_steps) * len(self._search.areas)
+
+    def run(self) -> list[Parameters]:
+        """Descend on equation 4, and refine."""
+        solver, search = self._solver, self._search
+        found = [tuple(bound.new_parameters(search.images) + 1 for bound in bounds) for bounds in search.bounds]
+        every = [p for parameters in found for p in parameters]
+        optimizer = torch.optim.SGD(every, solver.learning_rate, momentum=solver.momentum, dampening=solver.dampening)
+        areas = every[0].new_tensor(search.areas)
+        for step in range(solver.steps):
+            values = self._set_gradients(found, areas, step)
+            optimizer.step()
+            for p in every:
+                p.clamp_(0, 1)
+            search.report(step, areas, values)
+        return refine(search, found, self._refinement_steps, solver.precision, first_step=solver.steps)
+
+    def _set_gradients(self, found: list[Parameters], areas: Tensor, step: int) -> Tensor:
+        """Set the gradients of equation 4 by the parameters; the values (A, N) of the masks."""
+        solver, search = self._solver, self._search
+        linearised = [
+            [bound.linearised(p) for bound, p in zip(bounds, parameters)]
+            for bounds, parameters in zip(search.bounds, found)
+        ]
+        masks = tuple(
+            torch.cat([bound.expand(here.grid_values) for bound, here in zip(bounds, of_input)])
+            for bounds, of_input in zip(zip(*search.bounds), zip(*linearised))
+        )
+        flip = solver.flip and step % 2 == 0
+        values, by_mask = search.objective.value_and_grad(
+            masks, search.game.kept, search.game.removed, precision=solver.precision, flip=flip
+        )
+        targets, weight = areas.repeat_interleave(search.images), solver.weight_at(step)
+        for k, (mask, gradient) in enumerate(zip(masks, by_mask)):
+            loss = weight * _area_gradient(mask, targets) - gradient
+            for area, by_area in enumerate(loss.chunk(len(areas))):
+                by_grid = search.bounds[area][k].by_grid(by_area)
+                (found[area][k].grad,) = linearised[area][k].gradients(by_grid)
+        return values
+
+
+def _area_gradient(masks: Tensor, areas: Tensor) -> Tensor:
+    """The derivative of the area loss (B,) by each mask."""
+    with torch.enable_grad():
+        leaf = masks.detach().requires_grad_()
+        return torch.autograd.grad(area_loss(leaf, areas).sum(), leaf)[0]

@@ -1,8 +1,8 @@
-"""What a solver is given and what it gives back.
+"""What a solver is given and what it returns.
 
-A solver sees no model: only a reward as a function of masks, and the mask families that span them.
+A solver sees no model. It sees an objective as a function of masks, and the mask families that span the masks.
 
-Shapes: N images, A areas, D parameters of a mask, R masks an image at a time; rows (R N, D) are mask-major.
+Shapes: N images, A areas, D parameters of a mask, R masks per image at a time; rows (R N, D) are mask-major.
 """
 
 from __future__ import annotations
@@ -14,68 +14,114 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from captum_extremal.masks import BoundMask
+from captum_extremal.masks import BoundMask, Linearised
+from captum_extremal.objective import Objective
 from captum_extremal.search.games import Game
 
-Masks = tuple[Tensor, ...]
 Parameters = tuple[Tensor, ...]
-"""The free parameters of one mask an image, (N, D) for each input tensor."""
+"""The free parameters of masks, rows (R N, D) for each input tensor."""
+BoundMasks = tuple[BoundMask, ...]
+"""The mask family of each input tensor."""
 
 
-class Reward(Protocol):
-    """The game's value (R, N) of masks (R N, 1, *S), differentiable by them."""
+@dataclass(frozen=True)
+class Point:
+    """Masks with their values, and the gradient there.
 
-    def __call__(  # noqa: D102
-        self, masks: Masks, *, precision: torch.dtype | None = None, flip: bool = False
-    ) -> Tensor: ...
+    Attributes:
+        parameters: of the masks.
+        linearised: the masks of each input tensor near these parameters.
+        values: the game's value (R, N) of each mask.
+        by_grid: its derivative by the grid values, rows (R N, G) for each input tensor.
+    """
+
+    parameters: Parameters
+    linearised: tuple[Linearised, ...]
+    values: Tensor
+    by_grid: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a solver is given.
+    """A search for the masks of several areas.
 
     Args:
-        reward: what to maximise.
-        game: which game's value that is.
+        objective: the model's score as a function of masks.
+        game: which value of the scores is maximised.
         areas: increasing fractions of the input.
         bounds: for each area, the mask family of each input tensor.
-        images: N.
-        report: told of every step: its number, the areas (R,) and the rewards (R, N); of several masks of one area
-            only the best.
+        report: called at every step with its number, the areas (R,) and the values (R, N). Of several masks of one
+            area only the best is reported.
     """
 
-    reward: Reward
+    objective: Objective
     game: Game
     areas: tuple[float, ...]
-    bounds: Sequence[tuple[BoundMask, ...]]
-    images: int
+    bounds: Sequence[BoundMasks]
     report: Callable[[int, Tensor, Tensor], None]
+
+    @property
+    def images(self) -> int:
+        """N."""
+        return self.objective.images
+
+    def value(self, bounds: BoundMasks, parameters: Parameters, precision: torch.dtype | None = None) -> Tensor:
+        """The game's value (R, N) of the masks of these parameters."""
+        masks = tuple(bound.expand(bound.linearised(p).grid_values) for bound, p in zip(bounds, parameters))
+        return self.objective.value(masks, self.game.kept, self.game.removed, precision=precision)
+
+    def value_and_grad(self, bounds: BoundMasks, parameters: Parameters, precision: torch.dtype | None = None) -> Point:
+        """The game's value of the masks of these parameters, and its gradient."""
+        linearised = tuple(bound.linearised(p) for bound, p in zip(bounds, parameters))
+        masks = tuple(bound.expand(here.grid_values) for bound, here in zip(bounds, linearised))
+        values, by_mask = self.objective.value_and_grad(masks, self.game.kept, self.game.removed, precision=precision)
+        by_grid = tuple(bound.by_grid(gradient) for bound, gradient in zip(bounds, by_mask))
+        return Point(parameters, linearised, values, by_grid)
+
+
+class Plan(Protocol):
+    """A search that a solver has prepared."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps :meth:`run` reports."""
+
+    def run(self) -> list[Parameters]:
+        """For each area the parameters (N, D) of the best masks found. Their masks need not have the areas exactly."""
 
 
 @runtime_checkable
 class Solver(Protocol):
-    """What can stand in ``solver=``: it carries its own settings, and searches."""
+    """What ``solver=`` accepts: settings, and a way to search with them."""
 
-    def total_steps(self, search: Search) -> int:
-        """How many steps :meth:`solve` will report."""
+    @property
+    def flips(self) -> bool:
+        """Whether the search mirrors the perturbed inputs, which makes no sense for a layer's activation."""
 
-    def solve(self, search: Search) -> list[Parameters]:
-        """For each area the parameters of the best masks found, as they are: the caller meets the areas exactly."""
+    def plan(self, search: Search) -> Plan:
+        """Prepare a search."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """Parameters of one mask an image, and their rewards (N,)."""
+    """Parameters of one mask per image, (N, D) for each input tensor, and their values (N,)."""
 
     parameters: Parameters
-    reward: Tensor
+    value: Tensor
+
+    @classmethod
+    def best(cls, parameters: Parameters, values: Tensor) -> Record:
+        """For each image the best row of parameters (R N, D), by their values (R, N)."""
+        images = values.shape[1]
+        rows = values.argmax(0) * images + torch.arange(images, device=values.device)
+        return cls(tuple(p[rows] for p in parameters), values.amax(0))
 
     def or_better(self, other: Record) -> Record:
-        """For each image the parameters with the higher reward; these if it is the same."""
-        wins = other.reward > self.reward
+        """For each image the parameters of the higher value; these if the values are equal."""
+        wins = other.value > self.value
         pairs = zip(self.parameters, other.parameters)
         parameters = tuple(torch.where(wins[:, None], theirs, ours) for ours, theirs in pairs)
-        return Record(parameters, torch.where(wins, other.reward, self.reward))
+        return Record(parameters, torch.where(wins, other.value, self.value))
 
 
 def check_precision(precision: object) -> None:

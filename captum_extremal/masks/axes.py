@@ -1,20 +1,18 @@
-"""The activation of a layer under a mask (equation 9): which of its axes are channels and positions, and the product.
+"""Which axes of a tensor hold its channels and its positions, and how masks over either lie on it.
 
-Shapes: N images; activations (N, ...) with K channels on one axis and positions S on the others; R masks an image as
-rows, (R N, K) over channels or (R N, 1, *S) over positions, mask-major.
+Shapes: N images; tensors (N, ...) with K channels on one axis and positions S on the others; B masks, (B, K) over
+channels or (B, 1, *S) over positions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_count
-from captum_extremal.perturbations import BoundPerturbation
 
 
 @dataclass(frozen=True)
@@ -118,18 +116,3 @@ def read_axes(
             f"got an activation of shape {tuple(activation.shape)} with positions {positions}"
         )
     return Axes(shape, channel, grid, prefix_tokens)
-
-
-def masked(activation: Tensor, view: Callable[[Tensor], Tensor]) -> BoundPerturbation:
-    """The perturbation of a layer: from masks of R N rows to their products with N activations (N, ...).
-
-    Args:
-        activation: what is multiplied; a mask of ones leaves it as it is.
-        view: from rows of masks to what multiplies rows of activations, :meth:`Axes.over_channels` or another.
-    """
-
-    def perturb(mask: Tensor) -> Tensor:
-        rows = view(mask)
-        return (rows.view(-1, len(activation), *rows.shape[1:]) * activation).flatten(0, 1)
-
-    return perturb

@@ -1,0 +1,191 @@
+"""The arguments that all methods share, checked before the model runs for the first time.
+
+Shapes: N examples; inputs (N, ...), with C channels and positions S where a method masks positions.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_extremal._captum import BaselineType, TargetType
+
+SMALLEST_SIDE = 8
+"""The shortest side, in positions, of an input whose positions are masked."""
+_SPATIAL_RANKS = (1, 2, 3)
+
+Tensors = tuple[Tensor, ...]
+
+
+def check_inputs(inputs: object) -> Tensors:
+    """Inputs whose positions are masked, as a tuple of tensors (N, C, *S).
+
+    Raises:
+        TypeError: they are not floating tensors.
+        ValueError: a rank, a size, a device or a value that cannot be explained.
+    """
+    tensors = _as_tensors(inputs)
+    for name, x in _named("inputs", inputs, tensors):
+        if not x.is_floating_point():
+            raise TypeError(
+                f"{name} must be a floating tensor, got {x.dtype}: convert and normalise it as the model expects"
+            )
+        if x.dim() - 2 not in _SPATIAL_RANKS:
+            raise ValueError(
+                f"{name} must be (N, C, *S) with one to three spatial dimensions, got shape {tuple(x.shape)}"
+            )
+        if x.numel() and min(x.shape[2:]) < SMALLEST_SIDE:
+            raise ValueError(f"{name} must have spatial sides of at least {SMALLEST_SIDE}, got shape {tuple(x.shape)}")
+    return check_examples(inputs)
+
+
+def check_examples(inputs: object) -> Tensors:
+    """A model's inputs as a tuple of tensors with N rows each, of any type and shape.
+
+    Raises:
+        TypeError: they are not tensors.
+        ValueError: there are none, or their rows, devices or values do not fit.
+    """
+    tensors = _as_tensors(inputs)
+    for name, x in _named("inputs", inputs, tensors):
+        if not x.dim() or not x.numel():
+            raise ValueError(f"{name} must have one row per example and not be empty, got shape {tuple(x.shape)}")
+        if len(x) != len(tensors[0]) or x.device != tensors[0].device:
+            raise ValueError(
+                f"{name} must have as many examples as inputs[0], {len(tensors[0])}, on the same device, "
+                f"got {len(x)} on {x.device}"
+            )
+        if x.is_floating_point() and not bool(x.isfinite().all()):
+            raise ValueError(f"{name} must be finite, got NaN or infinite values in shape {tuple(x.shape)}")
+    return tensors
+
+
+def _as_tensors(inputs: object) -> Tensors:
+    tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+    if not tensors:
+        raise ValueError("inputs must hold at least one tensor, got an empty tuple")
+    for name, x in _named("inputs", inputs, tensors):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a tensor or a tuple of tensors, got {type(x).__name__}")
+    return tensors
+
+
+def check_baselines(inputs: Tensors, baselines: BaselineType, is_tuple: bool) -> Tensors:
+    """The baseline of each input tensor, in its shape: 0 where none is given.
+
+    Raises:
+        TypeError: a baseline is neither a number nor a tensor.
+        ValueError: there is not one baseline per input, or one does not have its input's shape (N or 1 examples).
+    """
+    if baselines is None:
+        baselines = (0.0,) * len(inputs)
+    given = baselines if isinstance(baselines, tuple) else (baselines,)
+    if len(given) != len(inputs):
+        raise ValueError(f"baselines must be one for each of {len(inputs)} inputs, got {len(given)}")
+    names = [f"baselines[{k}]" if is_tuple else "baselines" for k in range(len(inputs))]
+    return tuple(_baseline(name, x, value) for name, x, value in zip(names, inputs, given))
+
+
+def _baseline(name: str, x: Tensor, value: object) -> Tensor:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Tensor)):
+        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
+    if not isinstance(value, Tensor):
+        value = torch.full_like(x[:1], float(value))
+    if value.dim() != x.dim() or value.shape[1:] != x.shape[1:] or len(value) not in (1, len(x)):
+        raise ValueError(
+            f"{name} must have the shape of its input, {tuple(x.shape)}, or one example of it, got {tuple(value.shape)}"
+        )
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{name} must be finite, got NaN or infinite values")
+    return value.detach().to(x).expand_as(x)
+
+
+def check_target(target: object, images: int, device: torch.device) -> TargetType:
+    """The target in one of the forms that Captum accepts, of the right length, tensors on the device.
+
+    Integers may be Python's, NumPy's or PyTorch's, of any width. Captum itself takes Python's and int64 tensors.
+
+    Raises:
+        TypeError: neither an index, a tuple of indices, a list of either, nor a tensor or array of integers.
+        ValueError: not one target per example.
+    """
+    if target is None:
+        return None
+    if _is_index(target):
+        return cast(TargetType, _plain_index(target))
+    if isinstance(target, (Tensor, np.ndarray)):
+        return _target_of_array(target, images, device)
+    if not isinstance(target, list):
+        raise TypeError(
+            "target must be None, an integer, a tuple of integers, a list of either, or a tensor or array of "
+            f"integers, got {target!r} of type {type(target).__name__}"
+        )
+    if len(target) != images:
+        raise ValueError(f"target must be a list of {images}, one for each example, got {len(target)}")
+    for entry in target:
+        if not _is_index(entry) or isinstance(entry, tuple) != isinstance(target[0], tuple):
+            raise TypeError(f"target must be a list of integers or of tuples of integers, got {target!r}")
+    return [_plain_index(entry) for entry in target]
+
+
+def _target_of_array(target: Tensor | np.ndarray[Any, Any], images: int, device: torch.device) -> TargetType:
+    """A tensor stays a tensor; an array becomes a number or a list."""
+    name = str(target.dtype)
+    if "int" not in name:
+        raise TypeError(f"target must be a tensor or array of integers, got {name}")
+    one = math.prod(target.shape) == 1
+    if not one and tuple(target.shape) != (images,):
+        raise ValueError(
+            f"target must be one integer or one for each of {images} examples, shape ({images},), "
+            f"got shape {tuple(target.shape)}"
+        )
+    if isinstance(target, Tensor):
+        return target.to(device, torch.int64)
+    return int(target.item()) if one else cast("list[int]", target.tolist())
+
+
+def _is_index(value: object) -> bool:
+    if isinstance(value, tuple):
+        return bool(value) and all(_is_index(part) and not isinstance(part, tuple) for part in value)
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _plain_index(value: Any) -> Any:
+    """An index, or a tuple of them, as Python's own integers."""
+    return tuple(map(int, value)) if isinstance(value, tuple) else int(value)
+
+
+def check_arguments(additional_forward_args: object, images: int) -> None:
+    """Every tensor needs one row per example, because it is repeated with the inputs. Everything else is passed on.
+
+    Raises:
+        ValueError: a tensor of at least one dimension has another number of rows.
+    """
+    name = "additional_forward_args"
+    given = [(name, additional_forward_args)]
+    if isinstance(additional_forward_args, tuple):
+        given = [(f"{name}[{k}]", part) for k, part in enumerate(additional_forward_args)]
+    for label, part in given:
+        if isinstance(part, Tensor) and part.dim() and len(part) != images:
+            raise ValueError(
+                f"{label} must have a row for each of {images} examples, got shape "
+                f"{tuple(part.shape)}: what all of them share goes into forward_func itself"
+            )
+
+
+def on_device(value: Any, device: torch.device) -> Any:
+    """Tensors, and tuples of them, on the device; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(on_device(part, device) for part in value)
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def _named(name: str, given: object, parts: tuple[Any, ...]) -> list[tuple[str, Any]]:
+    if isinstance(given, tuple):
+        return [(f"{name}[{k}]", part) for k, part in enumerate(parts)]
+    return [(name, parts[0])]

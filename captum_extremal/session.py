@@ -1,0 +1,200 @@
+"""The session: what every method does with a model before its own idea.
+
+:func:`open_session` checks the inputs and what comes with them, puts them on one device, leaves inference mode and the
+caller's autocast, and guards the model's state. A method then asks the session for an objective, which reads the
+clean score. A method that explains a layer moves the same session to that layer.
+
+Shapes: N images; inputs (N, ...), with C channels and positions S where a method masks positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_extremal._captum import BaselineType, TargetType, format_output
+from captum_extremal._checks import check_callable
+from captum_extremal._state import ForwardPrecision, as_plain, preserve_state
+from captum_extremal.arguments import (
+    check_arguments,
+    check_baselines,
+    check_examples,
+    check_inputs,
+    check_target,
+    on_device,
+)
+from captum_extremal.layers import LayerTail, check_layer
+from captum_extremal.objective import Objective
+from captum_extremal.perturbations import BoundPerturbation
+
+Tensors = tuple[Tensor, ...]
+Bind = Callable[[Tensor, Tensor], BoundPerturbation]
+"""From an input tensor (N, ...) and its baseline to its perturbation."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model and its checked inputs. Open one with :func:`open_session`.
+
+    Attributes:
+        forward_func: the model, or the part of it behind a layer.
+        inputs: what is masked, each (N, ...), detached and on one device.
+        baselines: one for each input, in its shape.
+        is_tuple: whether the caller's inputs were a tuple, or the layer has several tensors.
+        target, arguments: as Captum takes them.
+        caller: the autocast state in which the model runs.
+    """
+
+    forward_func: Callable[..., Any]
+    inputs: Tensors
+    baselines: Tensors
+    is_tuple: bool
+    target: TargetType
+    arguments: object
+    caller: ForwardPrecision
+
+    @property
+    def images(self) -> int:
+        """N."""
+        return len(self.inputs[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of the masks: float64 where the inputs are, else float32."""
+        return torch.float64 if self.inputs[0].dtype == torch.float64 else torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """The inputs' device."""
+        return self.inputs[0].device
+
+    def at_layer(self, layer: nn.Module, to_input: bool, device_ids: list[int] | None) -> Session:
+        """The same session on a layer: its tensors are the inputs, and the model is what lies behind it.
+
+        Raises:
+            TypeError, ValueError: as :class:`~captum_extremal.layers.LayerTail`.
+        """
+        tail = LayerTail(self.forward_func, layer, self.inputs, self.arguments, to_input, device_ids, self.caller)
+        activation = tail.activation
+        return replace(
+            self,
+            forward_func=tail,
+            inputs=activation,
+            baselines=tuple(torch.zeros_like(x) for x in activation),
+            is_tuple=len(activation) > 1,
+            arguments=None,
+        )
+
+    def objective(
+        self,
+        bind: Bind,
+        mask_shapes: Sequence[tuple[int, ...]] | None = None,
+        *,
+        perturbations_per_eval: int | None = None,
+        differentiable: bool = True,
+    ) -> Objective:
+        """The model's score as a function of masks, after a forward of the inputs and one of the perturbed inputs.
+
+        Args:
+            bind: makes the perturbation of one input tensor and its baseline.
+            mask_shapes: the shape of one mask of each input; None for masks over its positions, (1, *S).
+            perturbations_per_eval, differentiable: as :class:`~captum_extremal.objective.Objective` takes them.
+
+        Raises:
+            TypeError: ``bind`` returns something else than a function of masks, or the model's output cannot be
+                explained.
+            ValueError: that function returns tensors of another shape than the input's, or the model's output cannot
+                be explained.
+        """
+        perturb = tuple(bind(x.to(self.dtype), b.to(self.dtype)) for x, b in zip(self.inputs, self.baselines))
+        shapes = mask_shapes or [(1, *x.shape[2:]) for x in self.inputs]
+        nothing = [torch.zeros(self.images, *shape, dtype=self.dtype, device=self.device) for shape in shapes]
+        return Objective(
+            self.forward_func,
+            self.inputs,
+            perturb,
+            tuple(map(_hidden, perturb, nothing, self.inputs)),
+            self.target,
+            self.arguments,
+            perturbations_per_eval,
+            self.caller,
+            differentiable,
+        )
+
+    def like_inputs(self, maps: Tensors) -> Any:
+        """:func:`like_inputs` for the inputs of this session."""
+        return like_inputs(maps, self.inputs, self.is_tuple)
+
+
+@contextmanager
+def open_session(
+    forward_func: Callable[..., Any],
+    inputs: Tensor | Tensors,
+    target: object = None,
+    additional_forward_args: object = None,
+    *,
+    baselines: BaselineType = None,
+    layer: nn.Module | None = None,
+) -> Iterator[Session]:
+    """A session, within which the model can run. Afterwards the model's state is as before.
+
+    Args:
+        forward_func, inputs, target, additional_forward_args, baselines: as the public methods take them. Targets and
+            tensors on another device are moved to that of the inputs.
+        layer: where a layer is explained; then the inputs may be of any type and shape.
+
+    Raises:
+        TypeError, ValueError: an argument is bad. The model has not run then.
+    """
+    tensors = check_inputs(inputs) if layer is None else check_examples(inputs)
+    if layer is not None:
+        check_layer(forward_func, layer)
+    images, device = len(tensors[0]), tensors[0].device
+    checked_target = check_target(target, images, device)
+    check_arguments(additional_forward_args, images)
+    references = () if layer is not None else check_baselines(tensors, baselines, isinstance(inputs, tuple))
+    with guarded(forward_func, device) as caller:
+        yield Session(
+            forward_func,
+            tuple(as_plain(x.detach()) for x in tensors),
+            tuple(as_plain(reference) for reference in references),
+            isinstance(inputs, tuple),
+            as_plain(checked_target),
+            as_plain(on_device(additional_forward_args, device)),
+            caller,
+        )
+
+
+@contextmanager
+def guarded(forward_func: Callable[..., Any], device: torch.device) -> Iterator[ForwardPrecision]:
+    """No gradients, no inference mode and no autocast inside; the model's state and the random state as before after.
+
+    Yields:
+        the autocast state of the caller, in which the model runs.
+    """
+    caller = ForwardPrecision(device)
+    with torch.inference_mode(False), torch.no_grad(), caller.ours(), preserve_state(forward_func, device):
+        yield caller
+
+
+def _hidden(perturb: BoundPerturbation, nothing: Tensor, x: Tensor) -> Tensor:
+    """The input under a mask of zeros."""
+    check_callable("perturbation.bind's result", perturb, "mask")
+    hidden = perturb(nothing)
+    if not isinstance(hidden, Tensor) or hidden.shape != x.shape:
+        got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+        raise ValueError(f"perturbation must turn one mask per image into inputs of shape {tuple(x.shape)}, got {got}")
+    return hidden
+
+
+def like_inputs(maps: Tensors, inputs: Tensors, is_tuple: bool) -> Any:
+    """One map for each input, (N, 1, *S) or (N, C, *S), in the input's shape and type; a tuple where ``is_tuple``.
+
+    Each map has memory of its own, also where it is repeated over the channels: Captum's metrics view it.
+    """
+    return format_output(is_tuple, tuple(one.to(x.dtype).expand_as(x).contiguous() for one, x in zip(maps, inputs)))

@@ -1,0 +1,324 @@
+"""The settings of a search for extremal masks: the keyword arguments that all extremal attributions share.
+
+Every public method takes them as ``**settings``. They are written, documented and checked here once;
+:func:`documents` shows them in the signature and the help of the methods.
+
+Shapes: N images, A areas, R masks per image at a time, K channels.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any, ClassVar, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from captum_extremal._checks import check_callable, check_choice, check_count
+from captum_extremal.masks import ChannelMask, Layout, MaskFamily, SmoothMask, check_axes
+from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation
+from captum_extremal.results import ScoreThreshold, check_threshold
+from captum_extremal.search import Game, PathSolver, PenaltySolver, Solver, as_game
+
+AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""The areas of section 4."""
+
+Areas = float | Sequence[float] | Tensor
+Callback = Callable[[int, Tensor, Tensor], None]
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_Settings = TypeVar("_Settings", bound="SearchSettings")
+
+_PERTURBATIONS: dict[str, Perturbation] = {"blur": BlurPyramid(), "fade": FadePyramid()}
+_FAMILIES: dict[str, MaskFamily] = {"channels": ChannelMask(), "spatial": SmoothMask()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What both attributions share.
+
+    Args:
+        game: "preserve", "delete", "hybrid", or a :class:`~captum_extremal.Game` (section 3.2).
+        solver: "path", "penalty" (the paper's, many times slower), or an object that carries its own settings.
+        score_threshold: Phi_0 of equations 3 and 10, in units of the game's value: None for its value at the mask that
+            keeps everything, a number, one number per image (N,), or a callable ``(clean, perturbed) -> (N,)`` of the
+            scores of the unmasked and of the fully perturbed inputs (or activation).
+        perturbations_per_eval: how many perturbed copies of each image go through the model at once; None for all
+            (three on the path, one per area for "penalty"; twice as many for "hybrid"). It changes the memory, and the
+            result by rounding alone, which a search in float32 can amplify.
+        callback: called after each step with its number, the areas (R,) and the game's values there (N, R): the best
+            of the masks of one area. The path goes from large areas to small ones, then each area is refined; the
+            penalty's steps are of all areas at once. ``settings["steps"]`` of the result counts the calls.
+        show_progress: draw a progress bar.
+    """
+
+    _counts: ClassVar[bool] = False  # whether integer areas are numbers of channels
+    _solvers: ClassVar[Mapping[str, Solver]] = {"path": PathSolver(), "penalty": PenaltySolver()}
+
+    areas: Areas | None = None
+    game: str | Game = "preserve"
+    solver: str | Solver = "path"
+    score_threshold: ScoreThreshold = None
+    perturbations_per_eval: int | None = None
+    callback: Callback | None = None
+    show_progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_areas(self.areas, self._counts)
+        as_game(self.game)
+        self.chosen_solver()
+        if self.perturbations_per_eval is not None:
+            check_count("perturbations_per_eval", self.perturbations_per_eval)
+        if self.callback is not None:
+            check_callable("callback", self.callback, "step", "areas", "scores")
+
+    @classmethod
+    def of(cls: type[_Settings], given: Mapping[str, Any], method: Callable[..., Any]) -> _Settings:
+        """The settings that a method was given.
+
+        Raises:
+            TypeError, ValueError: a name is unknown (the nearest one is named), or a value is bad.
+        """
+        for name in given.keys() - {field.name for field in fields(cls)}:
+            nearest = get_close_matches(name, inspect.signature(method).parameters, 1)
+            hint = f": did you mean {nearest[0]!r}?" if nearest else ""
+            raise TypeError(f"{method.__name__}() got an unexpected keyword argument {name!r}{hint}")
+        return cls(**given)
+
+    def check_for(self, images: int) -> None:
+        """Raise TypeError or ValueError where a setting does not fit so many images."""
+        check_threshold(self.score_threshold, images)
+
+    def chosen_solver(self) -> Solver:
+        """The solver.
+
+        Raises:
+            ValueError: there is no solver of this name.
+            TypeError: the object is not a solver.
+        """
+        if isinstance(self.solver, str):
+            check_choice("solver", self.solver, self._solvers)
+            return self._solvers[self.solver]
+        if not isinstance(self.solver, Solver) or isinstance(self.solver, type):
+            raise TypeError(f"solver must be a name or an object with plan and flips, got {self.solver!r}")
+        return self.solver
+
+    def fractions(self, layouts: Sequence[Layout], family: MaskFamily) -> tuple[float, ...]:
+        """The areas as fractions of what the masks cover.
+
+        Args:
+            layouts: of the masks of each tensor.
+            family: of all masks.
+
+        Raises:
+            ValueError: more channels or positions than there are, areas smaller than a mask can be, or numbers of
+                channels for tensors with different ones.
+        """
+        smallest = max(family.smallest_area(layout.shape) for layout in layouts)
+        wanted = check_areas(self.areas, self._counts)
+        if wanted is None:
+            wanted = self._default_areas(layouts, smallest)
+        sizes, unit = sorted({torch.Size(layout.shape).numel() for layout in layouts}), layouts[0].unit
+        if isinstance(wanted[0], int):
+            if len(sizes) > 1:
+                raise ValueError(f"areas must be fractions for a layer with tensors of {sizes} {unit}, got {wanted}")
+            if wanted[-1] > sizes[0]:
+                raise ValueError(f"areas must be at most the layer's {sizes[0]} {unit}, got {wanted}")
+        fractions = tuple(area / sizes[0] if isinstance(area, int) else area for area in wanted)
+        if fractions[0] < smallest:
+            raise ValueError(
+                f"areas must be at least that of the smallest mask, {smallest:.3g} of the {unit}, got {wanted[0]}"
+            )
+        return fractions
+
+    def _default_areas(self, layouts: Sequence[Layout], smallest: float) -> tuple[int, ...] | tuple[float, ...]:
+        """Section 4's, those that are not too small for a mask."""
+        return tuple(area for area in AREAS if area >= smallest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSearchSettings(SearchSettings):
+    """What is set for masks over inputs.
+
+    Args:
+        areas: strictly increasing fractions of the input, in (0, 1]; None for the paper's 0.05, 0.1, 0.2, 0.4, 0.6,
+            0.8.
+        perturbation: "blur", "fade", or an object with ``bind(x, baseline)`` (section 3.4).
+        mask: the family of masks; None for :class:`~captum_extremal.SmoothMask` (section 3.5).
+    """
+
+    perturbation: str | Perturbation = "blur"
+    mask: MaskFamily | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.family()
+        as_perturbation(self.perturbation)
+
+    def family(self) -> MaskFamily:
+        """The family of the masks."""
+        return SmoothMask() if self.mask is None else as_family(self.mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSearchSettings(SearchSettings):
+    """What is set for masks over a layer.
+
+    Args:
+        areas: strictly increasing, all integers, numbers of channels (of positions for masks over them), or all
+            floats, fractions in (0, 1]: 1 is one channel, 1.0 all of them. None for the paper's 1, 5, 10, 20, 25, 35,
+            40, 50, 60, 70, 80, 90, 100, 150, 200, ... and all channels; for masks over positions 0.05, 0.1, 0.2, 0.4,
+            0.6, 0.8, 1.0, where a mask can be as small.
+        mask: "channels" (equation 9), "spatial" for smooth masks over the layer's positions, or a mask family. The
+            lengths of a :class:`~captum_extremal.SmoothMask` are in positions of the layer.
+        channel_dim: the axis of the layer's activation that holds the channels, of a transformer the embedding. None
+            is 1, but activations of three dimensions need it: 1 for signals (N, channels, positions), -1 for tokens
+            (N, tokens, embedding).
+        prefix_tokens: for masks over a transformer's tokens, how many stand before the image's and are always kept.
+        token_grid: for masks over tokens, the shape in which they lie in the image, such as (14, 14); None for a
+            sequence.
+    """
+
+    _counts = True
+    _solvers: ClassVar[Mapping[str, Solver]] = {"path": PathSolver(), "penalty": PenaltySolver.channels()}
+
+    mask: str | MaskFamily = "channels"
+    channel_dim: int | None = None
+    prefix_tokens: int = 0
+    token_grid: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chosen_solver().flips:
+            raise ValueError(
+                f"solver must not flip a layer's activation, got {self.solver!r}: use PenaltySolver.channels()"
+            )
+        self.family()
+        check_axes(self.channel_dim, self.prefix_tokens, self.token_grid)
+
+    def family(self) -> MaskFamily:
+        """The family of the masks.
+
+        Raises:
+            ValueError: there is no family of this name.
+        """
+        if not isinstance(self.mask, str):
+            return as_family(self.mask)
+        check_choice("mask", self.mask, _FAMILIES)
+        return _FAMILIES[self.mask]
+
+    def _default_areas(self, layouts: Sequence[Layout], smallest: float) -> tuple[int, ...] | tuple[float, ...]:
+        """Those of the masks, where all tensors have the same; else fractions."""
+        shared = {layout.default_areas for layout in layouts}
+        if len(shared) == 1:
+            return shared.pop()
+        return tuple(area for area in (*AREAS, 1.0) if area >= smallest)
+
+
+def as_family(mask: object) -> MaskFamily:
+    """The object, if it is a mask family.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(mask, MaskFamily) or isinstance(mask, type):
+        raise TypeError(
+            f"mask must be an object with layout, bind_areas and smallest_area, such as SmoothMask(), got {mask!r}"
+        )
+    return mask
+
+
+def as_perturbation(perturbation: str | Perturbation) -> Perturbation:
+    """The perturbation of this name; an object with ``bind`` is returned as it is.
+
+    Raises:
+        ValueError: there is no perturbation of this name.
+        TypeError: the object has no ``bind``, or not one of an input and its baseline.
+    """
+    if isinstance(perturbation, str):
+        check_choice("perturbation", perturbation, _PERTURBATIONS)
+        return _PERTURBATIONS[perturbation]
+    if not isinstance(perturbation, Perturbation) or isinstance(perturbation, type):
+        raise TypeError(f"perturbation must be a name or an object with bind(x, baseline), got {perturbation!r}")
+    check_callable("perturbation.bind", perturbation.bind, "x", "baseline")
+    return perturbation
+
+
+def check_areas(areas: object, counts: bool) -> tuple[int, ...] | tuple[float, ...] | None:
+    """Areas as a tuple of fractions, or of integers where they are numbers of channels; None as it is.
+
+    Args:
+        areas: a number or a sequence of numbers.
+        counts: whether integers are numbers of channels.
+
+    Raises:
+        TypeError: they are not numbers, or numbers of channels and fractions are mixed.
+        ValueError: they are empty, not strictly increasing, or out of range.
+    """
+    if areas is None:
+        return None
+    values = _as_numbers(areas)
+    whole = [counts and isinstance(value, Integral) for value in values]
+    if any(whole) and not all(whole):
+        raise TypeError(f"areas must be all integers, numbers of channels, or all floats, fractions, got {areas!r}")
+    rising = all(before < after for before, after in pairwise(values))
+    if whole[0]:
+        if values[0] < 1 or not rising:
+            raise ValueError(f"areas must be strictly increasing numbers of channels from 1 up, got {values}")
+        return tuple(map(int, values))
+    if not all(0 < value <= 1 for value in values):
+        raise ValueError(f"areas must be fractions in (0, 1], 0.05 for 5 %, got {values}")
+    if not rising:
+        raise ValueError(f"areas must be strictly increasing, got {values}")
+    return tuple(map(float, values))
+
+
+def _as_numbers(areas: object) -> list[Any]:
+    """A flat list of at least one real number."""
+    if isinstance(areas, Tensor):
+        areas = areas.tolist()
+    if isinstance(areas, Real):
+        areas = [areas]
+    if isinstance(areas, (str, bytes)) or not isinstance(areas, Iterable):
+        raise TypeError(f"areas must be a number or a sequence of numbers, got {areas!r}")
+    values = list(areas)
+    if any(isinstance(value, Sequence) and not isinstance(value, str) for value in values):
+        raise ValueError(f"areas must be one set of numbers for all images, got {areas!r}")
+    if not all(isinstance(value, Real) and not isinstance(value, bool) for value in values):
+        raise TypeError(f"areas must be a number or a sequence of numbers, got {areas!r}")
+    if not values:
+        raise ValueError("areas must not be empty")
+    return values
+
+
+def documents(settings: type[SearchSettings]) -> Callable[[_Method], _Method]:
+    """Show the settings that a method takes as ``**settings`` in its signature and its help."""
+
+    def decorate(method: _Method) -> _Method:
+        own = inspect.signature(method)
+        explicit = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        shown = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if field.default is MISSING else field.default,
+                annotation=field.type,
+            )
+            for field in fields(settings)
+        ]
+        cast(Any, method).__signature__ = own.replace(parameters=[*explicit, *shown])
+        about = "".join(_arguments_in(kind) for kind in reversed(settings.__mro__) if issubclass(kind, SearchSettings))
+        method.__doc__ = (method.__doc__ or "").replace("            **settings: as listed here.\n", about)
+        return method
+
+    return decorate
+
+
+def _arguments_in(kind: type) -> str:
+    """The lines of a class's ``Args``, indented as in a method."""
+    lines = (kind.__doc__ or "").partition("    Args:\n")[2].rstrip().splitlines()
+    return "".join(f"    {line}\n" for line in lines)
