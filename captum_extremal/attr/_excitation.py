@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from captum_extremal._captum import TargetType, run_forward
-from captum_extremal._state import ForwardPrecision
+from captum_extremal._captum import run_forward
 from captum_extremal.attr._propagation import MOVES, SMALLEST, Recorder
 from captum_extremal.hooks import on_output, unwrap
 from captum_extremal.objective import mean_over_positions, select_checked
+from captum_extremal.session import Session
 
 _SCALE = 2.0**14  # lifts probabilities out of half precision's subnormal range; their sum still fits
 
@@ -29,27 +28,15 @@ class Excitation:
     convolutional one, and a class whose score ends at 0 in a ReLU is explained too.
 
     Args:
-        forward_func: the model or a wrapper of it, as Captum takes it.
+        session: the model and its inputs.
         layer: the module to whose output relevance is propagated; None for the inputs.
-        inputs: the input tensors, each (N, C, *S).
-        target, additional_forward_args: as Captum takes them.
-        caller: the autocast state in which the model runs.
 
     Raises:
         TypeError, ValueError: the output cannot be explained, the layer does not run once with one tensor below the
             classifier, or the model contains an operation that has no rule.
     """
 
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        layer: nn.Module | None,
-        inputs: tuple[Tensor, ...],
-        target: TargetType,
-        additional_forward_args: object,
-        caller: ForwardPrecision,
-    ) -> None:
-        images = len(inputs[0])
+    def __init__(self, session: Session, layer: nn.Module | None) -> None:
         seen: list[Any] = []
 
         def keep(output: Any) -> Any:
@@ -57,24 +44,24 @@ class Excitation:
             return output.clone() if isinstance(output, Tensor) else output  # the model may change it in place
 
         with torch.enable_grad():
-            leaves = tuple(x.detach().requires_grad_() for x in inputs)
+            leaves = tuple(x.detach().requires_grad_() for x in session.inputs)
             given = tuple(x.clone() for x in leaves)  # a model may change its inputs in place, but no leaf
             watched = nullcontext() if layer is None else on_output(layer, keep)
-            with watched, caller.forward(), Recorder():
-                output = run_forward(unwrap(forward_func), given, None, additional_forward_args)
-            score = mean_over_positions(select_checked(output, target, images))
+            with watched, session.caller.forward(), Recorder():
+                output = run_forward(unwrap(session.forward_func), given, None, session.arguments)
+            score = mean_over_positions(select_checked(output, session.target, session.images))
         if not bool(score.isfinite().all()):
             raise ValueError(f"forward_func's output must be finite, got scores {score.tolist()}")
         above, self._classifier = _upper_nodes(output)
         self._ends = leaves if layer is None else (_only_output(seen),)
         self._sources = [node.saved_tensors[0] for node in self._classifier]
-        if any(len(source) != images for source in self._sources):
+        if any(len(source) != session.images for source in self._sources):
             shapes = [tuple(source.shape) for source in self._sources]
             raise ValueError(f"forward_func's classifier must be given one row for each example, got shapes {shapes}")
         edges = [GradientEdge(node, 0) for node in self._classifier]
         for node in above:
             node.averaging = True
-        self._slopes = torch.autograd.grad(score.sum(), edges, retain_graph=True)
+        self._slopes = torch.autograd.grad(score, edges, torch.ones_like(score), retain_graph=True)
         for node in above:
             node.averaging = False
 
