@@ -211,8 +211,11 @@ def test_attribution_is_like_its_input(method: Method, model: nn.Module, x: Tens
 
 
 def test_attribution_is_on_its_inputs_device(method: Method, model: nn.Module, x: Tensor, device: torch.device) -> None:
-    x = x.to(device)
-    assert_good(method, attribute(method, model.to(device), x, target=torch.tensor([1, 3], device=device)), x)
+    """With targets on that device and on the CPU."""
+    model, x, targets = model.to(device), x.to(device), torch.tensor([1, 3])
+    found = attribute(method, model, x, target=targets)
+    assert_good(method, found, x)
+    assert_near(attribute(method, model, x, target=targets.to(device)), found, 1e-4)
 
 
 def test_attribution_is_contiguous_however_the_input_lies(

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from captum_extremal._captum import run_forward
-from captum_extremal.attr._propagation import MOVES, SMALLEST, Recorder
+from captum_extremal.attr._recorder import MOVES, Recorder, depends_on_inputs, mark_input
+from captum_extremal.attr._relevance import SMALLEST, Elementwise, Linear
 from captum_extremal.hooks import on_output, unwrap
 from captum_extremal.objective import mean_over_positions, select_checked
 from captum_extremal.session import Session
@@ -46,6 +47,8 @@ class Excitation:
         with torch.enable_grad():
             leaves = tuple(x.detach().requires_grad_() for x in session.inputs)
             given = tuple(x.clone() for x in leaves)  # a model may change its inputs in place, but no leaf
+            for x in given:
+                mark_input(x)
             watched = nullcontext() if layer is None else on_output(layer, keep)
             with watched, session.caller.forward(), Recorder():
                 output = run_forward(unwrap(session.forward_func), given, None, session.arguments)
@@ -106,7 +109,7 @@ def _upper_nodes(output: Tensor) -> tuple[list[Any], list[Any]]:
         ValueError: the output does not depend on the inputs, the graph holds an operation without a rule, or it holds
             no layer with weights.
     """
-    if output.grad_fn is None:
+    if not depends_on_inputs(output):
         raise ValueError(
             "forward_func must be differentiable by its inputs, but its output carries no gradient: look for "
             "detach(), no_grad(), argmax or numpy inside it"
@@ -121,7 +124,7 @@ def _upper_nodes(output: Tensor) -> tuple[list[Any], list[Any]]:
             continue
         seen.add((node, above))
         rule = getattr(node, "rule", None)
-        if rule is None:
+        if not isinstance(rule, (Linear, Elementwise)):
             unknown.add(re.sub(r"Backward\d*$", "", node.name().rsplit("::", 1)[-1]))
         elif above:
             upper.append(node)

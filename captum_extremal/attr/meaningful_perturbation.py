@@ -87,9 +87,7 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
                 tensors. Each tensor of a tuple gets its own mask.
             baselines: what "fade" fades to: a number, a tensor of the input's shape (or one example of it), or a tuple
                 of these. Default 0. The blur does not use it.
-            target: which output, in any of Captum's forms. Outputs with positions are averaged over them.
-            additional_forward_args: passed on to the model: tensors (N, ...) are repeated along dimension 0 with the
-                inputs; 0-d tensors and everything else stay as they are.
+            target, additional_forward_args: as :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
             game: "delete", "preserve", "hybrid", or a :class:`~captum_extremal.Game`.
             perturbation: "blur" (standard deviation 10 px at 224 px), "fade", or an object with ``bind(x, baseline)``.
             steps, learning_rate: of Adam.

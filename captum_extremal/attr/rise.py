@@ -72,9 +72,7 @@ class RISE(BaseAttribution, PerturbationAttribution):
                 tensors. Each tensor of a tuple has its own masks.
             baselines: what a hidden position becomes: a number, a tensor of the input's shape (or one example of it),
                 or a tuple of these. Default 0, the mean colour of a normalised image.
-            target: which output, in any of Captum's forms. Outputs with positions are averaged over them.
-            additional_forward_args: passed on to the model: tensors (N, ...) are repeated along dimension 0 with the
-                inputs; 0-d tensors and everything else stay as they are.
+            target, additional_forward_args: as :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
             n_samples: n, the number of masks.
             cells: number of cells of the grid along each side.
             probability: that a cell is shown, in (0, 1).
