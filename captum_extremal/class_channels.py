@@ -252,7 +252,7 @@ def class_channels(
     search = _Search(
         method,
         bool(attribute_to_layer_input),
-        check_areas(areas, counts=True),
+        None if areas is None else check_areas(areas, counts=True),
         as_game(game),
         channel_dim,
         LayerSearchSettings(solver=solver).chosen_solver(),

@@ -1,26 +1,26 @@
-"""Hooks: the only file that registers hooks on a model, and that looks through the wrappers around it.
+"""Hooks: the only file that registers hooks on a model, and that looks through the wrappers around one.
 
-Every hook is registered by a context manager and removed when it ends, also after an exception.
+Each hook is registered by a context manager, which removes it at its end, also after an exception.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import nn
-
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+from torch.utils.hooks import RemovableHandle
 
 
 def unwrap(forward_func: Callable[..., Any]) -> Callable[..., Any]:
-    """The module inside ``torch.compile``, ``DataParallel`` and the like; anything else as it is.
+    """The module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel``; anything else as it is.
 
-    A hook on a module inside runs once in a forward of the module that is returned.
+    In one forward of the module that is returned, a hook on one of its modules runs once, not once per device.
     """
-    if isinstance(forward_func, _WRAPPERS):
+    if isinstance(forward_func, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         return unwrap(forward_func.module)
     original = uncompiled(forward_func)
     return forward_func if original is forward_func else unwrap(original)
@@ -32,24 +32,21 @@ def uncompiled(forward_func: Callable[..., Any]) -> Callable[..., Any]:
     return original if isinstance(original, nn.Module) else forward_func
 
 
-@contextmanager
-def on_output(module: nn.Module, see: Callable[[Any], Any]) -> Iterator[None]:
-    """Call ``see`` with what the module returns; what ``see`` returns replaces it, unless it is None."""
-
-    def hook(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
-        return see(output)
-
-    handle = module.register_forward_hook(hook)
-    try:
-        with _run_as_written():
-            yield
-    finally:
-        handle.remove()
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Whether a hook sees what goes into the module or comes out of it."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-@contextmanager
-def on_input(module: nn.Module, see: Callable[[Any], Any]) -> Iterator[None]:
-    """Call ``see`` with what the module is given, a tuple if that is not one argument; otherwise as ``on_output``."""
+def on_output(module: nn.Module, see: Callable[[Any], Any]) -> AbstractContextManager[None]:
+    """Call ``see`` with the output of the module. What ``see`` returns replaces the output, unless it is None."""
+    return _hooked(module.register_forward_hook, lambda module, arguments, output: see(output))
+
+
+def on_input(module: nn.Module, see: Callable[[Any], Any]) -> AbstractContextManager[None]:
+    """Call ``see`` with the positional argument of the module, or with a tuple where there is not exactly one.
+
+    What ``see`` returns replaces the argument or arguments, unless it is None.
+    """
 
     def hook(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
         if len(arguments) != 1:
@@ -57,28 +54,42 @@ def on_input(module: nn.Module, see: Callable[[Any], Any]) -> Iterator[None]:
         replaced = see(arguments[0])
         return None if replaced is None else (replaced,)
 
-    handle = module.register_forward_pre_hook(hook)
-    try:
-        with _run_as_written():
-            yield
-    finally:
-        handle.remove()
+    return _hooked(module.register_forward_pre_hook, hook)
+
+
+def on_every_output(
+    modules: Iterable[tuple[str, nn.Module]], see: Callable[[str, Any], None]
+) -> AbstractContextManager[None]:
+    """Call ``see`` with the name and the output of each of these modules, in the order in which they return."""
+    return _on_every(on_output, modules, see)
+
+
+def on_every_input(
+    modules: Iterable[tuple[str, nn.Module]], see: Callable[[str, Any], None]
+) -> AbstractContextManager[None]:
+    """Call ``see`` with the name and the input of each of these modules, in the order in which they are called."""
+    return _on_every(on_input, modules, see)
 
 
 @contextmanager
-def on_every_output(modules: Iterable[tuple[str, nn.Module]], see: Callable[[str, Any], None]) -> Iterator[None]:
-    """Call ``see`` with the name and the output of each of these modules, in the order in which they return."""
+def _on_every(
+    on_one: Callable[..., AbstractContextManager[None]],
+    modules: Iterable[tuple[str, nn.Module]],
+    see: Callable[[str, Any], None],
+) -> Iterator[None]:
     with ExitStack() as stack:
         for name, module in modules:
-            stack.enter_context(on_output(module, _named(see, name)))
+            stack.enter_context(on_one(module, partial(see, name)))
         yield
 
 
-def _named(see: Callable[[str, Any], None], name: str) -> Callable[[Any], None]:
-    return lambda output: see(name, output)
-
-
-def _run_as_written() -> AbstractContextManager[Any]:
-    """Compiled parts of a model run as they were written, because compiled code does not notice later hooks."""
+def run_uncompiled() -> AbstractContextManager[Any]:
+    """Run compiled parts of a model uncompiled, because compiled code does not notice hooks that come later."""
     set_stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
     return nullcontext() if set_stance is None else cast("AbstractContextManager[Any]", set_stance("force_eager"))
+
+
+@contextmanager
+def _hooked(register: Callable[[Any], RemovableHandle], hook: Callable[..., Any]) -> Iterator[None]:
+    with register(hook), run_uncompiled():
+        yield

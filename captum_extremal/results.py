@@ -63,6 +63,12 @@ class ExtremalMasks:
         return f"ExtremalMasks(masks={shapes}, areas={areas}, optimal_area={optimal})"
 
     @property
+    def covers(self) -> str:
+        """What the masks cover: "channels" where every tensor of them is (N, A, K), else "positions"."""
+        masks = self.masks if isinstance(self.masks, tuple) else (self.masks,)
+        return "channels" if all(one.dim() == 3 for one in masks) else "positions"
+
+    @property
     def reached(self) -> Tensor:
         """(N,) bool: whether the value reaches the threshold at any of the areas."""
         return self._reaching().any(1)

@@ -68,7 +68,8 @@ class SearchSettings:
     show_progress: bool = False
 
     def __post_init__(self) -> None:
-        check_areas(self.areas, self._counts)
+        if self.areas is not None:
+            check_areas(self.areas, self._counts)
         as_game(self.game)
         self.chosen_solver()
         if self.perturbations_per_eval is not None:
@@ -119,9 +120,8 @@ class SearchSettings:
                 channels for tensors with different ones.
         """
         smallest = max(family.smallest_area(layout.shape) for layout in layouts)
-        wanted = check_areas(self.areas, self._counts)
-        if wanted is None:
-            wanted = self._default_areas(layouts, smallest)
+        given = self.areas is not None
+        wanted = check_areas(self.areas, self._counts) if given else self._default_areas(layouts, smallest)
         sizes, unit = sorted({torch.Size(layout.shape).numel() for layout in layouts}), layouts[0].unit
         if isinstance(wanted[0], int):
             if len(sizes) > 1:
@@ -248,8 +248,8 @@ def as_perturbation(perturbation: str | Perturbation) -> Perturbation:
     return perturbation
 
 
-def check_areas(areas: object, counts: bool) -> tuple[int, ...] | tuple[float, ...] | None:
-    """Areas as a tuple of fractions, or of integers where they are numbers of channels; None as it is.
+def check_areas(areas: object, counts: bool) -> tuple[int, ...] | tuple[float, ...]:
+    """Areas as a tuple of fractions, or of integers where they are numbers of channels.
 
     Args:
         areas: a number or a sequence of numbers.
@@ -259,8 +259,6 @@ def check_areas(areas: object, counts: bool) -> tuple[int, ...] | tuple[float, .
         TypeError: they are not numbers, or numbers of channels and fractions are mixed.
         ValueError: they are empty, not strictly increasing, or out of range.
     """
-    if areas is None:
-        return None
     values = _as_numbers(areas)
     whole = [counts and isinstance(value, Integral) for value in values]
     if any(whole) and not all(whole):

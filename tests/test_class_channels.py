@@ -238,8 +238,9 @@ def test_channels_are_removed_from_the_layer_that_they_are_of(
     network = network.double().eval()
     with pytest.raises(ValueError, match=r"the layer that the channels are of, layer Conv2d, got 0 Conv2d"):
         found.removal_drop(LayerExtremalPerturbation(network, network[0]), batches)
+    within = [network]  # where the layer's name is not found
     with pytest.raises(ValueError, match=r"one tensor of 4 channels, got activations \(3, 5, 3, 2\)"):
-        found.removal_drop(LayerExtremalPerturbation(lambda x: network(x), network[0]), batches)
+        found.removal_drop(LayerExtremalPerturbation(lambda x: within[0](x), network[0]), batches)
     probable = LayerExtremalPerturbation(lambda x: method.forward_func(x).softmax(1), method.layer)
     assert bool((found.removal_drop(probable, batches).own > 0).all())
 
@@ -460,7 +461,7 @@ def test_damaged_rows_are_noticed(
         ({"loader": [torch.ones(2, 4, 3, 3)]}, TypeError, r"pairs \(inputs, labels\), got Tensor"),
         ({"loader": [(1, 2, 3)]}, TypeError, r"pairs \(inputs, labels\), got 3 things"),
         ({"loader": [("x", [1])]}, TypeError, "inputs must be a tensor"),
-        ({"loader": [(torch.ones(0, 4, 3, 3), [])]}, ValueError, "inputs must have a row an example"),
+        ({"loader": [(torch.ones(0, 4, 3, 3), [])]}, ValueError, "inputs must have one row per example"),
         ({"loader": [(torch.ones(2, 4, 3, 3), 1)]}, ValueError, "one integer for each of 2 images, got 1"),
         ({"loader": [(torch.ones(2, 4, 3, 3), [1])]}, ValueError, "one integer for each of 2 images, got 1"),
         ({"loader": [(torch.ones(1, 4, 3, 3), [-1])]}, ValueError, "labels must be at least 0, got -1"),

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from captum_extremal.datasets.digits import DigitScenes, digit_network
-from captum_extremal.inversion import FeatureInversion, ImagePrior
-from captum_extremal.inversion import feature_inversion as inversion
+from captum_extremal.inversion import FeatureInversion, ImagePrior, ascent
+from captum_extremal.inversion.goals import Goal
+from captum_extremal.inversion.image_prior import Canvas, random_view
 
 STILL = ImagePrior(jitter=0, scale=0, rotation=0)
 CENTRE = 0.5
@@ -199,7 +200,7 @@ def scenes() -> Tensor:
     return torch.stack([DigitScenes(2, size=(64, 64), split="test", seed=0)[k].image for k in range(2)])
 
 
-class PixelCanvas(inversion.Canvas):
+class PixelCanvas(Canvas):
     """Images whose pixels are free of one another."""
 
     def start(self, images: int, generator: torch.Generator) -> Tensor:
@@ -226,11 +227,12 @@ def test_inversions_beat_noise_the_mean_image_and_pixels(
         own = model.features[: index + 1](scenes)
         noise = model.features[: index + 1](digits_input(torch.rand_like(scenes)))
         mean = model.features[: index + 1](torch.zeros_like(scenes))
+    goal = Goal(lambda view: own, torch.ones(()))
     for other in (noise, mean):
-        dot, cosine = inversion._compare(other, own, None)
+        dot, cosine = goal.compare(other, own)
         assert (found.dot_products > dot).all()
         assert (found.cosine_similarities > cosine).all()
-    monkeypatch.setattr(inversion, "Canvas", PixelCanvas)
+    monkeypatch.setattr(ascent, "Canvas", PixelCanvas)
     for prior, power in [(None, 4.0), (STILL, 0.0)]:  # the same objective, and equation 12 alone
         pixels = invert(scenes, prior=prior, cosine_power=power, **settings)
         assert (found.cosine_similarities > pixels.cosine_similarities).all(), (prior, power)
@@ -290,7 +292,7 @@ def test_the_seed_alone_decides(model: nn.Sequential, x: Tensor) -> None:
 def test_a_coefficient_is_a_wave(shape: tuple[int, int]) -> None:
     """One coefficient is a cosine of its frequency and colour, with an amplitude that falls as the prior says."""
     prior = ImagePrior(decay=1.5, colour=(1.0, 0.5, 0.25))
-    canvas = inversion.Canvas(prior, shape, torch.empty(0, dtype=torch.float64))
+    canvas = Canvas(prior, shape, torch.empty(0, dtype=torch.float64))
     height, width = shape
     directions = torch.tensor([[1, 1, 1], [1, 0, -1], [-1, 2, -1]], dtype=torch.float64)
     directions = directions / directions.norm(dim=1, keepdim=True)
@@ -315,7 +317,7 @@ def test_views_move_scale_and_turn_within_the_prior(shape: tuple[int, int], seed
     """Seen through a view, pixel coordinates show its map: a similarity, in pixels."""
     height, width = shape
     prior = ImagePrior(jitter=0.05, scale=0.1, rotation=20)
-    view = inversion.random_view(prior, shape, torch.Generator().manual_seed(seed))
+    view = random_view(prior, shape, torch.Generator().manual_seed(seed))
     v, u = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
     seen = view(torch.stack([u, v])[None])[0]
     middle = (height // 2, width // 2)
@@ -333,7 +335,7 @@ def test_views_move_scale_and_turn_within_the_prior(shape: tuple[int, int], seed
 
 def test_a_prior_without_views_shows_the_image_itself() -> None:
     images = torch.rand(2, 3, 9, 14, dtype=torch.float64)
-    view = inversion.random_view(STILL, (9, 14), torch.Generator().manual_seed(0))
+    view = random_view(STILL, (9, 14), torch.Generator().manual_seed(0))
     torch.testing.assert_close(view(images), images)
 
 

@@ -412,6 +412,7 @@ def test_embedding_channels_of_a_transformer(transformer: Transformer, picture: 
     forward = (lambda x: transformer(x)) if wrapped else transformer
     found = explain(forward, picture, transformer.layer, channel_dim=-1, areas=(2, 5, 8))
     assert found.settings["runs"] == ("model" if wrapped else "tail")
+    assert found.settings["not_split"] == ("forward_func is not a module" if wrapped else None)
     assert found.masks.shape == (2, 3, 8)
     same(found, explain(transformer, picture, transformer.layer, channel_dim=2, areas=(2, 5, 8)))
     map_ = attribute(forward, picture, transformer.layer, channel_dim=-1, areas=(2, 5, 8))
@@ -744,7 +745,7 @@ BEFORE_ANY_FORWARD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no tensor": ({"x": [[1.0]]}, TypeError, "inputs must be a tensor"),
     "no tensor in a tuple": ({"x": (torch.zeros(2, 3, 9, 7), 1.0)}, TypeError, r"inputs\[1\] must be a tensor"),
     "no inputs": ({"x": ()}, ValueError, "inputs must hold at least one tensor"),
-    "rank 0": ({"x": torch.tensor(1.0)}, ValueError, "inputs must have a row an example"),
+    "rank 0": ({"x": torch.tensor(1.0)}, ValueError, "inputs must have one row per example"),
     "empty": ({"x": torch.zeros(0, 3, 9, 7)}, ValueError, "inputs .* not be empty"),
     "rows": ({"x": (torch.zeros(2, 3), torch.zeros(3, 3))}, ValueError, r"inputs\[1\] must have as many examples"),
     "NaN": ({"x": torch.full((2, 3, 9, 7), math.nan)}, ValueError, "inputs must be finite"),

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_extremal import LayerExtremalPerturbation, PathSolver, PenaltySolver
-from captum_extremal.layers.tail import LayerTail, _gathered, check_layer, name_of
+from captum_extremal.layers import LayerTail, activations, check_layer, name_of
 
 N, K = 2, 6
 SOLVER = PathSolver(steps=6)
@@ -151,6 +151,7 @@ def test_tail_is_the_network_with_a_hook_in_values_and_gradients(
     net = network(form)
     tail = LayerTail(net, net.layer, (x,), to_input=to_input)
     assert tail.is_split is FORMS[form]
+    assert (tail.not_split is None) is FORMS[form]
     (activation,) = tail.activation
     for copies in (1, 3, 1, 2, 2):
         masks = torch.rand(copies * N, K, dtype=torch.float64, requires_grad=True)
@@ -211,6 +212,19 @@ def count_calls(module: nn.Module) -> list[int]:
     rows: list[int] = []
     module.register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
     return rows
+
+
+@pytest.mark.parametrize(
+    ("form", "calls"), [(residual, (3, 2, 3)), (with_parameters, (2, 2, 3)), (branching, (1, 1, 1))], ids=str
+)
+def test_construction_runs_the_model_twice_and_its_two_parts_once(
+    form: Callable[..., Tensor], calls: tuple[int, ...], x: Tensor
+) -> None:
+    """The activation is taken from one run; another, of half the activation, is what the parts must agree with."""
+    net = network(form)
+    counted = [count_calls(module) for module in (net.stem, net.layer, net.head)]
+    LayerTail(net, net.layer, (x,))
+    assert tuple(map(len, counted)) == calls
 
 
 def test_split_network_runs_what_stands_before_the_layer_once_for_each_number_of_copies(x: Tensor) -> None:
@@ -354,15 +368,12 @@ def test_compiled_network_is_the_network(x: Tensor, kind: str) -> None:
     assert tail.is_split is (kind in ("compiled", "in place"))
 
 
-def test_outputs_of_several_devices_are_joined_in_the_order_of_the_split() -> None:
-    first, second = torch.device("cuda", 1), torch.device("cuda", 0)
-    one, two = torch.zeros(3, 2), torch.ones(2, 2)
-    assert torch.equal(_gathered({second: two, first: one}, [1, 0]), torch.cat([one, two]))
-    joined = _gathered({second: (two, None, two), first: (one, None, one)}, [1, 0])
-    assert isinstance(joined, tuple)
-    assert joined[1] is None
-    assert torch.equal(joined[2], torch.cat([one, two]))
-    assert _gathered({first: one}, [1, 0]) is one
+def test_values_of_several_devices_are_gathered_in_the_order_of_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activations, "gather", lambda values, device: (values, device))  # DataParallel's own
+    first, second, unused = (torch.device("cuda", index) for index in (1, 0, 2))
+    seen = {second: "two", first: "one"}
+    assert activations.gathered(seen, [1, 0, 2]) == (["one", "two"], first)
+    assert activations.gathered({unused: "one"}, [1, 0, 2]) == "one"
 
 
 # Layers that hand on several tensors
@@ -512,13 +523,128 @@ def test_check_layer_names_what_is_wrong() -> None:
             check_layer(net, bad)
 
 
-def test_layers_have_names() -> None:
+class Holder:
+    """Calls a model from a method."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+
+COMPILE = functools.partial(torch.compile, backend="eager")
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda net: net,
+        nn.DataParallel,
+        COMPILE,
+        lambda net: nn.DataParallel(COMPILE(net)),
+        lambda net: lambda x: net(x),
+        lambda net: functools.partial(net),
+        lambda net: net.forward,
+        lambda net: Holder(net).forward,
+        lambda net: Holder(nn.DataParallel(COMPILE(net))).forward,
+    ],
+    ids=["module", "parallel", "compiled", "both", "closure", "partial", "method", "holder", "holder of both"],
+)
+def test_layers_have_names_in_wrapped_models(wrap: Callable[[nn.Module], Any]) -> None:
     net = network(residual)
+    assert name_of(wrap(net), net.layer) == "layer Conv2d"
     outer = nn.Sequential(nn.Identity(), net)
-    assert name_of(net, net.layer) == "layer Conv2d"
-    assert name_of(outer, net.layer) == "1.layer Conv2d"
-    assert name_of(lambda x: net(x), net.layer) == "Conv2d"
+    assert name_of(wrap(outer), net.layer) == "1.layer Conv2d"
+
+
+def test_layers_without_a_name_have_their_class() -> None:
+    net = network(residual)
     assert name_of(net, net) == "Network"
+    assert name_of(lambda x: x, net.layer) == "Conv2d"
+    layer = net.layer
+    assert name_of(lambda x: layer(x), layer) == "Conv2d"
+    assert name_of(lambda x: net(layer(x)), layer) == "layer Conv2d"
+
+
+# Why a model is not split
+
+
+class Within(nn.Module):
+    """Calls its layer in a way of its own."""
+
+    def __init__(self, way: Callable[[nn.Module, Tensor], Any], layer: nn.Module | None = None) -> None:
+        super().__init__()
+        self.layer, self.way = layer or nn.Linear(K, K), way
+        self.eval()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.way(self.layer, x)
+
+
+def plain(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer(x)
+
+
+def not_copied() -> nn.Module:
+    net = Within(plain)
+    net.scale = net.layer.weight * 2  # not a leaf: deepcopy refuses it
+    return net
+
+
+def hidden() -> nn.Module:
+    net, layer = Within(lambda layers, x: layers[0](x)), nn.Linear(K, K)
+    del net.layer
+    net.layer = [layer]  # which is no module of the model
+    return net
+
+
+def hooked() -> nn.Module:
+    net = nn.Sequential(Within(plain)).eval()
+    net[0].register_forward_hook(lambda module, arguments, output: None)
+    return net
+
+
+def proxies_fail(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer(x) if isinstance(x, Tensor) else layer(x).no_such_method()
+
+
+REASONS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
+    "the model runs on several devices": (lambda: Within(plain), {"device_ids": [0, 1]}),
+    "the model is in train mode": (lambda: Within(plain).train(), {}),
+    "torch.fx cannot split the model: RuntimeError: Only Tensors created explicitly": (not_copied, {}),
+    "the layer is none of the model's modules": (hidden, {}),
+    "torch.fx cannot split the model: TraceError: symbolically traced variables cannot be used": (
+        lambda: Within(lambda layer, x: layer(x) if x.sum() < 99 else x),
+        {},
+    ),
+    "torch.fx does not look into the module that calls the layer": (hooked, {}),
+    "the layer is called with keyword arguments": (
+        lambda: Within(lambda layer, x: layer(x, other=x)[0], Several(tuple, gap=False)),
+        {"to_input": True},
+    ),
+    "torch.fx cannot split the model: AttributeError: 'Tensor' object has no attribute 'no_such_method'": (
+        lambda: Within(proxies_fail),
+        {},
+    ),
+    "the model's output is not a tensor": (lambda: Within(lambda layer, x: (layer(x), x)), {}),
+    "the split model gives other outputs": (lambda: Within(lambda layer, x: (x.relu_(), layer(x) + x)[1]), {}),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_tail_says_why_the_model_is_not_split(reason: str) -> None:
+    make, settings = REASONS[reason]
+    net, x = make(), torch.randn(N, K)
+    layer = net[0].layer if isinstance(net, nn.Sequential) else net.layer
+    layer = layer[0] if isinstance(layer, list) else layer
+    tail = LayerTail(net, layer, (x,), **settings)
+    assert not tail.is_split
+    assert tail.not_split is not None
+    assert tail.not_split.startswith(reason)
+    assert "\n" not in tail.not_split
+    function = LayerTail(lambda x: net(x), layer, (x,), **settings)
+    assert function.not_split == "forward_func is not a module"
 
 
 # Nothing is left behind
@@ -625,6 +751,26 @@ def test_warnings_while_tracing_are_nobodys(x: Tensor) -> None:
 
     net = network(warning)
     assert LayerTail(net, net.layer, (x,)).is_split
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["split", "hook"])
+def test_models_that_overwrite_their_inputs_get_copies(x: Tensor, wrapped: bool) -> None:
+    net, before = network(residual), x.clone()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x.add_(1))
+
+    outer = Net().eval()
+    tail = LayerTail((lambda x: outer(x)) if wrapped else outer, net.layer, (x,))
+    assert tail.is_split is not wrapped
+    for _ in range(2):
+        torch.testing.assert_close(tail(*tail.activation), net(before + 1), rtol=0, atol=1e-12)
+    assert torch.equal(x, before)
 
 
 def test_modules_in_train_mode_are_not_split(x: Tensor) -> None:

@@ -95,8 +95,9 @@ def test_resizing_is_exact_for_ramps_away_from_the_border(shape: tuple[int, ...]
 
 
 def test_ranks_are_from_the_top_and_ties_in_memory_order() -> None:
-    assert rank_from_top(torch.tensor([[[1.0, 5.0], [1.0, 2.0]]])).tolist() == [[[2, 0], [3, 1]]]
-    constant = rank_from_top(torch.ones(2, 20, 30))
+    ranks = rank_from_top(torch.tensor([[[1.0, 5.0], [1.0, 2.0]]]), torch.zeros(1, 3, 2, 2))
+    assert ranks.tolist() == [[[2, 0], [3, 1]]]
+    constant = rank_from_top(torch.ones(2, 20, 30), torch.zeros(2, 3, 20, 30))
     assert torch.equal(constant.flatten(1), torch.arange(600).expand(2, -1))
 
 

@@ -53,14 +53,26 @@ def test_intervals_are_quantiles_of_summaries_of_images_drawn_again(confidence: 
     outcomes = outcomes_of(ROWS)
     counted = [one for one in outcomes if one.value is not None]
     images = list(dict.fromkeys(one.image for one in counted))
-    times = np.random.default_rng(7).multinomial(len(images), [1 / len(images)] * len(images), size=200)
-    means = [
-        summarise([one for image, count in zip(images, row) for one in counted * count if one.image == image]).mean
-        for row in times.tolist()
-    ]
+    drawn = np.random.default_rng(7).integers(0, len(images), (200, len(images)))  # as scipy.stats.bootstrap draws
+    means = [summarise([one for k in row for one in counted if one.image == images[k]]).mean for row in drawn]
     tail = (1 - confidence) / 2
     expected = (np.quantile(means, tail), np.quantile(means, 1 - tail))
     assert bootstrap_interval(outcomes, confidence=confidence, samples=200, seed=7) == pytest.approx(expected)
+
+
+def test_intervals_are_those_of_images_counted_by_a_multinomial() -> None:
+    """The same definition without SciPy: an image is drawn as often as a multinomial says."""
+    generator = np.random.default_rng(3)
+    values = generator.random((60, 3)).round(1)
+    outcomes = outcomes_of([(k, c, float(values[k, c])) for k in range(60) for c in range(3) if k % 4 > c])
+    counts = np.array([[k % 4 > c for c in range(3)] for k in range(60)], dtype=float)
+    times = generator.multinomial(60, [1 / 60] * 60, size=20_000)
+    expected = np.quantile(((times @ (values * counts)) / (times @ counts)).mean(1), [0.025, 0.975])
+    assert bootstrap_interval(outcomes, samples=20_000) == pytest.approx(expected, abs=0.02 * np.ptp(expected))
+
+
+def test_a_single_image_has_its_mean_at_both_ends() -> None:
+    assert bootstrap_interval(outcomes_of([(0, 1, 0.25), (0, 2, 0.75)])) == (0.5, 0.5)
 
 
 def test_interval_of_a_plain_mean_is_near_the_normal_one() -> None:

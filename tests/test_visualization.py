@@ -4,72 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from figures import DELETE, HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
 
-from captum_extremal import ExtremalMasks
 from captum_extremal import visualization as vis
 from captum_extremal.visualization._masked import _outline
 
-HEIGHT, WIDTH = 24, 40
 AREAS = (0.05, 0.1, 0.2, 0.4)
-DELETE = {"kept": 0.0, "removed": -1.0}
 
 
-def make_found(images=2, areas=AREAS, *, scores=None, clean=10.0, perturbed=1.0, threshold=None, game=None, seed=0):
+def make_found(images=2, areas=AREAS, *, scores=(2.0, 8.0, 11.0, 14.0), **how):
     """Nested soft blobs, with scores that grow with the area: image 0 reaches its clean score at 20 %."""
-    generator = torch.Generator().manual_seed(seed)
-    rank = torch.rand(images, 1, 1, HEIGHT, WIDTH, generator=generator)
+    rank = torch.rand(images, 1, 1, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
     rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     distance = ((rows - 8) ** 2 + (columns - 12) ** 2).float()
     order = (distance + 0.01 * rank).flatten(3).argsort(-1).argsort(-1).view_as(rank) / (HEIGHT * WIDTH)
-    fractions = torch.tensor(areas)
-    masks = ((fractions.view(1, -1, 1, 1, 1) - order) * 40).sigmoid()
-    kept = torch.tensor([[2.0, 8.0, 11.0, 14.0][: len(areas)]] * images) if scores is None else torch.tensor(scores)
-    removed = torch.tensor([[9.0, 6.0, 3.0, 0.5][: len(areas)]] * images)
-    limit = torch.full((images,), clean if threshold is None else threshold)
-    return ExtremalMasks(
-        masks=masks,
-        areas=fractions,
-        scores=kept,
-        complement_scores=removed,
-        clean_score=torch.full((images,), clean),
-        perturbed_score=torch.full((images,), perturbed),
-        values=-removed if game == DELETE else kept,
-        threshold=limit,
-        sigma=torch.full((len(areas),), 3.0),
-        settings={"game": game or {"kept": 1.0, "removed": 0.0}},
-    )
+    masks = ((torch.tensor(areas).view(1, -1, 1, 1, 1) - order) * 40).sigmoid()
+    removed = [9.0, 6.0, 3.0, 0.5][: len(areas)] if len(areas) <= 4 else list(scores)
+    return make_result(masks, areas, list(scores)[: len(areas)], removed, **how)
 
 
 @pytest.fixture
 def images():
-    return torch.rand(2, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_shown():
-    before = matplotlib.get_backend()
-    yield
-    assert plt.get_fignums() == []
-    assert matplotlib.get_backend() == before
-
-
-def drawn(figure: Figure) -> Figure:
-    figure.draw_without_rendering()  # lays it out
-    return figure
-
-
-def titles(figure):
-    return [ax.get_title() for ax in figure.axes]
-
-
-def picture(ax, which=0):
-    return np.asarray(ax.images[which].get_array())
+    return make_images()
 
 
 def test_mask_shows_what_is_kept_and_darkens_the_rest(images):
@@ -110,7 +69,7 @@ def test_mask_of_a_deletion_has_the_score_without_it(images):
 
 
 def test_mask_of_everything_has_no_outline(images):
-    found = make_found(areas=(1.0,), scores=[[10.0]] * 2)
+    found = make_found(areas=(1.0,), scores=(10.0,))
     found = dataclasses.replace(found, masks=torch.ones(2, 1, 1, HEIGHT, WIDTH))
     right = drawn(vis.show_mask(found, images)).axes[1]
     assert not right.collections
@@ -146,7 +105,7 @@ def test_sweep_of_a_deletion_has_the_scores_without_the_region(images):
 
 
 def test_sweep_of_negative_scores_is_the_way_from_perturbed_to_clean(images):
-    found = make_found(scores=[[-9.0, -5.0, -1.0, -0.5]] * 2, clean=-1.0, perturbed=-9.0)
+    found = make_found(scores=(-9.0, -5.0, -1.0, -0.5), clean=-1.0, perturbed=-9.0)
     figure = vis.show_sweep(found, images)
     heights = [ax.patches[0].get_height() for ax in figure.axes if ax.patches]
     np.testing.assert_allclose(heights, [1.0, 0.0, 0.5, 1.0, 1.0625], rtol=1e-6)
@@ -154,7 +113,7 @@ def test_sweep_of_negative_scores_is_the_way_from_perturbed_to_clean(images):
 
 
 def test_sweep_without_a_scale_and_without_a_star(images):
-    found = make_found(scores=[[-9.0] * 4] * 2, clean=-9.0, perturbed=-8.0, threshold=0.0)
+    found = make_found(scores=[-9.0] * 4, clean=-9.0, perturbed=-8.0, threshold=0.0)
     figure = drawn(vis.show_sweep(found, images))
     assert [ax.patches[0].get_height() for ax in figure.axes if ax.patches] == [1.0, 0, 0, 0, 0]
     assert "a* not reached" in figure.get_supxlabel()
@@ -163,8 +122,7 @@ def test_sweep_without_a_scale_and_without_a_star(images):
 
 def test_sweep_of_many_areas_wraps(images):
     areas = tuple(k / 20 for k in range(1, 20))
-    found = make_found(areas=areas, scores=[[float(k) for k in range(19)]] * 2)
-    found = dataclasses.replace(found, complement_scores=found.scores)
+    found = make_found(areas=areas, scores=[float(k) for k in range(19)])
     figure = drawn(vis.show_sweep(found, images))
     assert sum(bool(ax.images) for ax in figure.axes) == sum(bool(ax.patches) for ax in figure.axes) == 20
     assert figure.get_size_inches()[0] < 16
@@ -208,7 +166,7 @@ def test_order_has_the_area_of_entry_of_each_pixel(images):
 
 
 def test_order_up_to_the_whole_image_leaves_nothing_out(images):
-    found = make_found(areas=(0.5, 1.0), scores=[[1.0, 10.0]] * 2)
+    found = make_found(areas=(0.5, 1.0), scores=(1.0, 10.0))
     step = vis.show_order(found, images).axes[0].images[1].get_array()
     assert not np.ma.getmaskarray(step).any()
     assert (np.asarray(step) == 0).mean() == pytest.approx(0.5)
@@ -270,8 +228,8 @@ def test_titles_do_not_overlap(images, names):
     for figure in figures:
         drawn(figure)
         boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
-        for k, box in enumerate(boxes):
-            assert not any(box.overlaps(other) for other in boxes[k + 1 :])
+        assert not overlap(boxes)
+        for box in boxes:
             assert box.x0 >= 0
             assert box.y1 <= figure.bbox.y1
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
 from captum.attr import Saliency
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from figures import HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
+from matplotlib.text import Text
 from torch import Tensor
 
 from captum_extremal import ExtremalMasks
 from captum_extremal import visualization as vis
-from captum_extremal.metrics import WeightRandomisation, weight_randomisation
+from captum_extremal.metrics import WeightRandomisation, top_masks, weight_randomisation
 from captum_extremal.visualization._wording import wrapped
 
-HEIGHT, WIDTH = 24, 40
 AREAS = (0.05, 0.1, 0.2)
 LAYERS = ("classifier.1", "features.12", "features.0")
 
@@ -28,19 +25,8 @@ def make_found(images: int = 3, threshold: float = 10.0) -> ExtremalMasks:
     """Masks that grow from the left; the threshold of 10 is reached at 20 %."""
     share = (torch.arange(WIDTH) + 0.5) / WIDTH
     masks = ((torch.tensor(AREAS)[:, None] - share) * 40).sigmoid().view(1, 3, 1, 1, WIDTH)
-    kept = torch.tensor([[2.0, 8.0, 11.0]] * images)
-    return ExtremalMasks(
-        masks=masks.expand(images, -1, -1, HEIGHT, -1),
-        areas=torch.tensor(AREAS),
-        scores=kept,
-        complement_scores=10 - kept,
-        clean_score=torch.full((images,), 10.0),
-        perturbed_score=torch.ones(images),
-        values=kept,
-        threshold=torch.full((images,), threshold),
-        sigma=torch.full((3,), 3.0),
-        settings={"game": {"kept": 1.0, "removed": 0.0}},
-    )
+    masks = masks.expand(images, -1, -1, HEIGHT, -1)
+    return make_result(masks, AREAS, [2.0, 8.0, 11.0], [8.0, 2.0, -1.0], threshold=threshold)
 
 
 def make_run(images: int = 2, layers: tuple[str, ...] = LAYERS, seed: int = 3) -> WeightRandomisation:
@@ -52,28 +38,7 @@ def make_run(images: int = 2, layers: tuple[str, ...] = LAYERS, seed: int = 3) -
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.rand(3, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_shown() -> Iterator[None]:
-    before = mpl.get_backend()
-    yield
-    assert plt.get_fignums() == []
-    assert mpl.get_backend() == before
-
-
-def drawn(figure: Figure) -> Figure:
-    figure.draw_without_rendering()  # lays it out
-    return figure
-
-
-def picture(ax):
-    return np.asarray(ax.images[0].get_array())
-
-
-def overlap(boxes):
-    return any(box.overlaps(other) for k, box in enumerate(boxes) for other in boxes[k + 1 :])
+    return make_images(3)
 
 
 # Figure 2: rows of images
@@ -84,8 +49,7 @@ def test_compare_has_a_row_an_image(images):
     how = {"method": "heat_map", "outlier_perc": 0}
     figure = drawn(vis.compare(make_found(), images, attributions, [2, 0], names=["cat", "dog"], **how))
     assert len(figure.axes) == 8
-    titles = [ax.get_title() for ax in figure.axes]
-    assert titles == ["image", "extremal, a* = 20 %", "one", "another", "", "extremal, a* = 20 %", "", ""]
+    assert titles(figure) == ["image", "extremal, a* = 20 %", "one", "another", "", "extremal, a* = 20 %", "", ""]
     assert [figure.axes[k].get_ylabel() for k in (0, 4)] == ["cat", "dog"]
     for row, index in ((0, 2), (4, 0)):
         np.testing.assert_allclose(picture(figure.axes[row]), images[index].permute(1, 2, 0), atol=1e-6)
@@ -102,11 +66,18 @@ def test_compare_is_brightest_where_a_signed_map_points(images):
     assert divmod(int(picture(figure.axes[2]).argmax()), WIDTH) == (3, 4)
 
 
-def test_the_highest_values_of_a_map_are_not_called_extremal(images):
-    settings = {"masks": "the highest values of a map"}
-    found = dataclasses.replace(make_found(), settings=make_found().settings | settings)
-    assert vis.compare(found, images, {}).axes[1].get_title() == "highest, a* = 20 %"
-    assert vis.compare_masks(found, images, {}).axes[1].get_title() == "highest\n5 %"
+def test_the_highest_values_of_a_map_are_not_called_extremal(images, network, tmp_path):
+    x = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    found = top_masks(network, x[:, 0], x, 2, areas=(0.1, 0.4))
+    found.save(tmp_path / "found.npz")
+    for one in (found, ExtremalMasks.load(tmp_path / "found.npz")):
+        assert vis.compare(one, images[:1, :, :16, :16], {}).axes[1].get_title().startswith("highest, ")
+        assert vis.compare_masks(one, images[:1, :, :16, :16], {}).axes[1].get_title() == "highest\n10 %"
+
+
+def test_no_word_in_the_settings_changes_a_figure(images):
+    found = dataclasses.replace(make_found(), settings=make_found().settings | {"masks": "of a search"})
+    assert vis.compare(found, images, {}).axes[1].get_title() == "extremal, a* = 20 %"
 
 
 def test_compare_of_one_image_wraps_its_panels_and_of_several_does_not(images):
@@ -160,8 +131,7 @@ def test_compare_of_no_or_wrong_images_is_refused(images):
 def test_masks_are_drawn_alike_and_say_their_areas(images):
     other = torch.linspace(0, 1, WIDTH).expand(3, 3, HEIGHT, WIDTH)
     figure = drawn(vis.compare_masks(make_found(), images, {"other": other}, 1, title="cat"))
-    titles = [ax.get_title() for ax in figure.axes]
-    assert titles == ["image", "other\n50 %", "extremal\n5 %", "extremal\n10 %", "extremal\n20 %"]
+    assert titles(figure) == ["image", "other\n50 %", "extremal\n5 %", "extremal\n10 %", "extremal\n20 %"]
     assert figure.get_suptitle() == "cat"
     boxed = [ax.get_title() for ax in figure.axes if ax.title.get_bbox_patch() is not None]
     assert boxed == ["extremal\n20 %"]
@@ -216,9 +186,8 @@ def test_randomisation_of_many_layers_with_long_names_is_readable(images):
     layers = tuple(f"features.denseblock{k}.denselayer16.conv2" for k in range(12))
     runs = {"contrastive_excitation_backprop": make_run(layers=layers), "b": make_run(layers=layers)}
     figure = drawn(vis.show_randomisation(runs, images[:2]))
-    titles = [ax.title for ax in figure.axes if ax.get_title()]
-    assert titles[-1].get_text() == "features.\ndenseblock11.\ndenselayer16.conv2"
-    boxes = [title.get_window_extent() for title in titles]
+    assert titles(figure)[12 + 1] == "features.\ndenseblock11.\ndenselayer16.conv2"
+    boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
     boxes += [ax.yaxis.label.get_window_extent() for ax in figure.axes if ax.get_ylabel()]
     assert not overlap(boxes)
     assert max(box.y1 for box in boxes) <= figure.bbox.y1
@@ -349,3 +318,31 @@ def test_names_break_after_spaces_and_underscores():
     assert wrapped("a short name", 20) == "a short name"
     assert wrapped("grad_cam", 20) == "grad_cam"
     assert wrapped("features.12.expand3x3", 13, after=".") == "features.12.\nexpand3x3"
+
+
+# Text from outside
+
+
+def test_names_and_titles_are_drawn_literally(images):
+    name = r"$\frac{ costs 5$"  # as a formula it cannot be parsed
+    found, run = make_found(), make_run(images=3)
+    runs, values = {name: dataclasses.replace(run, layers=(name, *LAYERS[1:]))}, {name: (0.5, 0.4, 0.6)}
+    channels = dataclasses.replace(found, masks=torch.rand(3, 3, 7))
+    heat_maps = torch.rand(3, 6, 10)
+    for figure in (
+        vis.show_mask(found, images, title=name),
+        vis.show_targets(found, images, [name] * 3, title=name),
+        vis.show_sweep(found, images, title=name),
+        vis.show_order(found, images, title=name),
+        vis.show_curves(found, title=name),
+        vis.compare(found, images, {name: images}, names=[name], title=name),
+        vis.compare_masks(found, images, {name: images}, title=name),
+        vis.show_channels(channels, heat_maps, images, title=name),
+        vis.show_inversions(images, heat_maps, images, images, titles=[name] * 3, title=name),
+        vis.show_class_channel(images[0], images, title=name),
+        vis.show_randomisation(runs, images, title=name),
+        vis.show_bars(values, ylabel=name),
+    ):
+        texts = [text for text in drawn(figure).findobj(Text) if "5$" in text.get_text()]
+        assert texts
+        assert not any(text.get_parse_math() for text in texts)

@@ -8,40 +8,23 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot as plt
+from figures import DELETE, HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture
 
 from captum_extremal import ExtremalMasks, PathSolver
 from captum_extremal import visualization as vis
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
 
-HEIGHT, WIDTH, CHANNELS = 24, 40, 100
+CHANNELS = 100
 COUNTS = (1, 5, 25, 100)
-DELETE = {"kept": 0.0, "removed": -1.0}
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
-def make_found(images=2, counts=COUNTS, *, channels=CHANNELS, threshold=10.0, game=None):
+def make_found(images=2, counts=COUNTS, *, channels=CHANNELS, **how):
     """Masks of channels that reach the clean score of 10 with 25 of them."""
-    areas = torch.tensor([count / channels for count in counts])
     masks = (torch.arange(channels) < torch.tensor(counts)[:, None]).float().expand(images, -1, -1)
-    kept = torch.tensor([[2.0, 8.0, 11.0, 10.0][: len(counts)]] * images)
-    removed = torch.tensor([[9.0, 6.0, 3.0, 0.5][: len(counts)]] * images)
-    return ExtremalMasks(
-        masks=masks,
-        areas=areas,
-        scores=kept,
-        complement_scores=removed,
-        clean_score=torch.full((images,), 10.0),
-        perturbed_score=torch.full((images,), 0.5),
-        values=-removed if game == DELETE else kept,
-        threshold=torch.full((images,), threshold),
-        sigma=torch.zeros(len(counts)),
-        settings={"game": game or {"kept": 1.0, "removed": 0.0}},
-    )
-
-
-def make_images(count=2, channels=3, seed=1):
-    return torch.rand(count, channels, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed))
+    kept, removed = ([2.0, 8.0, 11.0, 10.0], [9.0, 6.0, 3.0, 0.5])
+    areas, given = [count / channels for count in counts], len(counts)
+    return make_result(masks, areas, kept[:given], removed[:given], perturbed=0.5, sigma=float("nan"), **how)
 
 
 @pytest.fixture
@@ -52,24 +35,6 @@ def images():
 @pytest.fixture
 def heat_maps():
     return torch.rand(2, 1, 6, 10, generator=torch.Generator().manual_seed(2)) + 0.5
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_shown():
-    before = mpl.get_backend()
-    yield
-    assert plt.get_fignums() == []
-    assert mpl.get_backend() == before
-
-
-def drawn(figure):
-    figure.draw_without_rendering()  # lays it out
-    return figure
-
-
-def picture(ax):
-    (image,) = ax.images
-    return np.asarray(image.get_array())
 
 
 def grey(image):
@@ -310,8 +275,8 @@ def test_panels_have_the_proportions_of_the_image_and_titles_their_room(images, 
         boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
         boxes += [figure._suptitle.get_window_extent()] if figure.get_suptitle() else []
         boxes += [legend.get_window_extent() for ax in figure.axes if (legend := ax.get_legend())]
-        for k, box in enumerate(boxes):
-            assert not any(box.overlaps(other) for other in boxes[k + 1 :])
+        assert not overlap(boxes)
+        for box in boxes:
             assert box.x0 >= 0
             assert box.x1 <= figure.bbox.x1
             assert box.y1 <= figure.bbox.y1
@@ -391,10 +356,12 @@ def test_bad_heat_maps(images, heat_maps, bad, error, message):
 def test_masks_of_channels_and_of_images_have_their_own_figures(images, heat_maps):
     channels = make_found()
     positions = dataclasses.replace(channels, masks=torch.rand(2, len(COUNTS), 1, HEIGHT, WIDTH))
+    both = dataclasses.replace(channels, masks=(channels.masks, positions.masks))
+    assert [one.covers for one in (channels, positions, both)] == ["channels", "positions", "positions"]
     with pytest.raises(ValueError, match=r"found must hold masks of channels, \(N, A, K\), got \(2, 4, 1, 24, 40\)"):
         vis.show_channels(positions, heat_maps, images)
     with pytest.raises(ValueError, match="found must hold masks of channels"):
-        vis.show_channels(dataclasses.replace(channels, masks=(channels.masks, positions.masks)), heat_maps, images)
+        vis.show_channels(both, heat_maps, images)
     rule = (
         r"found must hold masks of images, \(N, A, 1, H, W\), got \(2, 4, 100\): show_channels draws masks of channels"
     )

@@ -45,7 +45,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
 
     Args:
         forward_func: the model, or any function of its inputs. It must be differentiable by them, and its output must
-            have a row an example.
+            have one row per example.
 
     Examples::
 

@@ -152,5 +152,6 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         about = {
             "layer": name_of(self.forward_func, self.layer),
             "runs": "tail" if tail.is_split else "model",
+            "not_split": tail.not_split,
         }
         return sweep(session, objective, family, layouts, settings, self.get_name(), about)

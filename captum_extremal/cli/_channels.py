@@ -125,7 +125,7 @@ def _checked_areas(areas: list[int | float] | None) -> tuple[int, ...] | tuple[f
     from captum_extremal.settings import check_areas
 
     try:
-        return check_areas(areas, counts=True)
+        return None if areas is None else check_areas(areas, counts=True)
     except (TypeError, ValueError) as error:
         raise StopError(f"--areas: {error}") from error
 

@@ -1,7 +1,7 @@
-"""A prior of natural images: how an image is spanned, and the views of it that must look alike to a network.
+"""A prior of natural images: a sum of waves, and random views in which an image must look alike to a network.
 
-An image is a sum of waves whose amplitudes fall with their frequency and whose colours are decorrelated, as in
-photographs, so that a step along a gradient changes it as a photograph changes: smoothly, and at all scales at once.
+The amplitudes of the waves fall with their frequency and their colours are decorrelated, as in photographs. So a step
+along a gradient changes an image as photographs differ: smoothly, and at all scales at once.
 
 References: A. Mordvintsev, N. Pezzotti, L. Schubert, C. Olah, *Differentiable Image Parameterizations*, Distill 2018;
 C. Olah, A. Mordvintsev, L. Schubert, *Feature Visualization*, Distill 2017.
@@ -21,22 +21,22 @@ from torch import Tensor
 
 from captum_extremal._checks import check_number
 
-# Luminance, red against blue, green against both: the principal axes of the colours of photographs, nearly.
+# Luminance, red against blue, green against both: nearly the principal axes of the colours of photographs.
 _COLOUR_AXES = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 2.0, -1.0))
 _START = 0.1  # contrast of the first image, in logits: a nearly uniform grey
 
 
 @dataclass(frozen=True)
 class ImagePrior:
-    """What an image is likely to be: how it is spanned, and which of its views must excite the layer alike.
+    """Which images are likely, and which of their views must excite the layer alike.
 
     Args:
-        decay: amplitudes of the waves an image is made of fall with their frequency to this power; 1 for photographs.
-        colour: standard deviations of luminance, red against blue, and green against both, to each other; the default
+        decay: the amplitudes of an image's waves fall with their frequency to this power; 1 for photographs.
+        colour: relative standard deviations of luminance, of red against blue, and of green against both; the default
             is that of photographs.
-        jitter: the image is moved by up to this fraction of its shorter side.
-        scale: it is scaled by a factor of up to 1 + scale, up or down.
-        rotation: it is turned by up to this many degrees.
+        jitter: a view moves the image by up to this fraction of its shorter side,
+        scale: scales it by a factor of up to 1 + scale, up or down,
+        rotation: and turns it by up to this many degrees.
 
     Raises:
         TypeError, ValueError: a setting has the wrong type or is out of range.
@@ -70,7 +70,7 @@ class Canvas:
         self._shape = shape
         vertical = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
         horizontal = torch.fft.rfftfreq(width, dtype=torch.float64)
-        # The mean colour has no frequency of its own: it may vary as much as the longest wave.
+        # The mean colour, of frequency 0, may vary as much as the longest wave.
         frequency = (vertical**2 + horizontal**2).sqrt().clamp(min=1 / max(shape))
         amplitude = frequency**-prior.decay
         copies = torch.full_like(horizontal, 2)  # a wave of a real image and its mirror image share a coefficient
@@ -102,7 +102,7 @@ def random_view(prior: ImagePrior, shape: tuple[int, int], generator: torch.Gene
     angle, factor = math.radians(prior.rotation) * turn, (1 + prior.scale) ** zoom
     cosine, sine = factor * math.cos(angle), factor * math.sin(angle)
     shift = 2 * prior.jitter * min(shape)
-    # In the units of affine_grid both sides are 2, whatever their lengths.
+    # affine_grid counts in units in which both sides are 2 long.
     rows = [
         [cosine, -sine * height / width, shift * right / width],
         [sine * width / height, cosine, shift * down / height],

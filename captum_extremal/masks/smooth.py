@@ -28,7 +28,6 @@ from functools import reduce
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from captum_extremal._checks import check_number
@@ -230,6 +229,7 @@ class BoundSmoothMask:
         self.grid_shape = tuple(len(axis.nodes) for axis in axes)
         self.parameters = math.prod(self.lattice_shape)
         self._expansions = [axis.expansion.to(device, dtype) for axis in axes]
+        self._neighbour_means = [_neighbour_mean(points).to(device, dtype) for points in self.lattice_shape]
         self._means = [axis.expansion.mean(0).to(device, dtype) for axis in axes]
         self._area_by_node = reduce(torch.kron, self._means)[None]
         reach = _SUPPORT * self.sigma
@@ -260,17 +260,11 @@ class BoundSmoothMask:
 
     def expand(self, grid_values: Tensor) -> Tensor:
         """Masks (B, 1, *S) from node values (B, G), by linear interpolation along each axis in turn."""
-        values = grid_values.view(-1, *self.grid_shape)
-        for axis, matrix in enumerate(self._expansions, start=1):
-            values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
-        return values.unsqueeze(1)
+        return _along_axes(grid_values.view(-1, *self.grid_shape), self._expansions).unsqueeze(1)
 
     def by_grid(self, by_mask: Tensor) -> Tensor:
         """The derivative (B, G) by the node values from that by the masks (B, 1, *S)."""
-        values = by_mask.squeeze(1)
-        for axis in reversed(range(len(self._expansions))):
-            values = (values.movedim(axis + 1, -1) @ self._expansions[axis]).movedim(-1, axis + 1)
-        return values.flatten(1)
+        return _along_axes(by_mask.squeeze(1), [matrix.T for matrix in self._expansions]).flatten(1)
 
     def linearised(self, p: Tensor) -> Linearised:
         """The node values and the area of parameters (B, D) with their derivatives, without autograd."""
@@ -283,22 +277,23 @@ class BoundSmoothMask:
         This is the sensitivity filter of topology optimisation. It removes checkerboards from the gradient, so that a
         mask grows at its border rather than at new places.
         """
-        pool = _MEAN_OF_NEAR[len(self.shape)]
-        near = gradient.view(-1, 1, *self.lattice_shape)
-        for _ in range(2):
-            near = pool(near, 3, stride=1, padding=1, count_include_pad=False)
-        return gradient + near.view_as(gradient)
+        near = _along_axes(gradient.view(-1, *self.lattice_shape), self._neighbour_means)
+        return gradient + near.flatten(1)
 
 
-def _avg_pool_volume(values: Tensor, size: int, stride: int, padding: int, count_include_pad: bool) -> Tensor:
-    """avg_pool3d of (B, 1, D, H, W), plane by plane and then across: by itself it refuses sides below its window."""
-    planes = F.avg_pool2d(values[:, 0], size, stride, padding, count_include_pad=count_include_pad)
-    columns = planes.flatten(2)[:, None]
-    across = F.avg_pool2d(columns, (size, 1), (stride, 1), (padding, 0), count_include_pad=count_include_pad)
-    return across.view_as(values)
+def _along_axes(values: Tensor, matrices: list[Tensor]) -> Tensor:
+    """Values (B, ...) multiplied by a matrix along each of their axes."""
+    for axis, matrix in enumerate(matrices, start=1):
+        values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    return values
 
 
-_MEAN_OF_NEAR: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: _avg_pool_volume}
+def _neighbour_mean(points: int) -> Tensor:
+    """The mean of each of some points in a row with its neighbours, taken twice, as a matrix (points, points)."""
+    at = torch.arange(points)
+    near = ((at[:, None] - at[None, :]).abs() <= 1).double()
+    mean = near / near.sum(1, keepdim=True)
+    return mean @ mean
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,14 @@ Localisation: :func:`pointing_game`, :func:`energy_pointing_game`. Faithfulness:
 :func:`bootstrap_interval`, which take numbers by :func:`outcomes_of`. For Quantus' metrics: :func:`quantus_explainer`.
 """
 
-from captum_extremal.metrics.bootstrap import bootstrap_interval
-from captum_extremal.metrics.energy import energy_pointing_game
 from captum_extremal.metrics.ground_truth import difficult_classes, mask_from_boxes
 from captum_extremal.metrics.insertion_deletion import InsertionDeletion, insertion_deletion
 from captum_extremal.metrics.monotone_evidence import MonotoneEvidence, monotone_evidence, top_masks
-from captum_extremal.metrics.outcomes import Outcome, Summary, outcomes_of, summarise
-from captum_extremal.metrics.pointing_game import PointingOutcome, pointing_game
+from captum_extremal.metrics.outcomes import Outcome, outcomes_of
+from captum_extremal.metrics.pointing_game import PointingOutcome, energy_pointing_game, pointing_game
 from captum_extremal.metrics.quantus_bridge import quantus_explainer
 from captum_extremal.metrics.similarity import rank_correlation, ssim
+from captum_extremal.metrics.summary import Summary, bootstrap_interval, summarise
 from captum_extremal.metrics.weight_randomisation import WeightRandomisation, weight_randomisation
 
 __all__ = [

@@ -1,7 +1,8 @@
-"""From whatever explains a model to maps: one number a position, for every metric in the same way."""
+"""What metrics are given, as tensors: a batch to explain, and maps with one number per position."""
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -20,39 +21,37 @@ Explanation = Tensor | Attribution | Callable[..., Tensor]
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
+def as_tensor(rule: str, value: object, dtype: torch.dtype | None = None) -> Tensor:
+    """The value as a tensor; ``rule`` says what it must be in the TypeError that is raised if it cannot be one."""
+    try:
+        return torch.as_tensor(value, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{rule}, got {reprlib.repr(value)}") from error
+
+
 def check_explanation(explanation: Explanation, name: str = "attribution") -> None:
-    """Raise TypeError unless it can explain something, ValueError where maps are none."""
+    """Raise TypeError unless this is an attribution, a function or maps, ValueError unless maps have a batch axis."""
     if isinstance(explanation, Tensor):
         if explanation.dim() < 2:
             raise ValueError(f"{name} must hold maps (N, *S) or (N, C, *S), got shape {tuple(explanation.shape)}")
-    elif _is_slip(explanation) or not callable(_call(explanation)):
-        raise TypeError(
-            f"{name} must be a Captum attribution, a function (inputs, target=...), or a tensor of maps, "
-            f"got {_what(explanation)}"
-        )
-
-
-def _is_slip(explanation: object) -> bool:
-    """Whether this is the model, or a class of attributions, in the place of what explains."""
-    model = isinstance(explanation, nn.Module) and not hasattr(explanation, "attribute")
-    return model or isinstance(explanation, type)
-
-
-def _what(explanation: object) -> str:
+        return
+    got = type(explanation).__name__
     if isinstance(explanation, type):
-        return f"the class {explanation.__name__}: make one, of a model"
-    module = " itself: a model explains nothing" if isinstance(explanation, nn.Module) else ""
-    return type(explanation).__name__ + module
+        got = f"the class {explanation.__name__}: construct it with a model"
+    elif isinstance(explanation, nn.Module) and not hasattr(explanation, "attribute"):
+        got += " itself: a model is not an explanation"
+    elif callable(getattr(explanation, "attribute", explanation)):
+        return
+    raise TypeError(
+        f"{name} must be a Captum attribution, a function (inputs, target=...), or a tensor of maps, got {got}"
+    )
 
 
-def check_batch(inputs: Tensor, target: TargetType, additional_forward_args: object = None) -> TargetType:
-    """One tensor (N, C, *S) that can be explained, and what goes with it; the target in one of Captum's forms.
-
-    Raises:
-        TypeError, ValueError: the inputs cannot be explained, or there is not one target or argument an example.
-    """
-    given: object = inputs
-    if isinstance(given, tuple):
+def check_batch(
+    inputs: Tensor | tuple[Tensor, ...], target: TargetType, additional_forward_args: object = None
+) -> TargetType:
+    """Check one tensor (N, C, *S), its target and its arguments; return the target in one of Captum's forms."""
+    if isinstance(inputs, tuple):
         raise TypeError("inputs must be one tensor (N, C, *S), got a tuple")
     check.check_inputs(inputs)
     check.check_arguments(additional_forward_args, len(inputs))
@@ -66,72 +65,59 @@ def explain(
     additional_forward_args: object = None,
     name: str = "attribution",
 ) -> Tensor:
-    """The attributions (N, C', *S') as they come, detached, in float32 or float64; C' is 1 where there are no channels.
+    """The attributions (N, C', *S'), detached, in float32 or float64; C' is 1 for maps without channels.
 
-    The random states, and the buffers of a model in train mode, are as they were afterwards.
-
-    Args:
-        explanation: maps, or what makes them. It is called as ``attribute(inputs, target=target)``, with
-            ``additional_forward_args`` where there are any.
-        inputs: (N, C, *S), or None beside maps of images.
-        target, additional_forward_args: as Captum takes them.
-        name: what the caller knows the explanation as.
-
-    Raises:
-        TypeError: what comes back is no tensor of numbers.
-        ValueError: it does not have one map an example, or a value is not finite.
+    The random states, and the buffers of a model in train mode, are restored afterwards. The inputs (N, C, *S) may be
+    None if the explanation is a tensor of maps of images; ``name`` is what error messages call it.
     """
-    found: Any = explanation
-    if not isinstance(explanation, Tensor):
+    check_explanation(explanation, name)
+    made: Any = explanation
+    found = made
+    if not isinstance(made, Tensor):
         further = {} if additional_forward_args is None else {"additional_forward_args": additional_forward_args}
-        # Detached, so that a flag which a gradient method sets is not set on the caller's tensor.
+        # Detached: a gradient method sets requires_grad on its input, which must not reach the caller's tensor.
         x = cast(Tensor, inputs).detach()
-        seen: Any = getattr(explanation, "forward_func", explanation)
-        with preserve_state(seen, x.device):
-            found = _call(explanation)(x, target=target, **further)
+        with preserve_state(getattr(made, "forward_func", made), x.device):
+            found = getattr(made, "attribute", made)(x, target=target, **further)
     if not isinstance(found, Tensor) or found.is_complex():
-        got = found.dtype if isinstance(found, Tensor) else type(found).__name__
-        raise TypeError(f"{name} must give a tensor of real numbers, got {got}")
+        raise TypeError(f"{name} must give a tensor of real numbers, got {getattr(found, 'dtype', type(found))}")
     spatial = 2 if inputs is None else inputs.dim() - 2
-    maps: Tensor = found.detach().to(torch.promote_types(found.dtype, torch.float32))
+    maps = found.detach().to(torch.promote_types(found.dtype, torch.float32))
     if maps.dim() == spatial + 1:
         maps = maps.unsqueeze(1)
     if maps.dim() != spatial + 2 or not maps.numel() or (inputs is not None and len(maps) != len(inputs)):
-        wanted = "N" if inputs is None else len(inputs)
+        count = "N" if inputs is None else len(inputs)
         raise ValueError(
-            f"{name} must give maps ({wanted}, *S) or ({wanted}, C, *S) with {spatial} spatial dimensions, "
-            f"got shape {tuple(maps.shape)}"
+            f"{name} must give maps ({count}, *S) or ({count}, C, *S) with {spatial} spatial dimensions, "
+            f"got shape {tuple(found.shape)}"
         )
     if not bool(maps.isfinite().all()):
         raise ValueError(f"{name} must give finite maps, got NaN or infinite values")
     return maps
 
 
-def _call(explanation: object) -> Any:
-    return getattr(explanation, "attribute", explanation)
-
-
-def positions(attributions: Tensor) -> Tensor:
-    """One map an image (N, *S'), from attributions (N, C', *S'): their mean over the channels, signs kept."""
-    return attributions.mean(1)
+def positions(attributions: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """One map per image (N, *S): the mean of (N, C', *S') over the channels, resized if a shape *S is given."""
+    maps = attributions.mean(1)
+    return maps if shape is None else resize(maps, shape)
 
 
 def resize(maps: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Maps (N, *S') at the positions S, linearly interpolated between pixel centres.
+    """Maps (N, *S') at the positions *S, linearly interpolated between pixel centres.
 
-    Where an image's map is to become smaller, every pixel has a part in what is left of it.
+    Images are antialiased when they shrink, so that every pixel of the map counts.
     """
     if tuple(maps.shape[1:]) == tuple(shape):
         return maps
     mode = _LINEAR[len(shape)]
     shrinks = mode == "bilinear" and any(side < before for side, before in zip(shape, maps.shape[1:]))
-    resized: Tensor = functional.interpolate(
-        maps.unsqueeze(1), size=tuple(shape), mode=mode, align_corners=False, antialias=shrinks
-    )
-    return resized.squeeze(1)
+    return functional.interpolate(maps.unsqueeze(1), shape, mode=mode, align_corners=False, antialias=shrinks)[:, 0]
 
 
-def rank_from_top(maps: Tensor) -> Tensor:
-    """For each position (N, *S) how many come before it, highest first; equal values in memory order."""
+def rank_from_top(
+    explanation: Explanation, inputs: Tensor, target: TargetType = None, additional_forward_args: object = None
+) -> Tensor:
+    """For each position of the inputs how many come before it, (N, *S); equal values of a map in memory order."""
+    maps = positions(explain(explanation, inputs, target, additional_forward_args), tuple(inputs.shape[2:]))
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
-    return order.argsort(dim=1).view_as(maps)
+    return order.argsort(dim=1).view_as(maps).to(inputs.device)

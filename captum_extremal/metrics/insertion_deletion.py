@@ -1,14 +1,13 @@
-r"""Insertion and deletion (Petsiuk et al., *RISE*, BMVC 2018): a class's probability as a map's pixels come and go.
+"""Insertion and deletion (Petsiuk et al., *RISE*, BMVC 2018): a class's probability as a map's pixels come and go.
 
-Positions are ranked by the map, the highest first. With :math:`k_t` of them taken, insertion shows them on the blurred
-input and deletion replaces them by the baseline; both curves are of the softmax, and each is summed up by its area.
+Positions are ranked by the map, the highest first. Insertion shows them, a few more at each step, on the blurred
+input; deletion replaces them by the baseline. Each curve of probabilities is summed up by the area under it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,9 +20,9 @@ from captum_extremal.arguments import check_baselines
 from captum_extremal.masks import REFERENCE_SIDE
 from captum_extremal.metrics import _maps
 from captum_extremal.metrics._maps import Explanation
-from captum_extremal.metrics._scores import kept_scores, scores_of
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import FadePyramid, gaussian_blur
+from captum_extremal.session import open_session
 
 _STEPS = 224
 _ROUNDING = 0.01  # of a sum of probabilities, in half precision
@@ -73,67 +72,60 @@ def insertion_deletion(
     Args:
         forward_func: the model, from inputs to class scores (N, K, ...); outputs with positions are averaged
             over them.
-        attribution: a Captum attribution, a function ``(inputs, target=...)``, or maps (N, *S) or (N, C, *S) that are
-            made already. Channels are averaged, and the map is resized to the input. Of equal values the first in
-            memory is taken first.
-        inputs: (N, C, *S).
-        target, additional_forward_args: as Captum takes them; the attribution is given both.
+        attribution, inputs, target, additional_forward_args: as :func:`pointing_game` takes them, with inputs
+            (N, C, *S). The map is resized to the input; of equal values the first in memory is taken first.
         baselines: what a deleted position shows, as Captum takes it; default 0, the mean colour of a normalised image.
-        blur: standard deviation in pixels of the blur that insertion starts from; default 5 px at 224 px, scaled with
-            the input's shorter side. Its border is replicated.
-        steps: T, at most P. After t steps round(t P / T) of the P positions are taken. Default 224, the authors' 224
-            pixels a step of an image of 224 px, or P where there are fewer positions.
-        softmax: False where the outputs are probabilities already; a second softmax, which flattens both curves, is
+        blur: standard deviation in pixels of the blur that insertion starts from, with the border replicated;
+            default 5 px at 224 px, scaled with the input's shorter side.
+        steps: T, at most the number P of positions. After t steps round(t P / T) of them are taken. Default 224, which
+            is the authors' 224 pixels per step in an image of 224 px, or P if that is smaller.
+        softmax: False if the outputs are probabilities already. A second softmax, which flattens both curves, is
             warned of.
-        perturbations_per_eval: how many perturbed copies of each input go through the model at once. It changes the
-            memory alone.
-
-    Returns:
-        both curves and their areas.
+        perturbations_per_eval: how many perturbed copies of each input go through the model at once. It changes
+            only the memory.
 
     Raises:
         TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output has no
             classes (at its first run).
     """
-    _maps.check_explanation(attribution)
     target = _maps.check_batch(inputs, target, additional_forward_args)
-    if perturbations_per_eval is not None:
-        check_count("perturbations_per_eval", perturbations_per_eval)
-    (baseline,) = check_baselines((inputs,), baselines, False)
-    shape = tuple(inputs.shape[2:])
-    positions = math.prod(shape)
+    check_count("perturbations_per_eval", perturbations_per_eval)
+    check_baselines((inputs,), baselines, False)
+    positions = inputs[0, 0].numel()
     steps = min(_STEPS, positions) if steps is None else steps
     check_count("steps", steps)
     if steps > positions:
-        raise ValueError(f"steps must be at most one a position, {positions}, got {steps}")
+        raise ValueError(f"steps must be at most the number of positions, {positions}, got {steps}")
     if blur is not None:
         check_number("blur", blur, above=0)
-    found = _maps.explain(attribution, inputs, target, additional_forward_args)
-    rank = _maps.rank_from_top(_maps.resize(_maps.positions(found), shape)).to(inputs.device)
+    rank = _maps.rank_from_top(attribution, inputs, target, additional_forward_args)
     taken = torch.tensor([round(step * positions / steps) for step in range(steps + 1)], device=inputs.device)
-    seen_as = _softmax(forward_func) if softmax else forward_func
-    sigma = blur or _BLUR * min(shape) / REFERENCE_SIDE
-    with scores_of(forward_func, inputs, target, additional_forward_args, seen_as) as (x, objective):
-        blurred = gaussian_blur(x, sigma, "replicate")
-        inserted = objective(FadePyramid().bind(x, blurred))
+    called_as = _softmax(forward_func) if softmax else forward_func
+    sigma = blur or _BLUR * min(inputs.shape[2:]) / REFERENCE_SIDE
+    with open_session(forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+        called = replace(session, forward_func=called_as)
+        blurred = gaussian_blur(inputs.detach().to(session.dtype), sigma, "replicate")
+        inserted = called.objective(lambda x, baseline: FadePyramid().bind(x, blurred), differentiable=False)
         insertion = _curve(inserted, lambda count: rank < count, taken, perturbations_per_eval)
-        deleted = objective(FadePyramid().bind(x, baseline.to(x)))
+        deleted = called.objective(FadePyramid().bind, differentiable=False)
         deletion = _curve(deleted, lambda count: rank >= count, taken, perturbations_per_eval)
     return InsertionDeletion(taken.to(insertion) / positions, insertion, deletion)
 
 
 def _curve(objective: Objective, kept: Callable[[Tensor], Tensor], taken: Tensor, at_once: int) -> Tensor:
-    """Scores (N, T + 1) of what is kept once so many positions are taken."""
-    chunks = [
-        kept_scores(objective, torch.stack([kept(count) for count in counts])) for counts in torch.split(taken, at_once)
-    ]
+    """Scores (N, T + 1) of the positions that are kept after so many are taken."""
+    chunks = []
+    for counts in torch.split(taken, at_once):
+        masks = torch.cat([kept(count) for count in counts]).unsqueeze(1)  # (R N, 1, *S)
+        chunks.append(objective.value((masks.to(objective.clean.dtype),)))
     return torch.cat(chunks).T.contiguous()
 
 
 def _softmax(forward_func: Callable[..., Any]) -> Callable[..., Any]:
-    warned: list[bool] = []
+    warned = False
 
     def probabilities(*args: Any) -> Any:
+        nonlocal warned
         scores = forward_func(*args)
         if not isinstance(scores, Tensor) or not scores.is_floating_point():
             return scores  # the objective says what is wrong with it
@@ -144,7 +136,7 @@ def _softmax(forward_func: Callable[..., Any]) -> Callable[..., Any]:
             )
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         if not warned and bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < _ROUNDING):
-            warned.append(True)
+            warned = True
             warn_caller("the model returns probabilities, of which the softmax is taken again: give softmax=False")
         return scores.softmax(1)
 

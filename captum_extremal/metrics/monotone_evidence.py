@@ -18,10 +18,10 @@ from captum_extremal._captum import BaselineType, TargetType
 from captum_extremal.arguments import check_baselines
 from captum_extremal.metrics import _maps
 from captum_extremal.metrics._maps import Explanation
-from captum_extremal.metrics._scores import scores_of
 from captum_extremal.perturbations import Perturbation
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.search.games import PRESERVE
+from captum_extremal.session import open_session
 from captum_extremal.settings import AREAS, as_perturbation, check_areas
 
 
@@ -30,10 +30,10 @@ class MonotoneEvidence:
     """Whether equation 8 holds for each of N images.
 
     Attributes:
-        holds: (N,) bool. True as well where there is nothing to compare.
-        areas_below: (N,), how many areas are smaller than a*; a* is larger than all of them where it is not reached.
-            With fewer than two there is nothing to compare.
-        largest_drop: (N,), the most by which the score of such an area exceeds that of a larger one; 0 where it holds.
+        holds: (N,) bool. True as well if there is nothing to compare.
+        areas_below: (N,), how many areas are smaller than a*, or all of them if a* is not reached. With fewer than
+            two there is nothing to compare.
+        largest_drop: (N,), the most by which the score of such an area exceeds that of a larger one; 0 if it holds.
     """
 
     holds: Tensor
@@ -47,7 +47,7 @@ class MonotoneEvidence:
 
     @property
     def share_compared(self) -> float:
-        """The same over the images where at least two areas are below a*; NaN without any."""
+        """The same over the images with at least two areas below a*; NaN without any."""
         return float(self.holds[self.areas_below > 1].double().mean())
 
 
@@ -57,7 +57,7 @@ def monotone_evidence(found: ExtremalMasks) -> MonotoneEvidence:
     The scores compared are those of what the masks keep, whatever the game was; a* is the result's own.
 
     Raises:
-        TypeError: what is given holds no masks by area.
+        TypeError: ``found`` is not ExtremalMasks.
     """
     if not isinstance(found, ExtremalMasks):
         raise TypeError(
@@ -83,44 +83,38 @@ def top_masks(
 ) -> ExtremalMasks:
     """The binary masks of any map's highest values at each area, scored as extremal masks are.
 
-    So that equation 8, a*, the figures and the files of :class:`~captum_extremal.ExtremalMasks` serve every method.
-    The masks keep round(a P) of P positions each; of equal values the first in memory is kept first. Phi_0 is the
-    score of the whole input.
+    So equation 8, a*, the figures and the files of :class:`~captum_extremal.ExtremalMasks` apply to every method.
 
     Args:
         forward_func: the model, or any function of its inputs, differentiable or not.
-        attribution: a Captum attribution, a function ``(inputs, target=...)``, or maps (N, *S) or (N, C, *S) that are
-            made already. Channels are averaged, and the map is resized to the input.
-        inputs: (N, C, *S).
-        target, additional_forward_args: as Captum takes them; the attribution is given both.
-        areas: strictly increasing fractions of the input, in (0, 1].
+        attribution, inputs, target, additional_forward_args: as :func:`insertion_deletion` takes them.
+        areas: strictly increasing fractions of the input, in (0, 1]. A mask keeps round(a P) of P positions; of equal
+            values the first in memory is kept first.
         baselines, perturbation: as :meth:`ExtremalPerturbation.attribute` takes them.
 
     Returns:
-        masks (N, A, 1, *S) of 0 and 1, their scores and a*; ``sigma`` is 0, for there are no disks.
+        masks (N, A, 1, *S) of 0 and 1, their scores and a*, whose Phi_0 is the score of the whole input; ``sigma`` is
+        0, as there are no disks.
 
     Raises:
         TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output cannot be
             explained (at its first run).
     """
-    _maps.check_explanation(attribution)
     target = _maps.check_batch(inputs, target, additional_forward_args)
-    shape = tuple(inputs.shape[2:])
     positions = inputs[0, 0].numel()
-    fractions = check_areas(areas, counts=False) or ()
+    fractions = check_areas(areas, counts=False)
     if fractions[0] < 1 / positions:
         raise ValueError(f"areas must be at least one position, {1 / positions:.2g} of the input, got {fractions[0]}")
     chosen = as_perturbation(perturbation)
-    (baseline,) = check_baselines((inputs,), baselines, False)
-    found = _maps.explain(attribution, inputs, target, additional_forward_args)
-    rank = _maps.rank_from_top(_maps.resize(_maps.positions(found), shape)).to(inputs.device)
+    check_baselines((inputs,), baselines, False)
+    rank = _maps.rank_from_top(attribution, inputs, target, additional_forward_args)
     kept = torch.stack([rank < round(area * positions) for area in fractions])
-    with scores_of(forward_func, inputs, target, additional_forward_args) as (x, objective):
-        phi = objective(chosen.bind(x, baseline.to(x)))
-        by_area = [phi.measure((rows.unsqueeze(1).to(x),)) for rows in kept]
+    with open_session(forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+        phi = session.objective(chosen.bind, differentiable=False)
+        by_area = [phi.measure((rows.unsqueeze(1).to(session.dtype),)) for rows in kept]
         scores, complements = (torch.cat(rows).T.contiguous() for rows in zip(*by_area))
         if fractions[-1] == 1:
-            scores[:, -1], complements[:, -1] = phi.clean, phi.perturbed  # the whole input, to the bit
+            scores[:, -1], complements[:, -1] = phi.clean, phi.perturbed  # the whole input, without rounding
     return ExtremalMasks(
         masks=kept.transpose(0, 1).unsqueeze(2).float(),
         areas=scores.new_tensor(fractions),

@@ -1,19 +1,18 @@
-"""Figures of what a search found, after those of the paper, on Captum's own and matplotlib.
+"""Figures of a search's result, after those of the paper, with Captum's own figures and matplotlib.
 
-Every function returns a :class:`matplotlib.figure.Figure` and shows nothing: a notebook displays a cell's last value,
-``figure.savefig(path)`` writes it. pyplot knows nothing of them, so that none has to be closed.
+Every function returns a :class:`matplotlib.figure.Figure` and shows nothing: a notebook displays the last value of a
+cell, and ``figure.savefig(path)`` writes a file. pyplot does not know the figures, so none has to be closed. Text is
+drawn literally: ``$`` in the name of a class does not begin a formula.
 
-Shapes: N images, A areas, K channels of a layer, C channels of an input, H rows and W columns of pixels. ``images`` is
-what to draw, (N, 3, H, W) or (N, 1, H, W) in [0, 1]: the pictures as a person sees them, not as the model's
-normalisation leaves them.
+Shapes: N images, A areas, K channels of a layer, C channels of an input, H rows and W columns of pixels. ``images`` are
+the images for display, (N, 3, H, W) or (N, 1, H, W) in [0, 1], without the model's normalisation.
 """
 
-from captum_extremal.visualization.attributions import compare
 from captum_extremal.visualization.bars import show_bars
+from captum_extremal.visualization.comparisons import compare, compare_masks
 from captum_extremal.visualization.curves import show_curves
 from captum_extremal.visualization.inputs import show_mask, show_order, show_sweep, show_targets
 from captum_extremal.visualization.layers import show_channels, show_class_channel, show_inversions
-from captum_extremal.visualization.other_masks import compare_masks
 from captum_extremal.visualization.randomisation import show_randomisation
 
 __all__ = [

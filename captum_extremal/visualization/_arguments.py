@@ -1,148 +1,135 @@
-"""What the figures check of their arguments, and the arrays they make of them."""
+"""Checks of the figures' arguments, and the arrays that are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.visualization._panels import Array
+
+Array = NDArray[np.float64]
+Shape = tuple[int | str, ...]  # a letter stands for any size
+
+_ROUNDING = 0.01  # undoing a normalisation may leave [0, 1] by rounding
 
 
-def check_found(found: object) -> ExtremalMasks:
-    """The result of a search."""
+def result(found: object) -> ExtremalMasks:
     if not isinstance(found, ExtremalMasks):
         raise TypeError(f"found must be an ExtremalMasks, the result of extremal_masks(), got {type(found).__name__}")
     return found
 
 
-def check_images(name: str, images: object, count: int | None) -> Tensor:
-    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1]; N is ``count``, or any number."""
-    given = _check_display(name, images)
-    rows = "N" if count is None else str(count)
-    if given.dim() != 4 or given.shape[1] not in (1, 3) or not given.numel() or count not in (None, len(given)):
-        raise ValueError(f"{name} must be ({rows}, 3, H, W) or ({rows}, 1, H, W), got shape {tuple(given.shape)}")
-    _check_range(name, given)
-    return given
+def tensor(
+    name: str,
+    value: object,
+    *shapes: Shape,
+    display: bool = False,
+    floating: bool = True,
+    rule: str = "",
+    hint: str = "",
+) -> Tensor:
+    """A finite tensor of one of these shapes, not empty.
 
-
-def check_images_of_masks(images: object, shape: tuple[int, int, int]) -> Tensor:
-    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1], for N masks of H x W."""
-    given = _check_display("images", images)
-    count, height, width = shape
-    if given.dim() != 4 or given.shape[1] not in (1, 3) or (len(given), *given.shape[2:]) != shape:
-        raise ValueError(
-            f"images must be of the masks' size, ({count}, 3, {height}, {width}) or ({count}, 1, {height}, {width}), "
-            f"got shape {tuple(given.shape)}"
-        )
-    _check_range("images", given)
-    return given
-
-
-def check_image(name: str, image: object) -> Tensor:
-    """One image (3, H, W) or (1, H, W) in [0, 1]."""
-    given = _check_display(name, image)
-    if given.dim() != 3 or given.shape[0] not in (1, 3) or not given.numel():
-        raise ValueError(f"{name} must be (3, H, W) or (1, H, W), got shape {tuple(given.shape)}")
-    _check_range(name, given)
-    return given
-
-
-def check_heat_maps(heat_maps: object, count: int) -> Tensor:
-    """Finite maps, as (N, h, w)."""
-    if not isinstance(heat_maps, Tensor):
-        raise TypeError(f"heat_maps must be a tensor, got {type(heat_maps).__name__}")
-    if not heat_maps.is_floating_point():
-        raise TypeError(f"heat_maps must be a floating tensor, got {heat_maps.dtype}")
-    maps = heat_maps.squeeze(1) if heat_maps.dim() == 4 else heat_maps
-    if maps.dim() != 3 or len(maps) != count or not maps.numel():
-        raise ValueError(
-            f"heat_maps must be ({count}, 1, h, w) or ({count}, h, w), got shape {tuple(heat_maps.shape)}: "
-            "the masked activation summed over its channels"
-        )
-    if not bool(maps.isfinite().all()):
-        raise ValueError(f"heat_maps must be finite, got NaN or infinite values in shape {tuple(heat_maps.shape)}")
-    return maps
-
-
-def check_index(index: object, count: int) -> None:
-    """Which of ``count`` images."""
-    check_count("index", index, at_least=None)
-    if not -count <= index < count:  # type: ignore[operator]
-        raise IndexError(f"index must be from {-count} to {count - 1}, got {index}")
-
-
-def check_attributions(name: str, given: object, shape: tuple[int, int], count: int) -> dict[str, Tensor]:
-    """Finite attributions (N, C, H, W) of N = ``count`` images of this shape, by name."""
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{name} must be a dict of names and tensors, got {type(given).__name__}")
-    for key, values in given.items():
-        _check_attribution(f"{name}[{key!r}]", values, shape, count)
-    return {str(key): values for key, values in given.items()}
-
-
-def _check_attribution(name: str, values: object, shape: tuple[int, int], count: int) -> None:
-    if not isinstance(values, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
-    if values.dim() != 4 or len(values) != count or tuple(values.shape[2:]) != shape or not values.numel():
-        raise ValueError(
-            f"{name} must be ({count}, C, {shape[0]}, {shape[1]}), got shape {tuple(values.shape)}: "
-            "captum.attr.LayerAttribution.interpolate brings a layer's map to the image's size"
-        )
-    if not bool(values.isfinite().all()):
+    Args:
+        display: the tensor must be in [0, 1], as images for display.
+        rule, hint: what the message about the shape says before the shapes, and at its end.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+    if floating and not value.is_floating_point():
+        raise TypeError(f"{name} must be a floating tensor{' in [0, 1]' if display else ''}, got {value.dtype}")
+    if not value.numel() or not any(_fits(value.shape, shape) for shape in shapes):
+        allowed = " or ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
+        raise ValueError(f"{name} must be {rule}{allowed}, got shape {tuple(value.shape)}{hint}")
+    low, high = value.min().item(), value.max().item()
+    if display and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails both comparisons
+        rule = "in [0, 1], for display: undo the model's normalisation"
+        raise ValueError(f"{name} must be {rule}; got values from {low:.3g} to {high:.3g}")
+    if not np.isfinite([low, high]).all():
         raise ValueError(f"{name} must be finite, got NaN or infinite values")
+    return value
 
 
-def check_names(name: str, names: Sequence[str], count: int, each: str) -> list[str]:
-    """``count`` strings, one for each target, say."""
-    if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(one, str) for one in names):
-        raise TypeError(f"{name} must be a sequence of strings, got {names!r}")
-    if len(names) != count:
-        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(names)}")
-    return list(names)
+def images(name: str, given: object, count: int | str = "N", size: Shape = ("H", "W"), rule: str = "") -> Tensor:
+    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1]; ``rule`` as for :func:`tensor`."""
+    return tensor(name, given, (count, 3, *size), (count, 1, *size), display=True, rule=rule)
 
 
-def check_values(name: str, values: object, count: int, each: str) -> list[float]:
-    """``count`` finite numbers, one for each example, say."""
-    if isinstance(values, Tensor) and values.dim() != 1:
-        raise ValueError(f"{name} must be ({count},), got shape {tuple(values.shape)}")
-    listed = values.tolist() if isinstance(values, Tensor) else values
+def heat_maps(given: object, count: int) -> Tensor:
+    """Finite heat maps of ``count`` images, as (N, h, w)."""
+    shapes, hint = ((count, 1, "h", "w"), (count, "h", "w")), ": the masked activation summed over its channels"
+    maps = tensor("heat_maps", given, *shapes, hint=hint)
+    return maps.squeeze(1) if maps.dim() == 4 else maps
+
+
+def attributions(name: str, given: object, count: int, size: tuple[int, ...]) -> dict[str, Tensor]:
+    """Finite attributions (N, C, H, W) of ``count`` images of this size, by name."""
+    found = named(name, given, "tensors")
+    hint = ": captum.attr.LayerAttribution.interpolate brings a layer's map to the image's size"
+    for key, values in found.items():
+        tensor(f"{name}[{key!r}]", values, (count, "C", *size), floating=False, hint=hint)
+    return found
+
+
+def named(name: str, given: object, values: str, at_least_one: str | None = None) -> dict[str, Any]:
+    """A dict of names and ``values``; not empty if ``at_least_one`` says of what there must be one."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name} must be a dict of names and {values}, got {type(given).__name__}")
+    if at_least_one and not given:
+        raise ValueError(f"{name} must hold at least one {at_least_one}, got none")
+    return {str(key): value for key, value in given.items()}
+
+
+def index(given: object, count: int) -> None:
+    check_count("index", given, at_least=None)
+    if not -count <= given < count:  # type: ignore[operator]
+        raise IndexError(f"index must be from {-count} to {count - 1}, got {given}")
+
+
+def names(name: str, given: Sequence[str], count: int, each: str) -> list[str]:
+    """``count`` strings, one for ``each`` image, target, ..."""
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
+        raise TypeError(f"{name} must be a sequence of strings, got {given!r}")
+    return _as_many(name, given, count, each)
+
+
+def numbers(name: str, given: object, count: int, each: str) -> list[float]:
+    """``count`` finite numbers, one for ``each`` image, target, ..."""
+    if isinstance(given, Tensor) and given.dim() != 1:
+        raise ValueError(f"{name} must be ({count},), got shape {tuple(given.shape)}")
+    listed = given.tolist() if isinstance(given, Tensor) else given
     if not isinstance(listed, Sequence) or isinstance(listed, str):
-        raise TypeError(f"{name} must be a sequence of numbers or a tensor ({count},), got {values!r}")
-    if len(listed) != count:
-        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(listed)}")
-    for k, value in enumerate(listed):
+        raise TypeError(f"{name} must be a sequence of numbers or a tensor ({count},), got {given!r}")
+    for k, value in enumerate(_as_many(name, listed, count, each)):
         check_number(f"{name}[{k}]", value)
     return [float(value) for value in listed]
 
 
-def as_rgb(image: Tensor) -> Array:
+def as_tuple(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A result's tensors, one per input."""
+    return tensors if isinstance(tensors, tuple) else (tensors,)
+
+
+def as_rgb(one: Tensor) -> Array:
     """A picture (H, W, 3) in [0, 1] of an image (3, H, W) or (1, H, W)."""
-    picture: Array = array(image).clip(0, 1).transpose(1, 2, 0).repeat(3 // image.shape[0], axis=2)
-    return picture
+    return as_array(one.expand(3, -1, -1).permute(1, 2, 0).clamp(0, 1))
 
 
-def array(values: Tensor) -> Array:
-    """The same numbers, wherever the tensor lies."""
-    found: Array = values.detach().cpu().double().numpy()
-    return found
+def as_array(values: Tensor) -> Array:
+    """The same numbers in NumPy, from any device."""
+    return np.asarray(values.detach().cpu().double())
 
 
-def _check_display(name: str, images: object) -> Tensor:
-    if not isinstance(images, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(images).__name__}")
-    if not images.is_floating_point():
-        raise TypeError(f"{name} must be a floating tensor in [0, 1], got {images.dtype}")
-    return images
+def _fits(given: Sequence[int], shape: Shape) -> bool:
+    return len(given) == len(shape) and all(isinstance(b, str) or a == b for a, b in zip(given, shape))
 
 
-def _check_range(name: str, images: Tensor) -> None:
-    low, high = images.min().item(), images.max().item()
-    # What undoes a normalisation may overshoot by rounding; NaN fails both comparisons.
-    if not (low >= -0.01 and high <= 1.01):
-        raise ValueError(
-            f"{name} must be in [0, 1], for display: undo the model's normalisation; "
-            f"got values from {low:.3g} to {high:.3g}"
-        )
+def _as_many(name: str, given: Sequence[Any], count: int, each: str) -> list[Any]:
+    if len(given) != count:
+        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(given)}")
+    return list(given)

@@ -1,89 +1,94 @@
-"""What a result says in words and numbers."""
+"""The words and numbers that the figures tell of a result."""
 
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
 
 from captum_extremal.results import ExtremalMasks
+from captum_extremal.visualization._arguments import as_tuple
 
 
 def percent(area: float) -> str:
     return f"{100 * area:.3g} %"
 
 
-def kind(found: ExtremalMasks) -> str:
-    """Which masks these are: those of a search, or the highest values of another method's map."""
-    return "highest" if "masks" in found.settings else "extremal"
-
-
 def number(value: float) -> str:
     size = abs(value)
     decimals = 0 if size >= 100 else 1 if size >= 10 else 2
-    text = f"{value:.{decimals}f}" if size >= 0.1 else f"{value:.2g}"
+    return with_minus(f"{value:.{decimals}f}" if size >= 0.1 else f"{value:.2g}")
+
+
+def with_minus(text: str) -> str:
+    """A formatted number with the typographic minus sign."""
     return text.replace("-", "\N{MINUS SIGN}")
 
 
 def wrapped(text: str, letters: int, after: str = "_") -> str:
-    """In lines of at most so many letters, which begin after spaces and after this sign."""
+    """The text in lines of at most ``letters``, broken at spaces and after the sign ``after``."""
     return textwrap.fill(text.replace(after, f"{after} "), letters).replace(f"{after} ", after)
 
 
-@dataclass(frozen=True)
-class Extent:
-    """In what areas are told.
+def channels(found: ExtremalMasks) -> int | None:
+    """K if all masks are of K channels, else None: then areas are told in percent."""
+    sizes = {masks.shape[-1] for masks in as_tuple(found.masks)}
+    return sizes.pop() if found.covers == "channels" and len(sizes) == 1 else None
 
-    Attributes:
-        over_channels: whether they are areas of channels.
-        channels: the number of them, if it is the same for all masks.
+
+def area_value(found: ExtremalMasks, area: float) -> float:
+    """The number of channels of the binary mask, or a percentage."""
+    count = channels(found)
+    return 100 * area if count is None else round(area * count)
+
+
+def area_unit(found: ExtremalMasks) -> str:
+    count = channels(found)
+    if count is not None:
+        return f"of {count} channels"
+    return "% of the channels" if found.covers == "channels" else "%"
+
+
+def area_text(found: ExtremalMasks, area: float) -> str:
+    value = area_value(found, area)
+    return f"{value if isinstance(value, int) else f'{value:.3g}'} {area_unit(found)}"
+
+
+def origin(found: ExtremalMasks) -> str:
+    """Where masks of positions come from: a search, or another method's map (``captum_extremal.metrics.top_masks``).
+
+    ``sigma``, the radius of a smooth mask's disks, is positive for a search, and 0 for the highest values of a map.
     """
-
-    over_channels: bool
-    channels: int | None
-
-    def on_axis(self, area: float) -> float:
-        """A percentage, or the number of channels of the binary mask."""
-        return 100 * area if self.channels is None else round(area * self.channels)
-
-    def text(self, area: float) -> str:
-        if self.channels is not None:
-            return f"{self.on_axis(area)} of {self.channels} channels"
-        return f"{percent(area)} of the channels" if self.over_channels else percent(area)
-
-    def axis_label(self) -> str:
-        if self.channels is not None:
-            return f"number of channels, of {self.channels}"
-        return f"area of the mask, %{' of the channels' if self.over_channels else ''}"
-
-
-def extent_of(found: ExtremalMasks) -> Extent:
-    """That of a result's masks."""
-    masks = found.masks if isinstance(found.masks, tuple) else (found.masks,)
-    over_channels = all(one.dim() == 3 for one in masks)
-    sizes = {one.shape[-1] for one in masks}
-    return Extent(over_channels, sizes.pop() if over_channels and len(sizes) == 1 else None)
+    return "highest" if bool((found.sigma == 0).all()) else "extremal"
 
 
 def removes_only(found: ExtremalMasks) -> bool:
-    """Whether the game scores only what is left without the mask's region."""
+    """Whether the game scores only what remains without the mask's region."""
     return bool(found.settings.get("game", {}).get("kept") == 0)
 
 
-def optimal_index(found: ExtremalMasks) -> int | None:
-    return int(found.optimal_index) if bool(found.reached) else None
+# The functions below take the result of one image.
 
 
-def optimal_text(found: ExtremalMasks) -> str:
-    extent = extent_of(found)
-    if bool(found.reached):
-        return f"a* = {extent.text(float(found.optimal_area))}"
-    return f"{extent.text(float(found.areas[-1]))}, a* not reached"
+def shown_index(one: ExtremalMasks) -> int:
+    """The index of the area to show: that of a*, or of the largest area where a* is not reached."""
+    return int(one.optimal_index)
 
 
-def score_text(found: ExtremalMasks) -> str:
-    """The scores that the game looked at, at a*."""
-    shown = int(found.optimal_index)
-    kept = f"score {number(float(found.scores[0, shown]))}"
-    removed = f"without it {number(float(found.complement_scores[0, shown]))}"
-    clean = f"clean {number(float(found.clean_score))}"
-    return f"{removed if removes_only(found) else kept}, {clean}"
+def reached_index(one: ExtremalMasks) -> int | None:
+    return shown_index(one) if bool(one.reached) else None
+
+
+def optimal_text(one: ExtremalMasks) -> str:
+    return f"a* = {area_text(one, float(one.optimal_area))}" if bool(one.reached) else "a* not reached"
+
+
+def shown_text(one: ExtremalMasks) -> str:
+    """The area that :func:`shown_index` shows."""
+    largest = "" if bool(one.reached) else f"{area_text(one, float(one.areas[-1]))}, "
+    return f"{largest}{optimal_text(one)}"
+
+
+def summary(one: ExtremalMasks) -> str:
+    """The area shown, and its score under the game beside the clean score."""
+    scores, what = (one.complement_scores, "without it") if removes_only(one) else (one.scores, "score")
+    score, clean = float(scores[0, shown_index(one)]), float(one.clean_score)
+    return f"{shown_text(one)}\n{what} {number(score)}, clean {number(clean)}"

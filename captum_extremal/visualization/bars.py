@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from captum_extremal._checks import check_number
-from captum_extremal.visualization._panels import BLUE, FAINT, INK, NORMAL, SMALL, new_figure
-from captum_extremal.visualization._wording import number, wrapped
+from captum_extremal.visualization import _arguments as check
+from captum_extremal.visualization import _drawing as draw
+from captum_extremal.visualization import _wording as words
 
 _NAME = 28  # letters in a line of a bar's name
-_LETTER = 0.075  # inches, of a bar's name
-_LINE = 0.14  # inches
+_LETTER, _LINE = 0.075, 0.14  # inches, of a bar's name
 _BAR = 0.75  # inches, with the space to the next
 _ROOM = 0.12  # of the axis, above and below the intervals, for the numbers
 
-Bar = tuple[float, float, float]
-
 
 def show_bars(values: Mapping[str, tuple[float, float, float]], *, ylabel: str) -> Figure:
-    """Means with their intervals, a bar a method.
+    """Means with their intervals, one bar per method.
 
     Args:
         values: name -> (mean, low, high), such as ``summarise(outcomes).mean`` and the 95 % interval over images of
@@ -35,32 +33,33 @@ def show_bars(values: Mapping[str, tuple[float, float, float]], *, ylabel: str) 
         TypeError: ``values`` is no dict of names and numbers, or the label no string.
         ValueError: there is no bar, a bar is not three finite numbers, or its interval ends below its beginning.
     """
-    bars = _check_bars(values)
+    given = check.named("values", values, "(mean, low, high)", at_least_one="bar")
+    bars = [_check_bar(f"values[{name!r}]", bar) for name, bar in given.items()]
+    names = [words.wrapped(name, _NAME) for name in given]
     if not isinstance(ylabel, str):
         raise TypeError(f"ylabel must be a string, got {ylabel!r}")
-    names = [wrapped(name, _NAME) for name in bars]
-    figure = new_figure(1.0 + _BAR * max(4, len(bars)), 2.6 + _room_below(names))
+    figure = draw.new_figure(1.0 + _BAR * max(4, len(bars)), 2.6 + max(map(_room_below, names)))
     ax = figure.subplots()
-    for place, (mean, low, high) in enumerate(bars.values()):
-        ax.bar(place, mean, width=0.6, color=BLUE)
-        ax.plot([place, place], [low, high], "-_", color=INK, linewidth=1.2, markersize=7)
-        _write_number(ax, place, mean, low, high)
-    ax.axhline(0, color=FAINT, linewidth=0.8)
-    ax.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=SMALL, color=INK)
-    ax.set_ylabel(ylabel, fontsize=NORMAL, color=INK)
-    _scale(ax, list(bars.values()))
+    for place, (mean, low, high) in enumerate(bars):
+        ax.bar(place, mean, width=0.6, color=draw.BLUE)
+        ax.plot([place, place], [low, high], "-_", color=draw.INK, linewidth=1.2, markersize=7)
+        end, offset, side = (max(mean, high), 4, "bottom") if mean >= 0 else (min(mean, low), -4, "top")
+        where = {"xy": (place, end), "xytext": (0, offset), "textcoords": "offset points", "ha": "center", "va": side}
+        draw.write(ax.annotate, words.number(mean), draw.SMALL, **where)
+    ax.axhline(0, color=draw.FAINT, linewidth=0.8)
+    lowest, highest = min(0.0, *map(min, bars)), max(0.0, *map(max, bars))
+    room = _ROOM * ((highest - lowest) or 1.0)
+    ax.set_ylim(lowest - room if lowest < 0 else 0, highest + room if highest > 0 or lowest == 0 else 0)
+    draw.grid(ax, "y")
+    ax.spines["bottom"].set_visible(False)
+    ax.tick_params(axis="x", length=0)
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    draw.write(partial(ax.set_xticks, range(len(names))), names, draw.SMALL, **slanted)
+    draw.write(ax.set_ylabel, ylabel)
     return figure
 
 
-def _check_bars(values: object) -> dict[str, Bar]:
-    if not isinstance(values, Mapping):
-        raise TypeError(f"values must be a dict of names and (mean, low, high), got {type(values).__name__}")
-    if not values:
-        raise ValueError("values must hold at least one bar, got none")
-    return {str(name): _check_bar(f"values[{name!r}]", bar) for name, bar in values.items()}
-
-
-def _check_bar(name: str, bar: object) -> Bar:
+def _check_bar(name: str, bar: object) -> tuple[float, float, float]:
     if not isinstance(bar, Sequence) or isinstance(bar, str):
         raise TypeError(f"{name} must be (mean, low, high), got {bar!r}")
     if len(bar) != 3:
@@ -73,32 +72,7 @@ def _check_bar(name: str, bar: object) -> Bar:
     return mean, low, high
 
 
-def _room_below(names: list[str]) -> float:
-    """Inches for names that stand at 45 degrees."""
-    lines = [name.split("\n") for name in names]
-    return max(_LETTER * max(map(len, of_name)) + _LINE * len(of_name) for of_name in lines) * 0.71
-
-
-def _write_number(ax: Axes, place: int, mean: float, low: float, high: float) -> None:
-    above = mean >= 0
-    ax.annotate(
-        number(mean),
-        (place, max(mean, high) if above else min(mean, low)),
-        xytext=(0, 4 if above else -4),
-        textcoords="offset points",
-        ha="center",
-        va="bottom" if above else "top",
-        fontsize=SMALL,
-        color=INK,
-    )
-
-
-def _scale(ax: Axes, bars: list[Bar]) -> None:
-    lowest, highest = (choose(0.0, *(choose(bar) for bar in bars)) for choose in (min, max))
-    room = _ROOM * ((highest - lowest) or 1.0)
-    ax.set_ylim(lowest - room if lowest < 0 else 0, highest + room if highest > 0 or lowest == 0 else 0)
-    ax.tick_params(axis="y", labelsize=SMALL, colors=INK)
-    ax.tick_params(axis="x", length=0)
-    ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["right", "top", "bottom"]].set_visible(False)
+def _room_below(name: str) -> float:
+    """Inches for a name that stands at 45 degrees."""
+    lines = name.split("\n")
+    return (_LETTER * max(map(len, lines)) + _LINE * len(lines)) * 0.71

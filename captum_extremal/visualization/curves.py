@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.visualization._arguments import array, check_found
-from captum_extremal.visualization._panels import (
-    BLUE,
-    GREEN,
-    INK,
-    LARGE,
-    MARK,
-    NORMAL,
-    ORANGE,
-    RED,
-    SMALL,
-    new_figure,
-)
-from captum_extremal.visualization._wording import Extent, extent_of, removes_only
+from captum_extremal.visualization import _arguments as check
+from captum_extremal.visualization import _drawing as draw
+from captum_extremal.visualization import _wording as words
 
-_LOGARITHMIC = 50  # from the smallest to the largest number of channels: beyond, a linear axis crowds the few
+_LOGARITHMIC = 50  # from this ratio of the largest to the smallest number of channels, a linear axis crowds the small
 _FAINT = 0.35  # opacity of the score that the game does not look at
+_LABELS = {  # of the clean, the preserved, the deleted and the perturbed score
+    "positions": ("whole image", "only the mask's region", "all but the mask's region", "fully perturbed"),
+    "channels": ("all channels", "only the mask's channels", "all but the mask's channels", "no channels"),
+}
 
 
 def show_curves(found: ExtremalMasks, index: int = 0, *, title: str | None = None) -> Figure:
-    """The score of what the masks keep, and of what is left without it, against their area (figure 3).
+    """The score of what the masks keep, and of what remains without it, against their area (figure 3).
 
-    The area is in percent; of masks of channels it is their number, on a logarithmic axis where the largest is 50 times
-    the smallest or more.
+    The area is in percent; for masks of channels it is their number, on a logarithmic axis where the largest is 50
+    times the smallest or more.
 
     Args:
         found: masks of any kind, also of channels.
@@ -47,14 +38,13 @@ def show_curves(found: ExtremalMasks, index: int = 0, *, title: str | None = Non
         TypeError: ``found`` is no :class:`~captum_extremal.ExtremalMasks`, or the index no integer.
         IndexError: there is no such image.
     """
-    one = check_found(found).image(index)
-    figure = new_figure(6.4, 3.4)
+    one = check.result(found).image(index)
+    figure = draw.new_figure(6.4, 3.4)
     ax = figure.subplots()
     draw_curves(ax, one)
     # Beside the axes: within them it would hide one curve or the other.
-    figure.legend(loc="outside right upper", fontsize=SMALL, frameon=False)
-    if title:
-        ax.set_title(title, fontsize=LARGE, color=INK)
+    figure.legend(loc="outside right upper", fontsize=draw.SMALL, frameon=False)
+    draw.write(ax.set_title, title or "", draw.LARGE)
     return figure
 
 
@@ -62,62 +52,37 @@ def draw_curves(ax: Axes, one: ExtremalMasks, *, faint: bool = False) -> None:
     """The curves of one image, labelled for a legend.
 
     Args:
-        faint: draw the score that the game does not look at faintly; for a game that looks at both, what is left.
+        faint: draw the score that the game does not look at faintly; for a game that looks at both, the deleted score.
     """
-    extent = extent_of(one)
-    named = _CHANNELS if extent.over_channels else _POSITIONS
-    sizes = [extent.on_axis(area) for area in one.areas.tolist()]
+    clean, kept, removed, perturbed = _LABELS[one.covers]
+    sizes = [words.area_value(one, area) for area in one.areas.tolist()]
     ignored = _FAINT if faint else 1.0
-    kept_opacity, removed_opacity = (ignored, 1.0) if removes_only(one) else (1.0, ignored)
-    preserved, deleted = array(one.scores)[0], array(one.complement_scores)[0]
-    ax.axhline(float(one.clean_score), color=GREEN, linewidth=1.3, linestyle="--", label=named.clean)
-    ax.plot(sizes, preserved, "-o", color=BLUE, markersize=5, label=named.kept, alpha=kept_opacity)
-    ax.plot(sizes, deleted, "-s", color=ORANGE, markersize=5, label=named.removed, alpha=removed_opacity)
-    ax.axhline(float(one.perturbed_score), color=RED, linewidth=1.3, linestyle="--", label=named.perturbed)
-    _mark_optimal(ax, one, extent)
-    _scale_sizes(ax, sizes, extent)
-    _style(ax, extent)
-
-
-@dataclass(frozen=True)
-class _Names:
-    """What a legend calls the lines."""
-
-    clean: str
-    kept: str
-    removed: str
-    perturbed: str
-
-
-_POSITIONS = _Names("whole image", "only the mask's region", "all but the mask's region", "fully perturbed")
-_CHANNELS = _Names("all channels", "only the mask's channels", "all but the mask's channels", "no channels")
-
-
-def _mark_optimal(ax: Axes, one: ExtremalMasks, extent: Extent) -> None:
+    kept_opacity, removed_opacity = (ignored, 1.0) if words.removes_only(one) else (1.0, ignored)
+    preserved, deleted = check.as_array(one.scores)[0], check.as_array(one.complement_scores)[0]
+    ax.axhline(float(one.clean_score), color=draw.GREEN, linewidth=1.3, linestyle="--", label=clean)
+    ax.plot(sizes, preserved, "-o", color=draw.BLUE, markersize=5, label=kept, alpha=kept_opacity)
+    ax.plot(sizes, deleted, "-s", color=draw.ORANGE, markersize=5, label=removed, alpha=removed_opacity)
+    ax.axhline(float(one.perturbed_score), color=draw.RED, linewidth=1.3, linestyle="--", label=perturbed)
     if bool(one.reached):
-        area = float(one.optimal_area)
-        label = f"a* = {extent.text(area)}"
-        ax.axvline(extent.on_axis(area), color=MARK, linewidth=6, alpha=0.3, zorder=0, label=label)
+        optimal = words.area_value(one, float(one.optimal_area))
+        ax.axvline(optimal, color=draw.MARK, linewidth=6, alpha=0.3, zorder=0, label=words.optimal_text(one))
     else:
-        ax.plot([], [], " ", label="a* not reached")
+        ax.plot([], [], " ", label=words.optimal_text(one))
+    channels = words.channels(one)
+    _scale_sizes(ax, sizes, whole_numbers=channels is not None)
+    draw.grid(ax, "both")
+    in_percent = f"area of the mask, {words.area_unit(one)}"
+    draw.write(ax.set_xlabel, in_percent if channels is None else f"number of channels, of {channels}")
+    draw.write(ax.set_ylabel, "score")
 
 
-def _scale_sizes(ax: Axes, sizes: list[float], extent: Extent) -> None:
-    if extent.channels is not None and min(sizes) > 0 and max(sizes) >= _LOGARITHMIC * min(sizes):
+def _scale_sizes(ax: Axes, sizes: list[float], *, whole_numbers: bool) -> None:
+    if whole_numbers and min(sizes) > 0 and max(sizes) >= _LOGARITHMIC * min(sizes):
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    else:
-        ax.set_xlim(left=0)
-        if extent.channels is not None:
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _style(ax: Axes, extent: Extent) -> None:
-    ax.set_xlabel(extent.axis_label(), fontsize=NORMAL, color=INK)
-    ax.set_ylabel("score", fontsize=NORMAL, color=INK)
-    ax.tick_params(labelsize=SMALL, colors=INK)
-    ax.grid(color="#e5e5e5", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["right", "top"]].set_visible(False)
+        return
+    ax.set_xlim(left=0)
+    if whole_numbers:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))

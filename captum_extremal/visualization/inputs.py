@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 from matplotlib import colormaps
@@ -13,33 +13,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.visualization._arguments import array, check_found, check_names
-from captum_extremal.visualization._masked import View, draw_masked, view_of
-from captum_extremal.visualization._panels import (
-    BLUE,
-    FAINT,
-    GREEN,
-    GREY,
-    INK,
-    LARGE,
-    MARK,
-    NORMAL,
-    SMALL,
-    bare,
-    box_title,
-    draw_image,
-    new_figure,
-    panel_size,
-    panels,
-)
-from captum_extremal.visualization._wording import (
-    number,
-    optimal_index,
-    optimal_text,
-    percent,
-    removes_only,
-    score_text,
-)
+from captum_extremal.visualization import _arguments as check
+from captum_extremal.visualization import _drawing as draw
+from captum_extremal.visualization import _wording as words
+from captum_extremal.visualization._masked import draw_areas, draw_optimal, view_of
 
 SATURATION = 1.25
 """Where the bars of figure 5 end: a quarter above the score of the whole image."""
@@ -51,28 +28,27 @@ def show_mask(
     """The image, and the mask of the smallest sufficient area a* over it (figure 1).
 
     What the mask hides is dark and grey; the model sees it perturbed instead. The outline encloses exactly the area; a
-    nearly flat mask has none.
+    nearly flat mask has none. Where no area reached the threshold, the title says so, and the largest mask is shown.
 
     Args:
-        found: masks of images.
+        found: masks of images, (N, A, 1, H, W).
         images: (N, 3, H, W) or (N, 1, H, W) in [0, 1].
         index: which of the N images.
         input_index: which of the inputs, where they were a tuple.
         title: a line above the figure, such as the target's name.
 
     Returns:
-        a figure of two panels; the second's title has a*, the score and the clean score, or says that no area reached
-        the threshold, and then shows the largest one's mask.
+        a figure of two panels; the second's title has a*, the score and the clean score.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or values.
         IndexError: there is no such image.
     """
     view = view_of(found, images, index, input_index)
-    figure, ((left, right),) = panels(view.shape, 2, base=3.3, title=title, title_lines=2, least_width=2.2)
-    draw_image(left, view.rgb, "image")
-    draw_masked(right, view, view.optimal)
-    right.set_title(f"{optimal_text(view.found)}\n{score_text(view.found)}", fontsize=NORMAL, color=INK)
+    figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
+    draw.image(left, view.rgb, "image")
+    draw_optimal(right, view)
+    draw.title(right, words.summary(view.found))
     return figure
 
 
@@ -84,33 +60,29 @@ def show_targets(
     input_index: int = 0,
     title: str | None = None,
 ) -> Figure:
-    """Several classes of one image: the image, and for each the mask of its smallest sufficient area.
+    """Several classes of one image: the image, and for each class the mask of its smallest sufficient area.
 
     Args:
         found: masks of one image repeated N times, each time with another target.
         images: (N, 3, H, W) or (N, 1, H, W) in [0, 1]: the repeated image.
         names: N titles; default "target 1", "target 2", ...
-        input_index: which of the inputs, where they were a tuple.
-        title: a line above the figure.
+        input_index, title: as :func:`show_mask`.
 
     Returns:
         a figure of N + 1 panels.
 
-    Raises:
-        TypeError, ValueError: an argument has the wrong type, shape or values.
+    Raises: as :func:`show_mask`.
     """
-    count = len(check_found(found).clean_score)
+    count = len(check.result(found).clean_score)
     default = [f"target {k + 1}" for k in range(count)]
-    labels = default if names is None else check_names("names", names, count, "target")
+    labels = default if names is None else check.names("names", names, count, "target")
     views = [view_of(found, images, k, input_index) for k in range(count)]
-    figure, rows = panels(
-        views[0].shape, count + 1, base=2.5, title=title, title_lines=2, least_width=1.6, most_columns=5
-    )
-    axes = [ax for row in rows for ax in row]
-    draw_image(axes[0], views[0].rgb, "image")
-    for ax, view, label in zip(axes[1:], views, labels):
-        draw_masked(ax, view, view.optimal)
-        ax.set_title(f"{label}\n{optimal_text(view.found)}", fontsize=NORMAL, color=INK)
+    shape = views[0].rgb.shape
+    figure, (first, *others) = draw.panels(shape, count + 1, title, base=2.5, least_width=1.6, most_columns=5)
+    draw.image(first, views[0].rgb, "image")
+    for ax, view, label in zip(others, views, labels):
+        draw_optimal(ax, view)
+        draw.title(ax, f"{label}\n{words.shown_text(view.found)}")
     return figure
 
 
@@ -119,34 +91,32 @@ def show_sweep(
 ) -> Figure:
     """The masks of all areas, and what each does to the score (figure 5).
 
-    Under each mask a bar shows the score as a fraction of the clean score: that of what the mask keeps, or for a game
-    that only removes, that of what is left without it. Bars end at 1.25; the number beneath goes on. Where the clean
-    score is not above 0 (log-probabilities), a fraction of it would mean nothing, and the bar is the share of the way
-    from the fully perturbed score to the clean one.
+    Under each mask a bar shows a score as a fraction of the clean score: the score of what the mask keeps, or for a
+    game that only removes, the score of what remains without it. Bars end at 1.25; the number beneath is exact. Where
+    the clean score is not above 0 (log-probabilities), a fraction of it has no meaning, and the bar is the share of the
+    way from the fully perturbed score to the clean score.
 
     Args: as :func:`show_mask`.
 
     Returns:
-        a figure with, for the whole image and then for each area, a picture and a bar; that of a* is boxed.
+        a figure with a picture and a bar for the whole image and then for each area; the area a* is boxed.
 
-    Raises:
-        TypeError, ValueError: an argument has the wrong type, shape or values.
-        IndexError: there is no such image.
+    Raises: as :func:`show_mask`.
     """
     view = view_of(found, images, index, input_index)
     fractions, meaning = _fractions(view.found)
-    areas = view.found.areas.tolist()
-    figure, rows = panels(view.shape, len(areas) + 1, base=1.5, title=title, title_lines=1, least_width=0.9, below=1.0)
-    pictures = [ax for row in rows[0::2] for ax in row]
-    bars = [ax for row in rows[1::2] for ax in row]
-    draw_image(pictures[0], view.rgb, "image")
-    _draw_bar(bars[0], 1.0, FAINT, first=True)
-    best = optimal_index(view.found)
-    for k, area in enumerate(areas):
-        draw_masked(pictures[k + 1], view, k, outline=k == best)
-        box_title(pictures[k + 1], percent(area), boxed=k == best)
-        _draw_bar(bars[k + 1], fractions[k], BLUE if k != best else MARK, first=False)
-    figure.supxlabel(f"bars, up to {SATURATION:g}: {meaning}{_boxed_text(view.found)}", fontsize=SMALL, color=INK)
+    count = 1 + len(fractions)
+    figure, axes = draw.panels(view.rgb.shape, count, title, base=1.5, least_width=0.9, title_lines=1, below=1.0)
+    pictures, (first_bar, *bars) = axes[:count], axes[count:]
+    draw.image(pictures[0], view.rgb, "image")
+    draw_areas(pictures[1:], view)
+    best = words.reached_index(view.found)
+    _draw_bar(first_bar, 1.0, draw.FAINT)
+    first_bar.set_yticks([0, 1], ["0", "1"])
+    for k, (ax, fraction) in enumerate(zip(bars, fractions)):
+        _draw_bar(ax, fraction, draw.MARK if k == best else draw.BLUE)
+    optimal = ("" if best is None else "boxed: ") + words.optimal_text(view.found)
+    draw.write(figure.supxlabel, f"bars, up to {SATURATION:g}: {meaning}; {optimal}", draw.SMALL)
     return figure
 
 
@@ -158,39 +128,32 @@ def show_order(
     Args: as :func:`show_mask`.
 
     Returns:
-        a figure of the grey image under the colours of the areas: each pixel has that of the smallest area whose binary
-        mask holds it, and stays grey where none does. The colour bar is in fractions of the image.
+        a figure of the grey image under the colours of the areas: each pixel has the colour of the smallest area whose
+        binary mask holds it, and stays grey where none does. The colour bar is in percent of the image.
 
-    Raises:
-        TypeError, ValueError: an argument has the wrong type, shape or values.
-        IndexError: there is no such image.
+    Raises: as :func:`show_mask`.
     """
     view = view_of(found, images, index, input_index)
-    step = _entry_step(view)
-    count = len(view.found.areas)
-    colours = ListedColormap(colormaps["viridis_r"](np.linspace(0.02, 1.0, count)))
-    width, height = panel_size(view.shape, 3.6)
-    figure = new_figure(width + 1.1, height + 0.35)
+    areas = view.found.areas.tolist()
+    first_area = np.ma.masked_array(view.binary.argmax(0), mask=~view.binary.any(0))
+    colours = ListedColormap(colormaps["viridis_r"](np.linspace(0.02, 1.0, len(areas))))
+    width, height = draw.panel_size(view.rgb.shape, 3.6)
+    figure = draw.new_figure(width + 1.1, height + 0.35)
     ax = figure.subplots()
-    ax.imshow(view.rgb @ GREY, cmap="gray", vmin=0, vmax=1)
-    drawn = ax.imshow(step, cmap=colours, vmin=-0.5, vmax=count - 0.5, alpha=0.7, interpolation="nearest")
-    bare(ax)
-    ax.set_title(title or "order of entry", fontsize=LARGE if title else NORMAL, color=INK)
-    bar = figure.colorbar(drawn, ax=ax, ticks=np.arange(-0.5, count), shrink=0.9, pad=0.03)
-    bar.ax.set_yticklabels([percent(area) for area in [0.0, *view.found.areas.tolist()]], fontsize=SMALL)
-    bar.set_label("area of the mask when the pixel enters", fontsize=SMALL, color=INK)
+    draw.image(ax, draw.grey(view.rgb), cmap="gray", vmin=0, vmax=1, interpolation=None)
+    drawn = ax.imshow(first_area, cmap=colours, vmin=-0.5, vmax=len(areas) - 0.5, alpha=0.7, interpolation="nearest")
+    draw.write(ax.set_title, title or "order of entry", draw.LARGE if title else draw.NORMAL)
+    bar = figure.colorbar(drawn, ax=ax, ticks=np.arange(-0.5, len(areas)), shrink=0.9, pad=0.03)
+    bar.ax.set_yticklabels([words.percent(area) for area in [0.0, *areas]], fontsize=draw.SMALL)
+    draw.write(bar.set_label, "area of the mask when the pixel enters", draw.SMALL)
     bar.outline.set_visible(False)
     return figure
 
 
-def _boxed_text(found: ExtremalMasks) -> str:
-    return f"; boxed: a* = {percent(float(found.optimal_area))}" if bool(found.reached) else "; a* not reached"
-
-
 def _fractions(found: ExtremalMasks) -> tuple[list[float], str]:
     """The bars of figure 5, (A,), not yet saturated, and what they are."""
-    removes = removes_only(found)
-    scores = array(found.complement_scores if removes else found.scores)[0]
+    removes = words.removes_only(found)
+    scores = check.as_array(found.complement_scores if removes else found.scores)[0]
     what = "score without the region" if removes else "score"
     clean, perturbed = float(found.clean_score), float(found.perturbed_score)
     if clean > 0:
@@ -198,22 +161,15 @@ def _fractions(found: ExtremalMasks) -> tuple[list[float], str]:
     if clean > perturbed:
         share = (scores - perturbed) / (clean - perturbed)
         return share.tolist(), f"{what}, from fully perturbed (0) to the whole image (1)"
-    return [0.0] * len(scores), f"none: the whole image scores {number(clean)}, no more than fully perturbed"
+    return [0.0] * len(scores), f"none: the whole image scores {words.number(clean)}, no more than fully perturbed"
 
 
-def _draw_bar(ax: Axes, fraction: float, colour: str, *, first: bool) -> None:
+def _draw_bar(ax: Axes, fraction: float, colour: str) -> None:
     ax.bar([0], [min(max(fraction, 0.0), SATURATION)], width=0.55, color=colour)
-    ax.axhline(1.0, color=GREEN, linewidth=1.0, linestyle="--")
+    ax.axhline(1.0, color=draw.GREEN, linewidth=1.0, linestyle="--")
     ax.set(xlim=(-0.8, 0.8), ylim=(0, SATURATION))
-    ax.set_xticks([0], [f"{fraction:.2f}".replace("-", "\N{MINUS SIGN}")], fontsize=SMALL, color=INK)
-    ax.set_yticks([0, 1], ["0", "1"] if first else ["", ""], fontsize=SMALL, color=INK)
+    draw.write(partial(ax.set_xticks, [0]), [words.with_minus(f"{fraction:.2f}")], draw.SMALL)
+    draw.write(partial(ax.set_yticks, [0, 1]), ["", ""], draw.SMALL)
     ax.tick_params(length=0)
     ax.spines[["left", "right", "top"]].set_visible(False)
-    ax.spines["bottom"].set_color(FAINT)
-
-
-def _entry_step(view: View) -> np.ma.MaskedArray[Any, Any]:
-    """Which of the areas a pixel enters with, (H, W), masked where it never does."""
-    areas = array(view.found.areas)
-    step = np.searchsorted(areas - 1e-9, view.entry, side="right") - 1
-    return np.ma.masked_array(step, mask=~view.binary.any(0))
+    ax.spines["bottom"].set_color(draw.FAINT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,36 +13,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.visualization._arguments import (
-    array,
-    as_rgb,
-    check_found,
-    check_heat_maps,
-    check_image,
-    check_images,
-    check_names,
-    check_values,
-)
-from captum_extremal.visualization._panels import (
-    BLUE,
-    GREY,
-    INK,
-    LARGE,
-    LETTERS,
-    NORMAL,
-    RED,
-    SMALL,
-    Array,
-    bare,
-    draw_image,
-    new_figure,
-    panel_size,
-    panels,
-)
-from captum_extremal.visualization._wording import number, optimal_text, score_text
+from captum_extremal.visualization import _arguments as check
+from captum_extremal.visualization import _drawing as draw
+from captum_extremal.visualization import _wording as words
+from captum_extremal.visualization._arguments import as_array, as_rgb, as_tuple
 from captum_extremal.visualization.curves import draw_curves
 
 _LEAST_TITLE_WIDTH, _CURVES_WIDTH, _LEAST_CURVES_HEIGHT, _LEGEND_WIDTH = 2.8, 4.0, 2.4, 3.0  # inches
+_INVERSION = 2.3  # inches, a panel's side
 _OPACITY = 0.85  # of the heat map where it is strongest
 
 
@@ -53,7 +30,7 @@ def show_channels(
     """Where the channels of a* look, and the score against the number of channels (figure 8).
 
     A heat map without negative values goes from 0, where the grey image shows, over red to its maximum, yellow. One
-    with negative values is red above 0 and blue below, the more so the closer to its largest magnitude.
+    with negative values is red above 0 and blue below, the more opaque the closer to its largest magnitude.
 
     Args:
         found: masks of channels, (N, A, K).
@@ -61,28 +38,31 @@ def show_channels(
             ``method.attribute(x, target=target, multiply_by_activation=True).sum(1, keepdim=True)``. They are resized
             to the images.
         images: (N, 3, H, W) or (N, 1, H, W) in [0, 1].
-        index: which of the N images.
-        title: a line above the figure, such as the target's name.
+        index, title: as :func:`show_mask`.
 
     Returns:
-        a figure of two panels: the heat map over the image, and the scores as in
-        :func:`~captum_extremal.visualization.show_curves`, but the one of what is left faint (for a game that only
-        removes, the one of what is kept).
+        a figure of two panels: the heat map over the image, and the scores as in :func:`show_curves`, but the deleted
+        score faint (for a game that only removes, the preserved score).
 
-    Raises:
-        TypeError, ValueError: an argument has the wrong type, shape or values.
-        IndexError: there is no such image.
+    Raises: as :func:`show_mask`.
     """
-    one = _check_channels(found).image(index)
+    if check.result(found).covers != "channels":
+        shapes = " and ".join(str(tuple(masks.shape)) for masks in as_tuple(found.masks))
+        others = "show_mask draws masks of images, show_curves the scores of any"
+        raise ValueError(f"found must hold masks of channels, (N, A, K), got {shapes}: {others}")
+    one = found.image(index)
     count = len(found.clean_score)
-    maps = check_heat_maps(heat_maps, count)
-    pictures = check_images("images", images, count)
-    figure, left, right = _picture_and_curves((pictures.shape[2], pictures.shape[3]), title)
-    _draw_heat(left, pictures[index], maps[index])
-    left.set_title(f"{optimal_text(one)}\n{score_text(one)}", fontsize=NORMAL, color=INK)
+    maps = check.heat_maps(heat_maps, count)
+    pictures = check.images("images", images, count)
+    width, height = draw.panel_size(pictures.shape[2:], 3.2)
+    width = max(width, _LEAST_TITLE_WIDTH)  # a narrow picture still needs room for its title
+    tall = max(height, _LEAST_CURVES_HEIGHT) + (1.2 if title else 0.9)
+    figure = draw.new_figure(width + _CURVES_WIDTH + _LEGEND_WIDTH, tall, title)
+    left, right = figure.subplots(1, 2, width_ratios=[width, _CURVES_WIDTH])
+    _draw_heat(left, pictures[index], maps[index], words.summary(one))
     draw_curves(right, one, faint=True)
     # Beside the axes: within them it would hide one curve or the other.
-    right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=SMALL, frameon=False)
+    right.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=draw.SMALL, frameon=False)
     return figure
 
 
@@ -95,48 +75,38 @@ def show_inversions(
     titles: Sequence[str] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """What a layer has seen, and what its channels of a* have (figure 9).
+    """What a layer sees of an image, and what its channels of a* see (figure 9).
 
     Args:
-        images: (N, 3, H, W) or (N, 1, H, W) in [0, 1].
-        heat_maps: (N, 1, h, w) or (N, h, w), drawn as by :func:`show_channels`.
+        images, heat_maps, title: as :func:`show_channels`.
         whole: inversions of the whole activation, (N, 3, H', W') in [0, 1], of any size, such as
             ``FeatureInversion(model, layer).invert(x).images``.
         masked: those of the masked activation, ``...invert(x, channel_mask=found.optimal_mask()).images``.
         titles: N names of the rows.
-        title: a line above the figure.
 
     Returns:
-        a figure of a row an image: the heat map over it, and its two inversions.
+        a figure of one row per image: the heat map over it, and its two inversions.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or values.
     """
-    pictures = check_images("images", images, None)
-    count = len(pictures)
-    maps = check_heat_maps(heat_maps, count)
-    inversions = [check_images("whole", whole, count), check_images("masked", masked, count)]
-    names = [] if titles is None else check_names("titles", titles, count, "image")
-    shape = (pictures.shape[2], pictures.shape[3])
-    figure, rows = panels(shape, 3 * count, base=2.3, title=title, title_lines=0, least_width=2.2, most_columns=3)
-    for k, (left, middle, right) in enumerate(rows):
-        _draw_heat(left, pictures[k], maps[k])
-        for ax, of_images in zip((middle, right), inversions):
-            draw_image(ax, as_rgb(of_images[k]), "")
-    for ax, name in zip(rows[0], ("image and heat map", "inversion, whole activation", "inversion, masked activation")):
-        ax.set_title(name, fontsize=NORMAL, color=INK)
-    for (left, *_), name in zip(rows, names):
-        letters = int(LETTERS * panel_size(shape, 2.3)[1])
-        left.set_ylabel(textwrap.fill(name, letters), fontsize=NORMAL, color=INK)
+    pictures = check.images("images", images)
+    count, size = len(pictures), pictures.shape[2:]
+    maps = check.heat_maps(heat_maps, count)
+    inversions = [check.images("whole", whole, count), check.images("masked", masked, count)]
+    names = [""] * count if titles is None else check.names("titles", titles, count, "image")
+    figure, axes = draw.panels(size, 3 * count, title, base=_INVERSION, least_width=2.2, title_lines=0, most_columns=3)
+    for k, name in enumerate(names):
+        left, *others = axes[3 * k : 3 * k + 3]
+        _draw_heat(left, pictures[k], maps[k], "" if k else "image and heat map")
+        draw.row_name(left, name, draw.panel_size(size, _INVERSION)[1])
+        for ax, of_images, what in zip(others, inversions, ("whole", "masked")):
+            draw.image(ax, as_rgb(of_images[k]), "" if k else f"inversion, {what} activation")
     return figure
 
 
 def show_class_channel(
-    inversion: Tensor,
-    examples: Tensor,
-    *,
-    values: Sequence[float] | Tensor | None = None,
-    title: str | None = None,
+    inversion: Tensor, examples: Tensor, *, values: Sequence[float] | Tensor | None = None, title: str | None = None
 ) -> Figure:
     """One channel: the image made to excite it, and the images that excite it most (figure 10).
 
@@ -152,67 +122,29 @@ def show_class_channel(
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or values.
     """
-    picture = check_image("inversion", inversion)
-    pictures = check_images("examples", examples, None)
-    count = len(pictures)
-    labels = [] if values is None else [number(value) for value in check_values("values", values, count, "example")]
-    shape = (pictures.shape[2], pictures.shape[3])
-    figure, rows = panels(shape, 1 + count, base=1.8, title=title, title_lines=2, least_width=1.2, most_columns=7)
-    axes = [ax for row in rows for ax in row]
-    draw_image(axes[0], as_rgb(picture), "inversion")
-    for ax, example in zip(axes[1:], pictures):
-        draw_image(ax, as_rgb(example), "")
-    for ax, label in zip(axes[1:], labels):
-        ax.set_xlabel(label, fontsize=SMALL, color=INK)
+    picture = as_rgb(check.tensor("inversion", inversion, (3, "H", "W"), (1, "H", "W"), display=True))
+    pictures = check.images("examples", examples)
+    count, size = len(pictures), pictures.shape[2:]
+    numbers = [] if values is None else check.numbers("values", values, count, "example")
+    figure, (first, *others) = draw.panels(size, 1 + count, title, base=1.8, least_width=1.2, most_columns=7)
+    draw.image(first, picture, "inversion")
+    for ax, example in zip(others, pictures):
+        draw.image(ax, as_rgb(example))
+    for ax, value in zip(others, numbers):
+        draw.write(ax.set_xlabel, words.number(value), draw.SMALL)
     return figure
 
 
-def _check_channels(found: object) -> ExtremalMasks:
-    result = check_found(found)
-    for masks in result.masks if isinstance(result.masks, tuple) else (result.masks,):
-        if masks.dim() != 3:
-            raise ValueError(
-                f"found must hold masks of channels, (N, A, K), got {tuple(masks.shape)}: "
-                "show_mask draws masks of images, show_curves the scores of any"
-            )
-    return result
-
-
-def _picture_and_curves(shape: tuple[int, int], title: str | None) -> tuple[Figure, Axes, Axes]:
-    """Axes for a picture of this shape (H, W), and beside it for curves with their legend."""
-    width, height = panel_size(shape, 3.2)
-    tall = max(height, _LEAST_CURVES_HEIGHT) + (1.2 if title else 0.9)
-    # A narrow picture still needs room for its title.
-    width = max(width, _LEAST_TITLE_WIDTH)
-    figure = new_figure(width + _CURVES_WIDTH + _LEGEND_WIDTH, tall)
-    if title:
-        figure.suptitle(title, fontsize=LARGE, color=INK)
-    left, right = figure.subplots(1, 2, width_ratios=[width, _CURVES_WIDTH])
-    return figure, left, right
-
-
-def _draw_heat(ax: Axes, image: Tensor, heat_map: Tensor) -> None:
-    """A heat map (h, w) over an image (C, H, W)."""
-    values = _resized(heat_map, (image.shape[1], image.shape[2]))
-    ax.imshow(_overlaid(as_rgb(image), values), interpolation="nearest")
-    bare(ax)
-    if not values.any():
-        ax.set_xlabel("heat map: all zero", fontsize=SMALL, color=INK)
-
-
-def _resized(heat_map: Tensor, shape: tuple[int, int]) -> Array:
+def _draw_heat(ax: Axes, image: Tensor, heat_map: Tensor, title: str) -> None:
+    """A heat map (h, w) over the grey image (C, H, W), opaque in proportion to its magnitude."""
     rows = heat_map.detach().cpu().double()[None, None]
-    return array(LayerAttribution.interpolate(rows, shape, "bilinear")[0, 0])
-
-
-def _overlaid(rgb: Array, values: Array) -> Array:
-    """The grey image (H, W, 3) under the colours of the values (H, W), opaque in proportion to their magnitude."""
-    largest = np.abs(values).max()
-    strength = np.abs(values)[..., None] / (largest if largest > 0 else 1.0)
+    values = as_array(LayerAttribution.interpolate(rows, tuple(image.shape[1:]), "bilinear")[0, 0])
+    strength = np.abs(values) / (np.abs(values).max() or 1.0)
     if (values < 0).any():
-        colours = np.where(values[..., None] > 0, to_rgb(RED), to_rgb(BLUE))
+        colours = np.where(values[..., None] > 0, to_rgb(draw.RED), to_rgb(draw.BLUE))
     else:
-        colours = colormaps["inferno"](strength[..., 0])[..., :3]
-    opacity = _OPACITY * strength
-    picture: Array = opacity * colours + (1 - opacity) * (rgb @ GREY)[..., None]
-    return picture
+        colours = colormaps["inferno"](strength)[..., :3]
+    opacity = _OPACITY * strength[..., None]
+    draw.image(ax, opacity * colours + (1 - opacity) * draw.grey(as_rgb(image))[..., None], title)
+    if not values.any():
+        draw.write(ax.set_xlabel, "heat map: all zero", draw.SMALL)

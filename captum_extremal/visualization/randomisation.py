@@ -1,9 +1,10 @@
-"""What becomes of maps as a model's weights are randomised, after figure 7 of the paper."""
+"""Maps of a model whose weights are randomised, after figure 7 of the paper."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,20 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_extremal.metrics import WeightRandomisation
-from captum_extremal.visualization._arguments import array, as_rgb, check_images, check_index
-from captum_extremal.visualization._panels import (
-    INK,
-    LETTERS,
-    NORMAL,
-    SMALL,
-    Array,
-    bare,
-    draw_blank,
-    draw_image,
-    panel_size,
-    panels,
-)
-from captum_extremal.visualization._wording import wrapped
+from captum_extremal.visualization import _arguments as check
+from captum_extremal.visualization import _drawing as draw
+from captum_extremal.visualization import _wording as words
+from captum_extremal.visualization._arguments import Array, as_array, as_rgb
 
 _BASE, _LEAST_WIDTH = 1.15, 1.2  # inches: a map's side, and the room for its title
 _SMALL_LETTERS = 14  # that fit along an inch
@@ -33,111 +24,76 @@ _SMALL_LETTERS = 14  # that fit along an inch
 def show_randomisation(
     found: Mapping[str, WeightRandomisation], images: Tensor, index: int = 0, *, title: str | None = None
 ) -> Figure:
-    """The maps of one image while layer after layer is randomised, a row a method (figure 7).
+    """The maps of one image while layer after layer is randomised, one row per method (figure 7).
 
     Each map has its own range of colours: from 0 to its maximum where it has no negative value, else blue below and red
-    above 0 as far as its largest magnitude. Under it stand the rank correlation and the structural similarity with the
+    above 0, up to its largest magnitude. Under it stand the rank correlation and the structural similarity with the
     learned model's map, of absolute attributions: near 1, the map does not depend on what was learned; near 0 or below
-    it, it does. A constant map is like none, and maps that are empty almost everywhere are structurally similar
+    it, it does. Under a constant map stands "none". Maps that are empty almost everywhere are structurally similar
     whatever they show.
 
     Args:
         found: name -> what :func:`~captum_extremal.metrics.weight_randomisation` gives, all of the same layers and
             images.
-        images: (N, 3, H, W) or (N, 1, H, W) in [0, 1].
-        index: which of the N images.
-        title: a line above the figure, such as the target's name.
+        images, index, title: as :func:`show_channels`.
 
     Returns:
-        a figure of the image, and of a row of 1 + L maps a method: the learned model's, then one a layer.
+        a figure of the image, and one row of 1 + L maps per method: the learned model's, then one per layer.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or values, or the methods were not randomised in
             the same layers.
         IndexError: there is no such image.
     """
-    runs = _check_runs(found)
-    layers, shape = _shared(runs)
-    pictures = check_images("images", images, shape[0])
-    check_index(index, len(pictures))
-    size = (shape[1], shape[2])
-    names = _column_names(layers, size)
-    figure, rows = panels(
-        size,
-        len(runs) * (1 + len(names)),
-        base=_BASE,
-        title=title,
-        title_lines=1 + max(name.count("\n") for name in names),
-        least_width=_LEAST_WIDTH,
-        most_columns=1 + len(names),
-    )
-    draw_image(rows[0][0], as_rgb(pictures[index]), "image")
-    for row in rows[1:]:
-        figure.delaxes(row[0])
-    for (_, *axes), (method, run) in zip(rows, runs.items()):
-        axes[0].set_ylabel(wrapped(method, int(LETTERS * panel_size(size, _BASE)[1])), fontsize=NORMAL, color=INK)
-        _draw_maps(axes, run, index)
-    for ax, name in zip(rows[0][1:], names):
-        ax.set_title(name, fontsize=SMALL, color=INK)
-    figure.supxlabel(
-        "above: the layer randomised last; below each map: rank correlation / SSIM with the learned model's",
-        fontsize=SMALL,
-        color=INK,
-    )
+    runs = check.named("found", found, "WeightRandomisation", at_least_one="method")
+    layers, (_, count, *size) = _shared(runs)
+    pictures = check.images("images", images, count)
+    check.index(index, count)
+    width, height = draw.panel_size(size, _BASE)
+    letters = int(_SMALL_LETTERS * max(width, _LEAST_WIDTH))
+    names = [words.wrapped(name, letters, after=".") for name in ("learned weights", *layers)]
+    columns, lines = 1 + len(names), 1 + max(name.count("\n") for name in names)
+    at: dict[str, Any] = {"base": _BASE, "least_width": _LEAST_WIDTH, "title_lines": lines, "most_columns": columns}
+    figure, axes = draw.panels(size, len(runs) * columns, title, **at)
+    draw.image(axes[0], as_rgb(pictures[index]), "image")
+    for ax in axes[columns::columns]:
+        ax.remove()
+    for ax, name in zip(axes[1:], names):
+        draw.write(ax.set_title, name, draw.SMALL)
+    for row, (method, run) in enumerate(runs.items()):
+        maps = axes[row * columns + 1 : (row + 1) * columns]
+        draw.row_name(maps[0], method, height)
+        for step, ax in enumerate(maps):
+            _draw_map(ax, as_array(run.maps[step, index]))
+            draw.write(ax.set_xlabel, _similarity(run, step, index) if step else "", draw.SMALL)
+    what = "above: the layer randomised last; below each map: rank correlation / SSIM with the learned model's"
+    draw.write(figure.supxlabel, what, draw.SMALL)
     return figure
 
 
-def _check_runs(found: object) -> dict[str, WeightRandomisation]:
-    if not isinstance(found, Mapping):
-        raise TypeError(f"found must be a dict of names and WeightRandomisation, got {type(found).__name__}")
-    if not found:
-        raise ValueError("found must hold at least one method, got none")
-    for name, run in found.items():
+def _shared(runs: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The layers, and the maps' shape (1 + L, N, H, W), which must be the same for all methods."""
+    told: dict[tuple[tuple[str, ...], tuple[int, ...]], str] = {}
+    for name, run in runs.items():
         if not isinstance(run, WeightRandomisation):
             raise TypeError(f"found[{name!r}] must be a WeightRandomisation, got {type(run).__name__}")
-    return {str(name): run for name, run in found.items()}
-
-
-def _shared(runs: Mapping[str, WeightRandomisation]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """The layers and the maps' N, H and W, the same for all methods."""
-    (first, one), *others = runs.items()
-    for name, other in others:
-        if other.layers != one.layers or other.maps.shape != one.maps.shape:
-            raise ValueError(
-                "found must hold methods of the same layers and images, got "
-                f"{first!r} of {', '.join(one.layers)} with maps {tuple(one.maps.shape)}, "
-                f"{name!r} of {', '.join(other.layers)} with maps {tuple(other.maps.shape)}"
-            )
-    return one.layers, tuple(one.maps.shape[1:])
-
-
-def _column_names(layers: tuple[str, ...], size: tuple[int, int]) -> list[str]:
-    width = max(panel_size(size, _BASE)[0], _LEAST_WIDTH)
-    return [wrapped(name, int(_SMALL_LETTERS * width), after=".") for name in ("learned weights", *layers)]
-
-
-def _draw_maps(axes: list[Axes], run: WeightRandomisation, index: int) -> None:
-    for step, ax in enumerate(axes):
-        _draw_map(ax, array(run.maps[step, index]))
-        ax.set_xlabel(_alike_text(run, step, index), fontsize=SMALL, color=INK)
+        shape = tuple(run.maps.shape)
+        told.setdefault((run.layers, shape), f"{name!r} of {', '.join(run.layers)} with maps {shape}")
+    if len(told) > 1:
+        raise ValueError(f"found must hold methods of the same layers and images, got {', '.join(told.values())}")
+    return next(iter(told))
 
 
 def _draw_map(ax: Axes, values: Array) -> None:
     largest = float(np.abs(values).max())
+    colours, least = ("RdBu_r", -largest) if (values < 0).any() else ("inferno", 0)
     if largest == 0:
-        draw_blank(ax, values.shape, "", all_zero=True)
-        return
-    signed = bool((values < 0).any())
-    ax.imshow(values, cmap="RdBu_r" if signed else "inferno", vmin=-largest if signed else 0, vmax=largest)
-    bare(ax)
+        draw.blank(ax, values.shape, "all zero")
+    else:
+        draw.image(ax, values, cmap=colours, vmin=least, vmax=largest, interpolation=None)
 
 
-def _alike_text(run: WeightRandomisation, step: int, index: int) -> str:
-    if step == 0:
-        return ""
-    rank, similarity = (float(alike[step - 1, index]) for alike in (run.rank_correlation_absolute, run.ssim))
-    return "none" if math.isnan(rank) else f"{_decimals(rank)} / {_decimals(similarity)}"
-
-
-def _decimals(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")  # + 0.0: no -0.00
+def _similarity(run: WeightRandomisation, step: int, index: int) -> str:
+    rank, similarity = (float(of[step - 1, index]) for of in (run.rank_correlation_absolute, run.ssim))
+    text = f"{round(rank, 2) + 0.0:.2f} / {round(similarity, 2) + 0.0:.2f}"  # + 0.0: no -0.00
+    return "none" if math.isnan(rank) else words.with_minus(text)

@@ -1,0 +1,82 @@
+r"""What an image should do to a layer: imitate an activation, or excite one channel.
+
+Shapes: N images; activations (N, ...) with K channels on one axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from captum_extremal.inversion.activation import Activation
+from captum_extremal.masks import read_axes
+
+View = Callable[[Tensor], Tensor]
+"""From images to images that are moved, scaled and turned."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The direction in which the activation of an image should point.
+
+    Attributes:
+        target: gives the direction (N, ...) for images that are seen through a view; None for the images themselves.
+        kept: 1 where the activation counts, 0 elsewhere; broadcasts with activations.
+    """
+
+    target: Callable[[View | None], Tensor]
+    kept: Tensor
+
+    def compare(self, activation: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The dot products (N,) of activations and targets, and their cosines, where the activation counts."""
+        counted, wanted = (activation * self.kept).flatten(1), target.flatten(1)
+        dot = (counted * wanted).sum(1)
+        norms = torch.linalg.vector_norm(counted, dim=1) * torch.linalg.vector_norm(wanted, dim=1)
+        return dot, dot / norms.clamp(min=torch.finfo(norms.dtype).tiny)
+
+
+def imitate(activate: Activation, x: Tensor, own: Tensor, mask: Tensor | None, channel_dim: int | None) -> Goal:
+    r"""Point to :math:`m \otimes \Phi_l(x)`, where ``own`` is :math:`\Phi_l(x)`.
+
+    The view that moves the image moves x too, so that the layer should see the same in both at the same place.
+    """
+    axes = None if mask is None and channel_dim is None else read_axes(own, channel_dim)
+    factor = own.new_ones(())
+    if mask is not None and axes is not None:
+        if mask.shape[1] != axes.channels:
+            raise ValueError(
+                f"channel_mask must have a value for each of the layer's {axes.channels} channels, got shape "
+                f"{tuple(mask.shape)} for an activation of shape {tuple(own.shape)}"
+            )
+        factor = axes.over_channels(mask.to(own))
+    empty = (own * factor == 0).flatten(1).all(1)
+    if bool(empty.any()):
+        raise ValueError(
+            "nothing to invert: the layer's activation, under channel_mask, must not be zero, but it is for images "
+            f"{empty.nonzero().flatten().tolist()}"
+        )
+
+    def target(view: View | None) -> Tensor:
+        if view is None:
+            return own * factor
+        seen = view(x.to(own.dtype)).to(x.dtype)  # half-precision images cannot be interpolated
+        return activate(seen).to(own.dtype) * factor
+
+    return Goal(target, (factor > 0).to(own.dtype))
+
+
+def excite(own: Tensor, channels: Tensor, channel_dim: int | None) -> Goal:
+    """Point to one channel per image, equally at all positions. The dot product is the mean of its activation."""
+    axes = read_axes(own, channel_dim)
+    if int(channels.max()) >= axes.channels:
+        raise ValueError(
+            f"channels must be below the layer's number of channels, {axes.channels}, got {channels.tolist()} for "
+            f"an activation of shape {tuple(own.shape)}"
+        )
+    chosen = axes.over_channels(F.one_hot(channels.to(own.device), axes.channels).to(own.dtype))
+    direction = (chosen / (own[0].numel() // axes.channels)).expand(own.shape)
+    return Goal(lambda view: direction, direction.new_ones(()))

@@ -1,0 +1,123 @@
+"""Figures and their panels: sizes, colours, text, and an image drawn in a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from captum_extremal.visualization._arguments import Array
+from captum_extremal.visualization._wording import wrapped
+
+SMALL, NORMAL, LARGE = 8.5, 10.0, 11.5  # points
+INK, FAINT = "#222222", "#8a8a8a"
+BLUE, ORANGE, GREEN, RED = "#0072b2", "#e08214", "#1b8a3d", "#c5283d"  # figure 3's; told apart by the colour-blind too
+MARK = "#e0a800"  # a*: its box and its outline
+LETTERS = 12  # of normal size that fit along an inch
+
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+
+
+def panel_size(shape: Sequence[int], base: float) -> tuple[float, float]:
+    """Width and height in inches of a panel for an image (H, W, ...), of the area of a square of side ``base``."""
+    ratio = min(max(shape[1] / shape[0], 0.4), 2.5)
+    return base * ratio**0.5, base / ratio**0.5
+
+
+def panels(
+    shape: Sequence[int],
+    count: int,
+    title: str | None,
+    *,
+    base: float,
+    least_width: float,
+    title_lines: int = 2,
+    below: float = 0.0,
+    most_columns: int = 8,
+) -> tuple[Figure, list[Axes]]:
+    """A grid of ``count`` panels for images of this shape (H, W, ...).
+
+    Args:
+        title: of the figure.
+        base: side in inches of a square panel.
+        least_width: of a column, in inches: a narrow picture still needs room for its title.
+        title_lines: of each panel's own title.
+        below: height in inches of a second axes under each panel; 0 for none.
+
+    Returns:
+        the figure and its panels in reading order; with ``below``, then as many axes under them.
+    """
+    # As few rows as fit, and then rows of about equal length.
+    rows = -(-count // most_columns)
+    columns = -(-count // rows)
+    width, height = panel_size(shape, base)
+    heights = [height + 0.1 + 0.17 * title_lines] + ([below] if below else [])
+    tall = rows * sum(heights) + 0.1 + (0.3 if title else 0) + (0.3 if below else 0)
+    figure = new_figure(columns * (max(width, least_width) + 0.1) + 0.1, tall, title)
+    lattice = figure.subplots(rows * len(heights), columns, squeeze=False, height_ratios=heights * rows)
+    found: list[Axes] = []
+    for line in range(len(heights)):
+        axes = lattice[line :: len(heights)].flatten().tolist()
+        found += axes[:count]
+        for unused in axes[count:]:
+            unused.remove()
+    return figure, found
+
+
+def new_figure(width: float, height: float, title: str | None = None) -> Figure:
+    """A figure of this size in inches that pyplot does not know."""
+    figure = Figure(figsize=(width, height), dpi=100)
+    figure.set_layout_engine("constrained", w_pad=0.05, h_pad=0.06, wspace=0.01, hspace=0.01)
+    if title:
+        write(figure.suptitle, title, LARGE)
+    return figure
+
+
+def write(set_text: Callable[..., object], text: str | list[str], size: float = NORMAL, **style: Any) -> None:
+    """Set a title or a label, for example, literally: ``$`` in the name of a class does not begin a formula."""
+    set_text(text, fontsize=size, color=INK, parse_math=False, **style)
+
+
+def title(ax: Axes, text: str, *, boxed: bool = False) -> None:
+    box = {"boxstyle": "round,pad=0.25", "facecolor": "#fff3cd", "edgecolor": MARK, "linewidth": 1.4}
+    write(ax.set_title, text, bbox=box if boxed else None)
+
+
+def row_name(ax: Axes, name: str, height: float) -> None:
+    """A name at the left of a row's first panel, in lines as long as the panel is high (in inches)."""
+    write(ax.set_ylabel, wrapped(name, int(LETTERS * height)))
+
+
+def image(ax: Axes, picture: Array, name: str = "", **how: Any) -> None:
+    """A picture without ticks or frame, and its title; ``how`` goes to ``imshow``."""
+    ax.imshow(picture, **{"interpolation": "nearest", **how})
+    no_ticks(ax)
+    if name:
+        title(ax, name)
+
+
+def blank(ax: Axes, shape: Sequence[int], text: str) -> None:
+    """A grey panel with a text, in place of an image (H, W) that has nothing to show."""
+    image(ax, np.full((*shape, 3), 0.93))
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=NORMAL, color=INK)
+
+
+def grey(rgb: Array) -> Array:
+    """The luminance (H, W) of a picture (H, W, 3)."""
+    return np.asarray(rgb @ _LUMINANCE)
+
+
+def no_ticks(ax: Axes) -> None:
+    ax.set(xticks=[], yticks=[], anchor="N")  # at the top of its place, where the layout expects the title
+    ax.spines[:].set_visible(False)
+
+
+def grid(ax: Axes, axis: str) -> None:
+    """Small labels, and grid lines behind the data."""
+    ax.tick_params(labelsize=SMALL, colors=INK)
+    ax.grid(axis=axis, color="#e5e5e5", linewidth=0.8)  # type: ignore[arg-type]
+    ax.set_axisbelow(True)
+    ax.spines[["right", "top"]].set_visible(False)
