@@ -1,4 +1,4 @@
-"""Excitation backprop and its contrast, against probabilities that loops hand down neuron by neuron."""
+"""Excitation backprop and its contrast, against probabilities that loops propagate neuron by neuron."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WITHIN = {"rtol": 0, "atol": 1e-12}
 # The literal reference
 
 
-def handed_down(probability: Tensor, weights: Tensor, x: Tensor) -> Tensor:
+def propagated(probability: Tensor, weights: Tensor, x: Tensor) -> Tensor:
     """P(x_j) = sum_i P(x_j | y_i) P(y_i) for y = weights x, one neuron after another."""
     found = torch.zeros_like(x)
     for chance, row in zip(probability, weights):
@@ -47,9 +47,9 @@ def matrix_of(layer: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tens
 
 
 def through(probability: Tensor, layer: Callable[[Tensor], Tensor], x: Tensor, sign: float = 1.0) -> Tensor:
-    """Probability handed down from a linear layer's output to its input x (1, ...), both flat."""
+    """The probability propagated from a linear layer's output to its input x (1, ...), both flat."""
     weights = sign * matrix_of(layer, tuple(x.shape[1:]))
-    return handed_down(probability, weights, x.detach().flatten())
+    return propagated(probability, weights, x.detach().flatten())
 
 
 def one_hot(target: int, classes: int) -> Tensor:
@@ -69,7 +69,7 @@ def seeded(make: Callable[[], nn.Module], dtype: torch.dtype = torch.float64) ->
 
 
 def images(count: int = 2, *shape: int) -> Tensor:
-    """Images that are nowhere negative, as activations are."""
+    """Images without negative values, as activations after a ReLU."""
     return torch.rand(count, *(shape or (2, 8, 9)), dtype=torch.float64)
 
 
@@ -201,7 +201,7 @@ def test_relu_of_the_input_in_place_leaves_the_input_alone(method: Any) -> None:
 @pytest.mark.parametrize("method", BOTH)
 @pytest.mark.parametrize("target", [0, 1, 2, 3])
 def test_pooling_before_or_after_the_classifier_is_the_same(method: Any, target: int) -> None:
-    """Whatever the class's score: some end at 0 in the last ReLU."""
+    """Also for a class whose score is 0 after the last ReLU."""
     features = seeded(lambda: nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU()))
     classifier = seeded(lambda: nn.Conv2d(6, 4, 1))
     with torch.no_grad():
@@ -220,7 +220,7 @@ def test_pooling_before_or_after_the_classifier_is_the_same(method: Any, target:
 
 
 @pytest.mark.parametrize("method", BOTH)
-def test_heads_that_are_added_share_by_what_each_adds(method: Any) -> None:
+def test_added_heads_share_in_proportion_to_what_each_adds(method: Any) -> None:
     one, other = (seeded(lambda: nn.Linear(72, 3)) for _ in range(2))
     x = images(2, 2, 8, 9)
     joined = torch.cat([2 * one.weight, -0.5 * other.weight], 1).detach()
@@ -232,7 +232,7 @@ def test_heads_that_are_added_share_by_what_each_adds(method: Any) -> None:
     torch.testing.assert_close(method(apart).attribute(x, target=1), expected, **WITHIN)
 
 
-def test_concatenation_hands_each_part_its_own() -> None:
+def test_concatenation_gives_each_part_its_own() -> None:
     one, other = (seeded(lambda: nn.Conv2d(2, 3, 1)) for _ in range(2))
     both = seeded(lambda: nn.Conv2d(2, 6, 1))
     with torch.no_grad():
@@ -245,7 +245,7 @@ def test_concatenation_hands_each_part_its_own() -> None:
     torch.testing.assert_close(found, expected, **WITHIN)
 
 
-# Every way to write one operation, against a linear layer that does the same to each value
+# Operations in every notation that change each value by itself
 
 
 IDENTITIES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -285,6 +285,7 @@ IDENTITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "a parameter of many steps, plus it": lambda x: LEARNED.exp()[None, :, None, None].mul(2).expand_as(x) + x,
     "times an indexed parameter": lambda x: x * LEARNED[None, :, None, None],
     "over a reshaped parameter": lambda x: x / LEARNED.view(2, 1, 1),
+    "times what a parameter gave before": lambda x: x * BEFORE,
     "torch.mul, named": lambda x: torch.mul(input=x, other=2.0),
     "torch.div, named": lambda x: torch.div(x, other=2.0),
     "torch.add, named": lambda x: torch.add(input=x, other=x, alpha=2),
@@ -295,6 +296,7 @@ IDENTITIES: dict[str, Callable[[Tensor], Tensor]] = {
 }  # fmt: skip
 
 LEARNED = nn.Parameter(torch.tensor([0.5, 1.5], dtype=torch.float64))
+BEFORE = LEARNED.exp().view(1, 2, 1, 1)
 
 
 def _assigned(x: Tensor) -> Tensor:
@@ -305,7 +307,7 @@ def _assigned(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
-def test_what_keeps_each_value_by_itself_hands_its_probability_down(name: str) -> None:
+def test_operation_on_each_value_passes_its_probability_on(name: str) -> None:
     x = images(2, 2, 8, 9)
     first, head = seeded(lambda: nn.Conv2d(2, 2, 3, padding=1)), seeded(lambda: nn.Linear(144, 3))
     marked: dict[str, Tensor] = {}
@@ -325,6 +327,9 @@ def test_what_keeps_each_value_by_itself_hands_its_probability_down(name: str) -
         torch.testing.assert_close(found[n].flatten(), expected, rtol=0, atol=1e-11)
 
 
+STATISTICS = torch.zeros(2).double(), torch.ones(2).double()
+
+
 def gate(x: Tensor) -> Tensor:
     return x * x.mean((2, 3), keepdim=True).sigmoid()
 
@@ -333,6 +338,11 @@ UNKNOWN: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "gate": (gate, "Mul"),
     "gate, named": (lambda x: torch.mul(x, other=x.sigmoid()), "Mul"),
     "gate of itself and a parameter": (lambda x: x * (x.mean((2, 3), keepdim=True) + LEARNED.view(2, 1, 1)), "Mul"),
+    "weights from the inputs": (
+        lambda x: F.conv2d(x, x[:1].mean((2, 3))[:, :, None, None].expand(2, -1, 1, 1)),
+        "Conv",
+    ),
+    "scale from the inputs": (lambda x: F.batch_norm(x, *STATISTICS, x.mean((0, 2, 3))), "BatchNorm"),
     "quotient": (lambda x: x / x.mean((2, 3), keepdim=True), "Div"),
     "constant over it": (lambda x: 1 / (x + 1), "Reciprocal|Div"),
     "power": (lambda x: x**2, "Pow"),
@@ -416,29 +426,7 @@ def test_neuron_that_only_its_bias_excites_keeps_what_it_has() -> None:
     torch.testing.assert_close(found, torch.full_like(x, 1 / 65), **WITHIN)
 
 
-# Captum's forms
-
-
-@pytest.mark.parametrize("method", BOTH)
-@pytest.mark.parametrize("shape", [(40,), (17, 23), (8, 9, 10)], ids=str)
-def test_batch_is_explained_as_its_images_are(
-    make_network: Callable[..., nn.Module], method: Any, shape: tuple[int, ...]
-) -> None:
-    network, x = make_network(len(shape)), torch.randn(3, 3, *shape, dtype=torch.float64)
-    found = method(network).attribute(x, target=[0, 4, 2])
-    for n, target in enumerate([0, 4, 2]):
-        torch.testing.assert_close(found[n : n + 1], method(network).attribute(x[n : n + 1], target=target), **WITHIN)
-
-
-def test_targets_and_arguments_are_captums(network: nn.Module) -> None:
-    x = images(2, 3, 16, 16)
-    expected = ExcitationBackprop(network).attribute(x, target=[1, 1])
-    for target in (1, (1,), torch.tensor(1), torch.tensor([1, 1]), [(1,), (1,)], -4):
-        torch.testing.assert_close(ExcitationBackprop(network).attribute(x, target=target), expected, **WITHIN)
-    scaled = ExcitationBackprop(lambda x, scale, name: network(x) * scale)
-    scale = torch.tensor([[2.0], [3.0]], dtype=torch.float64)
-    found = scaled.attribute(x, target=1, additional_forward_args=(scale, "name"))
-    torch.testing.assert_close(found, expected, **WITHIN)
+# Outputs, inputs and precision
 
 
 def test_positions_of_an_output_share_equally() -> None:
@@ -519,58 +507,6 @@ def test_bad_layer_is_named() -> None:
         with pytest.raises(ValueError, match=f"layer.*{message}"):
             method.attribute(x, target=1)
         assert not layer._forward_hooks
-
-
-@pytest.mark.parametrize(
-    ("name", "error", "changes"),
-    [
-        ("inputs", TypeError, {"inputs": "image"}),
-        ("inputs", ValueError, {"inputs": images(2, 2, 4, 4)}),
-        ("target", TypeError, {"target": "cat"}),
-        ("target", ValueError, {"target": [1]}),
-        ("additional_forward_args", ValueError, {"additional_forward_args": torch.zeros(3)}),
-    ],
-)
-def test_bad_input_is_named_before_any_forward(counted: type, name: str, error: Any, changes: dict[str, Any]) -> None:
-    model = counted(seeded(Residual))
-    with pytest.raises(error, match=f"^{name}"):
-        ExcitationBackprop(model).attribute(**({"inputs": images(2, 2, 8, 8), "target": 1} | changes))
-    assert model.calls == 0
-
-
-class Stopped(Exception):  # noqa: N818
-    pass
-
-
-@pytest.mark.parametrize("fails", [False, True], ids=["well", "stopped"])
-def test_nothing_is_left_behind(fails: bool) -> None:
-    network, x = seeded(Residual), images(2, 2, 8, 8).requires_grad_()
-    network.stem.weight.requires_grad_(False)
-    network.classifier.weight.grad = torch.ones_like(network.classifier.weight)
-    before = copy.deepcopy(network.state_dict())
-
-    def stop(*_: Any) -> None:
-        if fails:
-            raise Stopped
-
-    handle = network.pool.register_forward_hook(stop)
-    chance = torch.get_rng_state()
-    run = ContrastiveExcitationBackprop(network, network.conv).attribute
-    if fails:
-        with pytest.raises(Stopped):
-            run(x, target=1)
-    else:
-        run(x, target=1)
-    handle.remove()
-    assert all(not module._forward_hooks for module in network.modules())
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert [p.requires_grad for p in network.parameters()] == [False] + [True] * 6
-    assert float(network.classifier.weight.grad.min()) == 1
-    assert network.conv.weight.grad is None
-    assert x.grad is None
-    assert torch.equal(chance, torch.get_rng_state())
-    assert isinstance(network(x).grad_fn, torch.autograd.graph.Node)
-    assert "AddmmBackward" in network(x).grad_fn.name()  # nothing is recorded any more
 
 
 # Photographs

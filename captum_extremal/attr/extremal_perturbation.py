@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from captum_extremal._captum import (
     log_usage,
 )
 from captum_extremal._checks import check_choice
+from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._sweep import sweep, warn_unreached
 from captum_extremal.masks import Layout, MaskFamily, read_axes
 from captum_extremal.results import ExtremalMasks
@@ -29,7 +29,7 @@ _REDUCTIONS = {
 }
 
 
-class ExtremalPerturbation(PerturbationAttribution):
+class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
     r"""Find the smallest part of an input that is enough for a model's output.
 
     For each area a, the smooth mask of exactly that area is sought that maximally affects the output (equation 2):
@@ -53,18 +53,6 @@ class ExtremalPerturbation(PerturbationAttribution):
         >>> found = ExtremalPerturbation(model).extremal_masks(x, target=207)
         >>> found.optimal_area, found.scores
     """
-
-    def __init__(self, forward_func: Callable[..., Any]) -> None:
-        PerturbationAttribution.__init__(self, forward_func)
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """False: a mask says what is kept, and is no score that was multiplied by the input."""
-        return False
-
-    def attribute_future(self) -> None:
-        """Not implemented."""
-        raise NotImplementedError("attribute_future is not implemented for ExtremalPerturbation")
 
     @log_usage(part_of_slo=True)  # outermost: NoiseTunnel peels off one wrapper
     @torch.no_grad()

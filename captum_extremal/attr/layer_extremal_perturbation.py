@@ -10,6 +10,7 @@ from captum.attr import LayerAttribution, PerturbationAttribution
 from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, format_output, log_usage
+from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._sweep import sweep, warn_unreached
 from captum_extremal.layers import LayerTail, name_of
 from captum_extremal.masks import Layout, read_axes
@@ -19,7 +20,7 @@ from captum_extremal.session import Session, open_session
 from captum_extremal.settings import LayerSearchSettings, documents
 
 
-class LayerExtremalPerturbation(LayerAttribution, PerturbationAttribution):
+class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationAttribution):
     r"""Find the fewest channels of a layer that are enough for a model's output.
 
     For each number of channels the mask is sought that, multiplied with the layer's activation, maximally affects the
@@ -53,15 +54,6 @@ class LayerExtremalPerturbation(LayerAttribution, PerturbationAttribution):
     def __init__(self, forward_func: Callable[..., Any], layer: nn.Module, device_ids: list[int] | None = None) -> None:
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         PerturbationAttribution.__init__(self, forward_func)
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """False: a mask says what is kept, and is no score that was multiplied by the activation."""
-        return False
-
-    def attribute_future(self) -> None:
-        """Not implemented."""
-        raise NotImplementedError("attribute_future is not implemented for LayerExtremalPerturbation")
 
     @log_usage(part_of_slo=True)  # outermost: NoiseTunnel peels off one wrapper
     @torch.no_grad()
