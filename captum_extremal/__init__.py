@@ -1,4 +1,10 @@
-"""Extremal perturbations for Captum: which smallest part of an input is enough for a model's output."""
+"""Extremal perturbations for Captum: which smallest part of an input is enough for a model's output.
+
+Each module imports only modules that stand before it. ``tests/test_public.py`` reads the line and checks it.
+
+Order of imports: _captum, _checks, _state, _version, _rows, hooks, masks, perturbations, search, objective, results,
+layers, inversion, attr, class_channels, metrics, datasets, evaluation, visualization, cli
+"""
 
 from captum_extremal.attr.center_attribution import CenterAttribution
 from captum_extremal.attr.contrastive_excitation_backprop import ContrastiveExcitationBackprop
