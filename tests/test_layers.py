@@ -300,7 +300,9 @@ class Flagged(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "is_split"), [(None, True), (torch.rand(N, 1), True), ((torch.rand(N, 1), True), False)], ids=str
+    ("arguments", "is_split"),
+    [(None, True), (torch.full((N, 1), 0.5), True), ((torch.full((N, 1), 0.5), True), False)],
+    ids=["none", "one", "both"],
 )
 def test_arguments_with_defaults_do_not_stand_in_the_splits_way(arguments: Any, is_split: bool) -> None:
     net, x = Flagged().eval(), torch.randn(N, 4)

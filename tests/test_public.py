@@ -39,20 +39,6 @@ PUBLIC = [
     "area_loss",
     "class_channels",
 ]
-# Data flows one way: what stands further down may import what stands above it.
-ORDER = [
-    "masks",
-    "perturbations",
-    "objective",
-    "search",
-    "results",
-    "layers",
-    "settings",
-    "session",
-    "inversion",
-    "attr",
-]
-HELPERS = {"_captum", "_checks", "_describe", "_jsonl", "_state", "_version", "arguments", "hooks"}
 
 
 def relative(path: Path) -> str:
@@ -73,14 +59,36 @@ def imports_of(path: Path) -> list[tuple[str, str | None]]:
     return found
 
 
-def rooms_imported(path: Path) -> set[str]:
-    """The package's own top-level modules that a file imports."""
-    rooms = set()
+def modules_imported(path: Path) -> set[str]:
+    """The package's own top-level modules that a file imports, whether by their names or by a public name of theirs."""
+    modules = set()
     for module, name in imports_of(path):
-        parts = module.split(".")
+        parts = [*module.split("."), *([name] if name else [])]
         if parts[0] == "captum_extremal":
-            rooms.add(parts[1] if len(parts) > 1 else str(name))
-    return rooms
+            modules.add(".".join(parts[1:2]))
+    return modules
+
+
+def import_order(package: Path) -> list[str]:
+    """The package's modules in the order that its docstring states."""
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    _, found, rest = docstring.partition("Order of imports:")
+    assert found, "the package's docstring must have a line 'Order of imports: ...'"
+    return [name.strip() for name in rest.split("\n\n")[0].split(",")]
+
+
+def imports_against_the_order(package: Path) -> list[str]:
+    """Every import of a module that does not stand before the importing one."""
+    order = import_order(package)
+    against = []
+    for path in sorted(package.rglob("*.py")):
+        here = path.relative_to(package).with_suffix("").parts[0]
+        if here == "__init__":  # of the package, which has the public names
+            continue
+        for other in sorted(modules_imported(path) - {here}):
+            if other not in order[: order.index(here)]:
+                against.append(f"{path.relative_to(package).as_posix()} imports {other or 'captum_extremal'}")
+    return against
 
 
 def test_public_names_are_these() -> None:
@@ -98,8 +106,8 @@ def test_public_names_are_imported_when_they_are_used() -> None:
         "assert class_channels is captum_extremal.class_channels and issubclass(PathSolver, object)",
     ]
     subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, cwd=PACKAGE.parent, timeout=120)
-    with pytest.raises(AttributeError, match="module 'captum_extremal' has no attribute 'Nothing'"):
-        _ = captum_extremal.Nothing  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="Nothing"):
+        _ = captum_extremal.Nothing
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -119,36 +127,13 @@ def test_files_say_what_they_are(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("room", ORDER[:-1])
-def test_imports_go_one_way(room: str) -> None:
-    earlier = set(ORDER[: ORDER.index(room)])
-    for path in [*PACKAGE.glob(f"{room}.py"), *PACKAGE.glob(f"{room}/*.py")]:
-        assert rooms_imported(path) <= earlier | HELPERS | {room}, relative(path)
+def test_the_order_of_imports_names_every_module_once() -> None:
+    modules = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in FILES} - {"__init__"}
+    assert sorted(import_order(PACKAGE)) == sorted(modules)
 
 
-@pytest.mark.parametrize("helper", sorted(HELPERS))
-def test_helpers_import_no_room(helper: str) -> None:
-    assert rooms_imported(PACKAGE / f"{helper}.py") <= HELPERS
-
-
-@pytest.mark.parametrize(
-    "path", [*sorted((PACKAGE / "attr").glob("*.py")), *sorted((PACKAGE / "classes").glob("*.py"))], ids=relative
-)
-def test_attributions_import_no_front_end(path: Path) -> None:
-    assert rooms_imported(path) <= {*ORDER, *HELPERS, "classes"}
-
-
-# Behind the attributions: what measures them, what they are measured on, the evaluation of both, and the front ends.
-LATER = ["metrics", "datasets", "evaluation", "visualization", "cli"]
-
-
-@pytest.mark.parametrize("room", LATER)
-def test_what_measures_and_shows_imports_one_way(room: str) -> None:
-    further_along = set(LATER[LATER.index(room) + 1 :])
-    files = sorted((PACKAGE / room).rglob("*.py"))
-    assert files
-    for path in files:
-        assert not rooms_imported(path) & further_along, relative(path)
+def test_imports_follow_the_order() -> None:
+    assert imports_against_the_order(PACKAGE) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
@@ -168,9 +153,10 @@ def test_captums_private_names_are_imported_in_one_file_only(path: Path) -> None
 
 
 def test_the_rules_would_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The parser of imports sees every form of them."""
     monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
     (tmp_path / "attr").mkdir()
+    (tmp_path / "__init__.py").write_text('"""About.\n\nOrder of imports:\n    masks,\n    attr, i\n\nMore.\n"""')
+    (tmp_path / "masks.py").write_text("import captum_extremal.attr")
     lines = [
         "import a.b",
         "from c import d as e",
@@ -178,16 +164,23 @@ def test_the_rules_would_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         " from ..masks import g",
         " from . import h",
         " from .. import i",
+        " import captum_extremal",
     ]
     (tmp_path / "attr" / "x.py").write_text("\n".join(lines))
     assert sorted(imports_of(tmp_path / "attr" / "x.py"), key=str) == [
         ("a.b", None),
         ("c", "d"),
         ("captum_extremal", "i"),
+        ("captum_extremal", None),
         ("captum_extremal.attr", "h"),
         ("captum_extremal.masks", "g"),
     ]
-    assert rooms_imported(tmp_path / "attr" / "x.py") == {"masks", "attr", "i"}
+    assert import_order(tmp_path) == ["masks", "attr", "i"]
+    assert imports_against_the_order(tmp_path) == [
+        "attr/x.py imports captum_extremal",
+        "attr/x.py imports i",
+        "masks.py imports attr",
+    ]
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if "__all__ =" in p.read_text(encoding="utf-8")], ids=relative)

@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from figures import DELETE, HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
 
 from captum_extremal import visualization as vis
 from captum_extremal.visualization._masked import _outline
+from figures import DELETE, HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
 
 AREAS = (0.05, 0.1, 0.2, 0.4)
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import Saliency
-from figures import HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
 from matplotlib.text import Text
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from captum_extremal import ExtremalMasks
 from captum_extremal import visualization as vis
 from captum_extremal.metrics import WeightRandomisation, top_masks, weight_randomisation
 from captum_extremal.visualization._wording import wrapped
+from figures import HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
 
 AREAS = (0.05, 0.1, 0.2)
 LAYERS = ("classifier.1", "features.12", "features.0")

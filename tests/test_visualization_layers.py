@@ -8,11 +8,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from figures import DELETE, HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture
 
 from captum_extremal import ExtremalMasks, PathSolver
 from captum_extremal import visualization as vis
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
+from figures import DELETE, HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture
 
 CHANNELS = 100
 COUNTS = (1, 5, 25, 100)

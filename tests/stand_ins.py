@@ -1,0 +1,60 @@
+"""What the examples of the README and of docstrings take for granted: a model, inputs, a loader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import captum_extremal
+from captum_extremal import PathSolver
+
+CLASSES, SIDE = 400, 32  # examples explain classes up to 388
+
+
+class StandIn(nn.Module):
+    """A network with the parts that examples name. The middle of an image is enough for its scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, 8, 3, stride=4)]
+        for _ in range(5):
+            layers += [nn.ReLU(), nn.Conv2d(8, 8, 1)]
+        self.features = nn.Sequential(*layers)
+        self.layer3 = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU())
+        self.head = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores (N, 400) of images (N, 3, H, W)."""
+        scores: Tensor = self.head(self.layer3(self.features(x)))
+        return scores
+
+
+def stand_ins() -> dict[str, Any]:
+    """The names that examples use without making them, and the public names of the package."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = StandIn().eval()
+        images, labels = torch.randn(2, 3, SIDE, SIDE), torch.tensor([207, 281])
+    folder = TensorDataset(images, labels)
+    return {
+        **{name: getattr(captum_extremal, name) for name in captum_extremal.__all__},
+        "DataLoader": DataLoader,
+        "torch": torch,
+        "model": model,
+        "x": images[:1],
+        "mean": torch.zeros(3, 1, 1),
+        "std": torch.ones(3, 1, 1),
+        "folder": folder,
+        "loader": DataLoader(folder, batch_size=2),
+    }
+
+
+def shorten_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every search of the path solver takes few steps, whatever its settings."""
+    plan = PathSolver.plan
+    monkeypatch.setattr(PathSolver, "plan", lambda solver, search: plan(replace(solver, steps=5, searches=2), search))

@@ -1,0 +1,146 @@
+"""The README does what it says: its Python runs, its commands and options exist, and so do the files it links to."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from stand_ins import SIDE, shorten_searches, stand_ins
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    *(path for path in sorted(ROOT.glob("*.md")) if path.name != "CHANGELOG.md"),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+]
+AS_IT_IS = "<!-- test: default settings -->"
+"""Stands before a block whose searches are not made shorter."""
+
+
+def python_blocks() -> list[tuple[str, bool]]:
+    """The Python of each block, after as many empty lines as stand before it, and whether it is marked."""
+    blocks = re.finditer(rf"(?P<mark>{AS_IT_IS}\n)?```python\n(?P<source>.*?)```", README, re.DOTALL)
+    return [("\n" * README.count("\n", 0, b.start("source")) + b["source"], bool(b["mark"])) for b in blocks]
+
+
+def expected_lines(source: str) -> list[str]:
+    """What a block says that it prints: the comments that are numbers."""
+    return re.findall(r"^print\(.*\)  # ([\d.]+)$", source, re.MULTILINE)
+
+
+def run_command(*arguments: str) -> str:
+    """What a command of the package prints, on a terminal wide enough for every option."""
+    environment = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "TERM": "dumb", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "captum_extremal.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.filterwarnings("ignore:.*threshold")  # short searches may find no mask that is enough
+def test_python_blocks_run_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a reader would run them: with a model, inputs and the results of an evaluation of their own."""
+    monkeypatch.chdir(tmp_path)
+    run_command("evaluate", "--data", "digits:2", "--model", "digits", "--method", "center", "--out", "runs")
+    names = stand_ins()
+    names |= {
+        "segmenter": lambda x: {"out": x.mean(1, keepdim=True).expand(-1, 21, -1, -1)},
+        "region": torch.ones(1, SIDE, SIDE),
+        "other": torch.zeros_like(names["x"]),
+    }
+    blocks = python_blocks()
+    assert len(blocks) > 5
+    for source, is_marked in blocks:
+        with monkeypatch.context() as patched:
+            if not is_marked:
+                shorten_searches(patched)
+            exec(compile(source, "README.md", "exec"), names)
+        printed = capsys.readouterr().out
+        assert not is_marked or printed.split() == expected_lines(source)
+    plt.close("all")
+
+
+def test_the_marked_block_says_what_it_prints() -> None:
+    assert [expected_lines(source) for source, is_marked in python_blocks() if is_marked] == [["304"]]
+
+
+# Commands
+
+
+def shell_lines() -> list[str]:
+    """The lines of the README's indented blocks, and ``captum-extremal ...`` in its sentences."""
+    indented = re.findall(r"^    (\S.*)$", README, re.MULTILINE)
+    inline = re.findall(
+        r"`(captum-extremal [^`]*)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL).replace("\n", " ")
+    )
+    return [*indented, *inline]
+
+
+@cache
+def options_of(command: str) -> frozenset[str]:
+    return frozenset(re.findall(r"(?<![\w-])--[a-z][a-z-]*", run_command(command, "--help")))
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Each command of the package in the README, and the options that it is given there."""
+    found = []
+    for line in shell_lines():
+        for call in re.findall(r"captum-extremal ([a-z]+)([^&]*)", line):
+            found.append((call[0], re.findall(r"(?<![\w-])--[a-z][a-z-]*", call[1])))
+    return found
+
+
+def test_commands_and_their_options_exist() -> None:
+    assert {"demo", "explain", "channels", "evaluate", "compare"} <= {command for command, _ in commands()}
+    for command, options in commands():
+        assert set(options) <= options_of(command) | {"--help"}, command
+
+
+def test_options_in_sentences_exist() -> None:
+    known = frozenset().union(*(options_of(command) for command, _ in commands()))
+    mentioned = re.findall(r"`(--[a-z][a-z-]*)", README)
+    assert len(mentioned) > 10
+    assert sorted(set(mentioned) - known) == []
+
+
+# Pages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@cache
+def words_of_the_package() -> frozenset[str]:
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "captum_extremal").rglob("*.py"))
+    return frozenset(re.findall(r"\w+", " ".join(sources)))
+
+
+def test_the_glossary_names_what_is_in_the_code() -> None:
+    rows = re.findall(r"^\| (.*?) \|", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    names = [
+        name for row in rows for code in re.findall(r"`([^`]+)`", row) for name in re.findall(r"[A-Za-z_]\w+", code)
+    ]
+    assert len(names) > 30
+    assert sorted(set(names) - words_of_the_package()) == []
+
+
+def test_the_guide_names_files_that_exist() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:captum_extremal|tests|docs|benchmarks|tutorials|\.ci|\.github)/[\w./-]*)`", guide)
+    assert len(paths) > 5
+    places = [ROOT / path.partition("NAME")[0] for path in paths]  # NAME is the reader's choice
+    assert [place for place in places if not place.exists()] == []
