@@ -1,7 +1,8 @@
 """Trains the digit network: `python tools/train_digits.py`.
 
 Writes the held-out handwriting (digits_test.npz) and the weights (digit_network.pt), and evaluates the network on test
-scenes. Needs scikit-learn, for the handwriting; takes a few minutes on two CPU cores. Not part of the installed package.
+scenes. Needs scikit-learn, for the handwriting; takes a few minutes on two CPU cores. It is not installed with the
+package.
 
 The network is made to be explained by hiding parts of a picture, so it is trained on blurred, faded and partly hidden
 scenes as well. A digit that is mostly hidden counts as absent, a half-hidden one is ignored.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,13 +18,12 @@ _BROKEN = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError),
     *(struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
-# What may be white in a grey image of more than 8 bits. The smallest that no value exceeds is taken.
-_WHITE_INTEGERS = (255, 65535)
-_WHITE_FLOATS = (1, 255, 65535)
+# What may be white in grey images of 32-bit integers and of floats. The smallest that no value exceeds is taken.
+_WHITES = {"I": (255, 65535), "F": (1, 255, 65535)}
 
 
 def read_image(
-    path: str | os.PathLike[str], *, upright: bool = True, formats: Sequence[str] | None = None
+    path: str | os.PathLike[str], *, upright: bool = True, formats: tuple[str, ...] | None = None
 ) -> Image.Image:
     """Read an image file as RGB.
 
@@ -45,7 +43,7 @@ def read_image(
     """
     Image.init()  # registers all of Pillow's formats
     try:
-        with Image.open(path, formats=formats or [name for name in Image.ID if name not in _RUN_PROGRAMS]) as file:
+        with Image.open(path, formats=formats or tuple(set(Image.ID) - _RUN_PROGRAMS)) as file:
             limit = Image.MAX_IMAGE_PIXELS  # above it Pillow only warns, up to twice as many pixels
             if limit is not None and file.width * file.height > limit:
                 raise ValueError(f"{file.width} x {file.height} pixels, more than Pillow's limit of {limit}")
@@ -61,15 +59,15 @@ def _as_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
     """An image of any of Pillow's modes as RGB."""
     if image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM")):
         image = _as_8_bits(image, (65535,))  # Pillow may give 16 bits as mode I, and its convert would clip them
-    elif image.mode in ("I", "F"):
-        image = _as_8_bits(image, _WHITE_FLOATS if image.mode == "F" else _WHITE_INTEGERS)
+    elif image.mode in _WHITES:
+        image = _as_8_bits(image, _WHITES[image.mode])
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def _as_8_bits(image: Image.Image, whites: Sequence[int]) -> Image.Image:
+def _as_8_bits(image: Image.Image, whites: tuple[int, ...]) -> Image.Image:
     values = np.asarray(image, np.float64)
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= whites[-1]:
