@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pycocotools import mask as coco_masks
+from pycocotools.coco import COCO
 
 from captum_extremal.datasets import AnnotatedImages, COCOImages, UnreadableError, coco
 
 WIDTH, HEIGHT = 12, 9
-SQUARE = [[2.0, 3.0, 5.5, 3.0, 5.5, 6.5, 2.0, 6.5]]
+SQUARE = [[2.0, 3.0, 6.0, 3.0, 6.0, 7.0, 2.0, 7.0]]
 
 
 def content(*segmentations: Any, file_name: str = "b.jpg") -> dict[str, Any]:
@@ -85,54 +88,60 @@ def test_regions_are_all_objects_of_a_class_crowds_as_well(made: Make) -> None:
     data = made(content(SQUARE, runs(crowd)))
     found = data.load("b.jpg")
     expected = torch.from_numpy(crowd)
-    expected[3:7, 2:6] = True  # a polygon takes in what its outline touches
+    expected[3:7, 2:6] = True
     assert torch.equal(found.regions["cat"], expected)
     assert found.difficult == frozenset()
     assert data.load("a.jpg").regions == {}
 
 
-@given(st.integers(1, 6), st.integers(1, 6), st.randoms(use_true_random=False))
-def test_run_lengths_give_the_mask_that_they_tell(height: int, width: int, random: Any) -> None:
-    mask = np.array([[random.random() < 0.5 for _ in range(width)] for _ in range(height)])
-    assert coco._segmented(runs(mask), (height, width)).tolist() == mask.tolist()
-
-
-def edges(polygon: list[tuple[float, float]]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    return list(zip(polygon, [*polygon[1:], polygon[0]]))
-
-
-def holds(polygon: list[tuple[float, float]], x: float, y: float) -> bool:
-    """Whether a point is inside, by the even-odd rule."""
-    crossed = [(a, b) for a, b in edges(polygon) if (a[1] <= y) != (b[1] <= y)]
-    return sum(x < a[0] + (y - a[1]) * (b[0] - a[0]) / (b[1] - a[1]) for a, b in crossed) % 2 == 1
-
-
-def distance(polygon: list[tuple[float, float]], x: float, y: float) -> float:
-    """From a point to the outline."""
-    found = math.inf
-    for (ax, ay), (bx, by) in edges(polygon):
-        length = (bx - ax) ** 2 + (by - ay) ** 2
-        along = min(1.0, max(0.0, ((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length)) if length else 0.0
-        found = min(found, math.hypot(x - ax - along * (bx - ax), y - ay - along * (by - ay)))
+def ann_to_mask(segmentation: Any, size: tuple[int, int]) -> list[list[bool]]:
+    """What pycocotools makes of an annotation."""
+    reference = COCO()
+    reference.imgs = {1: {"height": size[0], "width": size[1]}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # which pycocotools 2.0.11 gives with numpy 2
+        mask = reference.annToMask({"image_id": 1, "segmentation": segmentation})
+    found: list[list[bool]] = mask.astype(bool).tolist()
     return found
 
 
-@given(st.lists(st.tuples(st.floats(0, WIDTH), st.floats(0, HEIGHT)), min_size=3, max_size=6))
-def test_polygons_are_right_to_about_a_pixel(polygon: list[tuple[float, float]]) -> None:
-    inside = coco._segmented([np.array(polygon).ravel()], (HEIGHT, WIDTH))
-    for row, column in itertools.product(range(HEIGHT), range(WIDTH)):
-        x, y = column + 0.5, row + 0.5
-        assert bool(inside[row, column]) == holds(polygon, x, y) or distance(polygon, x, y) < 1.5
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 99))
+def test_run_lengths_of_both_kinds_give_their_mask(height: int, width: int, share: float, seed: int) -> None:
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    compressed = coco_masks.encode(np.asfortranarray(mask, np.uint8))
+    compressed["counts"] = compressed["counts"].decode()
+    for segmentation in (runs(mask), compressed):
+        assert coco._segmented(segmentation, (height, width)).tolist() == mask.tolist()
+        assert ann_to_mask(segmentation, (height, width)) == mask.tolist()
 
 
-def test_polygons_are_cut_off_at_the_image_and_never_vanish_in_it() -> None:
-    def drawn(*corners: float) -> list[list[int]]:
-        return coco._segmented([np.array(corners, float)], (HEIGHT, WIDTH)).nonzero().tolist()
+def test_long_run_lengths_are_read_as_pycocotools_reads_them() -> None:
+    mask = np.zeros((700, 900), bool)
+    mask[:, 300:] = True
+    mask[5, 7] = mask[600:, 800:] = False
+    segmentation = coco_masks.encode(np.asfortranarray(mask, np.uint8)) | {"size": [700, 900]}
+    assert coco._segmented(segmentation, (700, 900)).tolist() == mask.tolist()
 
-    assert drawn(10, 7, 1e300, 7, 1e300, 1e300, 10, 1e300) == [[7, 10], [7, 11], [8, 10], [8, 11]]
-    assert drawn(-5, -5, -1, -5, -1, 20, -5, 20) == []
-    assert drawn(12, 0, 20, 0, 20, 9) == []
-    assert drawn(2.1, 3.1, 2.3, 3.1, 2.3, 3.2) == [[3, 2]]
+
+corner = st.tuples(st.floats(-2 * WIDTH, 3 * WIDTH), st.floats(-2 * HEIGHT, 3 * HEIGHT))
+outlines = st.lists(corner, min_size=3, max_size=7).map(lambda corners: [float(x) for pair in corners for x in pair])
+
+
+@given(st.lists(outlines, min_size=1, max_size=3))
+def test_polygons_are_those_of_pycocotools_also_beyond_the_image(polygons: list[list[float]]) -> None:
+    read = coco._with_arrays({"segmentation": polygons})["segmentation"]
+    assert coco._segmented(read, (HEIGHT, WIDTH)).tolist() == ann_to_mask(polygons, (HEIGHT, WIDTH))
+
+
+def test_a_polygon_that_leaves_the_image_keeps_its_slope() -> None:
+    # From (0, 0) to (100, 100): corners moved to the image's border would make another slope.
+    triangle = [np.array([0.0, 0, 100, 100, 0, 100])]
+    inside = coco._segmented(triangle, (HEIGHT, WIDTH))
+    assert inside.tolist() == [[column <= row for column in range(WIDTH)] for row in range(HEIGHT)]
+
+
+def test_no_polygons_are_no_pixels() -> None:
+    assert not coco._segmented([], (HEIGHT, WIDTH)).any()
 
 
 UNFIT = {
@@ -157,16 +166,27 @@ UNFIT = {
     "ragged runs": {"size": [HEIGHT, WIDTH], "counts": [[1], [1, 2]]},
     "another size": {"size": [2**20, 2**20], "counts": [2**40]},
     "sides exchanged": {"size": [WIDTH, HEIGHT], "counts": [WIDTH * HEIGHT]},
-    "compressed": {"size": [HEIGHT, WIDTH], "counts": "R00"},
+    "runs of nothing": {"size": [HEIGHT, WIDTH], "counts": None},
+    "too few compressed runs": {"size": [HEIGHT, WIDTH], "counts": "R00"},
+    "compressed runs beyond the image": {"size": [HEIGHT, WIDTH], "counts": "0PPPPP1"},
+    "compressed runs below 0": {"size": [HEIGHT, WIDTH], "counts": "O"},
+    "cut off compressed runs": {"size": [HEIGHT, WIDTH], "counts": "0P"},
+    "compressed runs of other characters": {"size": [HEIGHT, WIDTH], "counts": "0\N{SNOWMAN}"},
+    "compressed runs without an end": {"size": [HEIGHT, WIDTH], "counts": "P" * 100_000},
+    "far away": [[1e300, 1e300, -1e300, 2e300, 3e300, 3e300]],
+    "too far for integers": [[5e8, 1, 5e8, 2, 5e8, 3]],
+    "endless outline": [[0, 0, 4e6, 0] * 3],
+    "endless outlines": [[0, 0, 1e6, 0, 0, 1]] * 3,
 }
 
 
 @pytest.mark.parametrize("segmentation", UNFIT.values(), ids=UNFIT.keys())
 def test_segmentations_that_do_not_fit_are_refused(made: Make, segmentation: Any) -> None:
     data = made(content(SQUARE, segmentation))
-    with pytest.raises(UnreadableError, match=r"b.jpg: cannot be used as annotated: (a|run) .*must be") as e:
+    with pytest.raises(UnreadableError, match=r"b.jpg: cannot be used as annotated: (a|.*run) .*must be") as e:
         data.load("b.jpg")
     assert "\n" not in str(e.value)
+    assert str(e.value).endswith("(object 2 of class 'cat')")
     assert data.load("a.jpg").regions == {}
 
 
@@ -219,6 +239,8 @@ BROKEN = {
     "no segmentation": content() | {"annotations": [{"image_id": 9, "category_id": 1}]},
     "file name as a number": content(file_name=3),  # type: ignore[arg-type]
     "two images of one name": content(file_name="a.jpg"),
+    "two images of one id": content() | {"images": [*content()["images"], content()["images"][0] | {"file_name": "c"}]},
+    "two categories of one id": content() | {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
     "two categories of one name": content() | {"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]},
     "category numbers of two kinds": content() | {"categories": [{"id": 1, "name": "a"}, {"id": "2", "name": "b"}]},
 }

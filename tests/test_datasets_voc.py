@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_extremal.datasets import AnnotatedImages, FolderImages, UnreadableError, VOCImages, _reading, _voc_xml
+from captum_extremal.datasets import AnnotatedImages, FolderImages, UnreadableError, VOCImages, _reading
+from captum_extremal.datasets import voc as voc_module
 
 WIDTH, HEIGHT = 12, 9
 Object = tuple[str, tuple[Any, Any, Any, Any]]  # class, (xmin, ymin, xmax, ymax)
@@ -98,6 +99,11 @@ def test_images_of_other_modes_become_rgb(folder: Path, mode: str) -> None:
     assert FolderImages(folder).load("one").pixels.shape == (3, HEIGHT, WIDTH)
 
 
+def test_images_of_16_bits_are_scaled(folder: Path) -> None:
+    Image.new("I;16", (WIDTH, HEIGHT), 65535 // 5).save(folder / "one.png")
+    assert bool((FolderImages(folder).load("one").pixels == 0.2).all())
+
+
 def test_objects_of_a_class_are_one_region_and_difficult_ones_count(folder: Path) -> None:
     boxes: list[Object] = [("cat", (1, 1, 1, 1)), ("cat", (3, 1, 3, 1))]
     (folder / "one.xml").write_text(xml(*boxes, difficult=1))
@@ -163,15 +169,15 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-300])
 
 
-def sixteen_bits(path: Path) -> None:
-    Image.new("I;16", (WIDTH, HEIGHT), 4000).save(path, "PNG")
+def another_format(path: Path) -> None:
+    photo().save(path, "GIF")
 
 
 def missing(path: Path) -> None:
     pass
 
 
-@pytest.mark.parametrize("write", [not_an_image, truncated, sixteen_bits, missing, Path.mkdir])
+@pytest.mark.parametrize("write", [not_an_image, truncated, another_format, missing, Path.mkdir])
 def test_unreadable_images_are_named_in_one_line(folder: Path, write: Callable[[Path], None]) -> None:
     (folder / "one.png").unlink()
     write(folder / "one.jpg")
@@ -253,7 +259,7 @@ BROKEN = {
     "words": xml(("cat", ("one", 1, 2, 2))),
     "no size": xml(CAT, size=("wide", 9)),
     "too deep": "<a>" * 100_000 + "</a>" * 100_000,
-    "too long": xml(CAT) + " " * _voc_xml._MOST_BYTES,
+    "too long": xml(CAT) + " " * voc_module._MOST_BYTES,
 }
 
 

@@ -1,11 +1,10 @@
 """Images with known answers, to try attribution methods on.
 
-:class:`DigitScenes` draws pictures of a few handwritten digits on a cluttered background, with
-the pixels of every digit known; :func:`digit_network` loads a small network that says which digits
-a picture holds. Both ship with the package.
+:class:`DigitScenes` draws pictures of a few handwritten digits on a cluttered background and knows the pixels of each;
+:func:`digit_network` loads a small network that says which digits a picture shows. Both ship with the package.
 
-For evaluations, :class:`VOCImages`, :class:`COCOImages`, :class:`FolderImages` and :class:`DigitImages` are alike
-(:class:`AnnotatedImages`): pairs of image and class, and each image with the pixels of its classes. Nothing is
+For evaluations, :class:`VOCImages`, :class:`COCOImages`, :class:`FolderImages` and :class:`DigitImages` share one
+interface, :class:`AnnotatedImages`: pairs of image and class, and each image with the pixels of its classes. Nothing is
 downloaded, and files from elsewhere are read so that they can do no harm.
 """
 

@@ -1,10 +1,11 @@
-"""Images whose classes are marked: what an evaluation asks of a data set.
+"""Images whose classes are annotated: what an evaluation asks of a data set.
 
 Shapes: 3 colour channels, H rows and W columns of pixels.
 """
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,8 +24,8 @@ class AnnotatedImage:
 
     Attributes:
         pixels: (3, H, W) float32, RGB in [0, 1].
-        regions: for each class annotated the pixels (H, W) bool of all its objects.
-        difficult: the classes of the difficult subset, see :func:`~captum_extremal.metrics.difficult_classes`.
+        regions: for each annotated class, the pixels (H, W) bool of all its objects.
+        difficult: the classes in the difficult subset, see :func:`~captum_extremal.metrics.difficult_classes`.
     """
 
     pixels: Tensor
@@ -37,7 +38,7 @@ class AnnotatedImages(Protocol):
 
     Attributes:
         name: such as "voc2007-test".
-        classes: names, in the order of the class indices of a network that was trained on the data set.
+        classes: names, in the order of the class indices of a network trained on the data set.
         unreadable: one line for each annotation file that cannot be read; its image is in no pair.
     """
 
@@ -52,6 +53,11 @@ class AnnotatedImages(Protocol):
         """The image of this name.
 
         Raises:
-            UnreadableError: it or its annotation cannot be read, or one does not fit the other.
+            UnreadableError: the image or its annotation cannot be read, or they do not fit together.
             ValueError: there is no image of this name.
         """
+
+
+def in_one_line(error: object) -> str:
+    """The text of an error without line breaks, cut to 300 characters: it may quote a file at length."""
+    return textwrap.shorten(str(error), 300)

@@ -5,25 +5,27 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from pycocotools import mask as coco_masks
 from torch import Tensor
 
-from captum_extremal.datasets._reading import check_folder, check_path, in_one_line, load_annotated, of_image
-from captum_extremal.datasets.annotated import AnnotatedImage
+from captum_extremal.datasets._reading import check_folder, check_path, load_annotated, of_image
+from captum_extremal.datasets.annotated import AnnotatedImage, in_one_line
 
 __all__ = ["COCOImages"]
 
 _MOST_BYTES = 2**28  # val2014 has 160 million
+_LONGEST_OUTLINE = 2**22  # pixels; pycocotools takes about 100 bytes for each
 _RULE = "annotations must be a JSON file of COCO instances"
 
 
 class _Image(NamedTuple):
-    """Name, size (H, W), and for each class the segmentations of its objects."""
+    """Name, size (H, W), and the segmentations of the objects of each class."""
 
     name: str
     size: tuple[int, int]
@@ -33,9 +35,10 @@ class _Image(NamedTuple):
 class COCOImages:
     """COCO's images and instances, in the form that torchvision's ``CocoDetection`` expects.
 
-    The regions are the objects' segmentations. A crowd (``iscrowd``) counts as an object of its class, so that pointing
-    at it is no miss; COCO's own detection score leaves crowds out. Images are named by their ``file_name``; the classes
-    come by the number of their category, COCO's 80 in the usual order.
+    The regions are the objects' segmentations: polygons or run lengths, as a list or compressed. A crowd (``iscrowd``)
+    counts as an object of its class, so that pointing at it is a hit; COCO's own detection score leaves crowds out.
+    Images are named by their ``file_name``. The classes are in the order of their category numbers, for COCO its usual
+    80.
 
     Args:
         root: the folder of the images. Nothing is downloaded.
@@ -43,12 +46,12 @@ class COCOImages:
 
     Attributes:
         name: of the annotations: "coco-val2014".
-        unreadable: nothing, for there is one annotation file.
+        unreadable: empty, for there is only one annotation file.
 
     Raises:
         TypeError: an argument is no path.
-        ValueError: there is no such folder or file, the file is no JSON of instances, or it names an image outside of
-            the folder.
+        ValueError: there is no such folder or file, the file is no JSON of instances, two images or two categories
+            share an id or a name, or an image is outside of the folder.
     """
 
     def __init__(self, root: str | os.PathLike[str], annotations: str | os.PathLike[str]) -> None:
@@ -65,13 +68,13 @@ class COCOImages:
                 for entry in content["images"]
             }
             self._images = {image.name: image for image in images.values()}
-            if len(set(self.classes)) < len(labels) or len(self._images) < len(images):
-                raise ValueError("two images or two categories of one name")
+            if len(set(self.classes)) < len(content["categories"]) or len(self._images) < len(content["images"]):
+                raise ValueError("two images or two categories of one id or one name")
             for entry in content["annotations"]:
                 objects = images[entry["image_id"]].objects
                 objects.setdefault(labels[entry["category_id"]], []).append(entry["segmentation"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{_RULE}, got {path}: {error!r}") from error
+            raise ValueError(f"{_RULE}, got {path}: {in_one_line(repr(error))}") from error
 
     def pairs(self) -> list[tuple[str, str]]:
         """Every image with each class annotated in it, images in the file's order, classes in theirs."""
@@ -80,10 +83,9 @@ class COCOImages:
         ]
 
     def load(self, image: str) -> AnnotatedImage:
-        """The image of this name, and the pixels of each class.
+        """The image of this name, and the pixels of each class, as pycocotools' ``annToMask`` gives them.
 
-        Segmentations are for the pixels as stored: a camera's note of its orientation is ignored. What of an outline
-        lies outside of the image is cut off.
+        Segmentations are for the pixels as stored: EXIF orientation is ignored.
 
         Raises:
             UnreadableError: the image cannot be read, or its annotation does not fit it.
@@ -101,15 +103,15 @@ def _read(path: Path) -> Any:
         raise ValueError(f"{_RULE} of at most {_MOST_BYTES} bytes, got {path.stat().st_size} in {path}")
     try:
         with path.open(encoding="utf-8") as file:
-            return json.load(file, object_hook=_compact)
+            return json.load(file, object_hook=_with_arrays)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{_RULE}, got {path}: {in_one_line(error)}") from error
 
 
-def _compact(entry: dict[str, Any]) -> dict[str, Any]:
-    """An object of the file, its outlines as arrays where they are some: half of the memory."""
+def _with_arrays(entry: dict[str, Any]) -> dict[str, Any]:
+    """An object of the file, its outlines as arrays where possible: they take half of the memory."""
     if isinstance(entry.get("segmentation"), list):
-        with contextlib.suppress(TypeError, ValueError, OverflowError):  # said when the image is loaded
+        with contextlib.suppress(TypeError, ValueError, OverflowError):  # reported when the image is loaded
             entry["segmentation"] = [np.asarray(outline, np.float64) for outline in entry["segmentation"]]
     return entry
 
@@ -122,47 +124,72 @@ def _inside_folder(name: str) -> str:
 
 
 def _segmented(segmentation: Any, size: tuple[int, int]) -> Tensor:
-    """The pixels of an object.
+    """The pixels (H, W) bool of an object in an image of a size (H, W).
 
     Args:
         segmentation: polygons, each x0, y0, x1, y1, ... in pixels from the image's upper left corner, or a dictionary
             of run lengths.
-        size: (H, W) of the image.
-
-    Returns:
-        (H, W) bool, right to about a pixel along a polygon's outline; the smallest object has a pixel.
 
     Raises:
         ValueError: it is neither, or does not fit the image.
     """
-    if isinstance(segmentation, dict):
-        return _from_runs(segmentation, size)
-    if not isinstance(segmentation, list):
+    if isinstance(segmentation, list):
+        _check_outlines(segmentation)
+        if not segmentation:
+            return torch.zeros(size, dtype=torch.bool)
+        segmentation = coco_masks.merge(coco_masks.frPyObjects(segmentation, *size))
+    elif not isinstance(segmentation, dict):
         raise ValueError(f"a segmentation must be polygons or run lengths, got {type(segmentation).__name__}")
-    canvas = Image.new("1", size[::-1])
-    for outline in segmentation:
-        ImageDraw.Draw(canvas).polygon(_corners(outline, size), fill=1)
-    return torch.from_numpy(np.array(canvas))
-
-
-def _corners(outline: Any, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """The pixels (x, y) that a polygon's corners lie in, at most one outside of the image."""
-    if not isinstance(outline, np.ndarray) or outline.ndim != 1 or outline.size < 6 or outline.size % 2:
-        raise ValueError("a polygon must be a list of three or more pairs of numbers")
-    if not np.isfinite(outline).all():
-        raise ValueError("a polygon must be finite")
-    pixels = np.floor(outline.reshape(-1, 2)).clip(-1, size[::-1])
-    return [(int(x), int(y)) for x, y in pixels]
-
-
-def _from_runs(runs: dict[str, Any], size: tuple[int, int]) -> Tensor:
-    """COCO's uncompressed run lengths: how many pixels are out, in, out, ..., down the columns one after another."""
-    if runs.get("size") != list(size):
-        raise ValueError(f"run lengths must be for the image's size {list(size)}, got {runs.get('size')!r}")
-    if not isinstance(runs.get("counts"), list):
-        raise ValueError("run lengths must be a list: compressed ones are not read")
-    counts, pixels = runs["counts"], size[0] * size[1]
-    if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != pixels:
-        raise ValueError(f"run lengths must be integers from 0 that add up to the image's {pixels} pixels")
+    counts = _run_lengths(segmentation, size)
     inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return torch.from_numpy(inside.reshape(size, order="F").copy())
+
+
+def _check_outlines(outlines: list[Any]) -> None:
+    """Refuse what pycocotools would take for a box, and what would overflow its memory or its integers."""
+    length = 0.0
+    for outline in outlines:
+        if not isinstance(outline, np.ndarray) or outline.ndim != 1 or outline.size < 6 or outline.size % 2:
+            raise ValueError("a polygon must be a list of three or more pairs of numbers")
+        if not (np.abs(outline) <= _LONGEST_OUTLINE).all():  # nor NaN
+            raise ValueError(f"a polygon must be finite and within {_LONGEST_OUTLINE} pixels of the corner")
+        corners = outline.reshape(-1, 2)
+        length += np.abs(np.diff(corners, axis=0, append=corners[:1])).max(axis=1).sum()
+    if length > _LONGEST_OUTLINE:
+        raise ValueError(f"a segmentation must be outlined by at most {_LONGEST_OUTLINE} pixels, got {length:.0f}")
+
+
+def _run_lengths(runs: dict[str, Any], size: tuple[int, int]) -> list[int]:
+    """How many pixels are out, in, out, ..., down the columns one after another.
+
+    pycocotools' own decoder is not used: where the runs of a file end early, it leaves memory unset.
+    """
+    pixels = size[0] * size[1]
+    if runs.get("size") != list(size):
+        raise ValueError(f"run lengths must be for the image's size {list(size)}, got {runs.get('size')!r}")
+    counts = runs.get("counts")
+    if isinstance(counts, (str, bytes)):
+        counts = _uncompressed(counts if isinstance(counts, str) else counts.decode())
+    if not isinstance(counts, list):
+        raise ValueError(f"run lengths must be a list or a string, got {type(counts).__name__}")
+    if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != pixels:
+        raise ValueError(f"run lengths must be integers from 0 that add up to the image's {pixels} pixels")
+    return counts
+
+
+def _uncompressed(text: str) -> list[int]:
+    """COCO's compressed run lengths as numbers.
+
+    A character holds 5 bits, the lowest first, and whether more follow. From the fourth number on, what is stored is
+    the difference to the last but one.
+    """
+    if not re.fullmatch("([P-o]{0,6}[0-O])*", text):
+        raise ValueError("compressed run lengths must be groups of at most seven of COCO's characters")
+    counts: list[int] = []
+    for group in re.findall("[P-o]*[0-O]", text):
+        bits = [(ord(character) - 48) & 31 for character in group]
+        number = sum(part << 5 * place for place, part in enumerate(bits))
+        if bits[-1] & 16:
+            number -= 1 << 5 * len(bits)
+        counts.append(number + (counts[-2] if len(counts) > 2 else 0))
+    return counts

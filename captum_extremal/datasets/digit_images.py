@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from captum_extremal.datasets._reading import of_image
+from captum_extremal.datasets._reading import of_image, with_difficult
 from captum_extremal.datasets.annotated import AnnotatedImage
 from captum_extremal.datasets.digits.scenes import CLASSES, DigitScenes, to_rgb
-from captum_extremal.metrics import difficult_classes
 
 __all__ = ["DigitImages"]
 
@@ -13,7 +12,7 @@ __all__ = ["DigitImages"]
 class DigitImages:
     """Scenes of handwritten digits, which ship with the package; their classes are "0" to "9".
 
-    The regions are the digits' own ink. Images are named "seed-index".
+    The regions are the pixels of the digits' ink. Images are named "seed-index".
 
     Args:
         count: how many scenes.
@@ -21,7 +20,7 @@ class DigitImages:
         size: (H, W) in pixels, each at least 64.
 
     Attributes:
-        unreadable: nothing, for there are no files.
+        unreadable: empty, for there are no files.
 
     Raises:
         TypeError, ValueError: as :class:`DigitScenes`, whose ``length`` is the count.
@@ -41,12 +40,6 @@ class DigitImages:
         ]
 
     def load(self, image: str) -> AnnotatedImage:
-        """The scene of this name, and the ink of each digit.
-
-        Raises:
-            ValueError: there is no scene of this name.
-        """
+        """The scene of this name, and the ink of each digit. Raises ValueError if there is none."""
         scene = self._scenes[of_image(self._index, image)]
-        regions = {str(label): mask for label, mask in zip(scene.labels, scene.masks)}
-        difficult = frozenset(label for label, is_so in difficult_classes(regions).items() if is_so)
-        return AnnotatedImage(pixels=to_rgb(scene.image), regions=regions, difficult=difficult)
+        return with_difficult(to_rgb(scene.image), {str(label): mask for label, mask in zip(scene.labels, scene.masks)})

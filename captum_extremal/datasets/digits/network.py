@@ -1,4 +1,4 @@
-"""A small fully convolutional network that says which digits a picture holds."""
+"""A small fully convolutional network that says which digits a picture shows."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ __all__ = ["DigitNetwork", "digit_network"]
 
 WEIGHTS_FILE = Path(__file__).with_name("digit_network.pt")
 
-# (out channels, kernel side, stride) of each convolution. One position of the last one sees 57
-# pixels across: the largest digit, and little beyond it.
+# (out channels, kernel side, stride) of each convolution. The receptive field of the last one is 57 pixels: hardly more
+# than the largest digit.
 _LAYERS = ((16, 5, 2), (32, 3, 2), (48, 3, 1), (64, 3, 2), (64, 3, 1), (64, 3, 1))
 
 
 class DigitNetwork(nn.Module):
-    """Ten digit detectors slid over the picture, their evidence pooled by a soft maximum.
+    """Ten digit detectors at each position of the picture, their evidence pooled by a log-sum-exp.
 
-    `features` (convolutions and ReLUs) maps (N, 3, H, W) to (N, 64, H/8, W/8), rounded up;
-    `classifier` (a 1 x 1 convolution) gives each digit's evidence at each place. The logit of a
-    digit is the log-sum-exp of its evidence over all places, so that the odds of "it is there",
-    "it is here", add up, and one place that shows the digit is enough. Training and evaluation
-    mode are the same, and no layer works in place.
+    `features` (convolutions and ReLUs) maps (N, 3, H, W) to (N, 64, H/8, W/8), rounded up; `classifier` (a 1 x 1
+    convolution) gives the evidence (log-odds) of each digit at each position. The logit of a digit is the log-sum-exp
+    of its evidence over all positions: the odds of all positions add up, and one position that shows the digit is
+    enough. Training and evaluation mode are the same, and no layer works in place.
     """
 
     def __init__(self) -> None:
@@ -33,10 +32,7 @@ class DigitNetwork(nn.Module):
         layers: list[nn.Module] = []
         channels = 3
         for out_channels, kernel, stride in _LAYERS:
-            layers += [
-                nn.Conv2d(channels, out_channels, kernel, stride=stride, padding=kernel // 2),
-                nn.ReLU(),
-            ]
+            layers += [nn.Conv2d(channels, out_channels, kernel, stride=stride, padding=kernel // 2), nn.ReLU()]
             channels = out_channels
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Conv2d(channels, CLASSES, 1)
@@ -45,14 +41,13 @@ class DigitNetwork(nn.Module):
         """The log-odds that each digit 0 to 9 is in the picture.
 
         Args:
-            images: (N, 3, H, W), normalised as :attr:`DigitScene.image` is, H and W at least 64
-                pixels.
+            images: (N, 3, H, W), normalised as :attr:`DigitScene.image` is, H and W at least 64 pixels.
 
         Returns:
-            Logits of shape (N, 10); their sigmoid is the probability that the digit is there.
+            Logits (N, 10); their sigmoid is the probability that the digit is there.
 
         Raises:
-            ValueError: If `images` has not the shape (N, 3, H, W) with H and W at least 64.
+            ValueError: `images` is not of shape (N, 3, H, W) with H and W at least 64.
         """
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < SMALLEST_SIDE:
             raise ValueError(
@@ -65,8 +60,8 @@ class DigitNetwork(nn.Module):
 def digit_network() -> DigitNetwork:
     """The trained :class:`DigitNetwork`, on the CPU and in evaluation mode.
 
-    It was trained on :class:`DigitScenes` of the train split, also blurred, faded and partly
-    hidden ones; `python -m captum_extremal.datasets.digits.train` makes it anew.
+    It was trained on :class:`DigitScenes` of the train split, also blurred, faded and partly hidden ones. The
+    repository's ``tools/train_digits.py`` trains it anew.
     """
     network = DigitNetwork()
     network.load_state_dict(torch.load(WEIGHTS_FILE, map_location="cpu", weights_only=True))

@@ -1,14 +1,13 @@
-"""Trains the digit network: `python -m captum_extremal.datasets.digits.train`.
+"""Trains the digit network: `python tools/train_digits.py`.
 
-Writes the held-out handwriting (digits_test.npz) and the weights (digit_network.pt), and prints
-how the network does on test scenes. Needs scikit-learn, for the handwriting; takes a few minutes
-on two CPU cores.
+Writes the held-out handwriting (digits_test.npz) and the weights (digit_network.pt), and evaluates the network on test
+scenes. Needs scikit-learn, for the handwriting; takes a few minutes on two CPU cores. It is not installed with the
+package.
 
-The network is to be explained by hiding parts of a picture, so it is trained on what that shows
-it: blurred, faded and partly hidden scenes. A digit hidden for the most part counts as absent, a
-half-hidden one does not count at all.
+The network is made to be explained by hiding parts of a picture, so it is trained on blurred, faded and partly hidden
+scenes as well. A digit that is mostly hidden counts as absent, a half-hidden one is ignored.
 
-Shapes: N scenes, C colour channels (3), H = W = S pixels to a side, K classes (10).
+Shapes: N scenes, C colour channels (3), H = W = S pixels per side, K classes (10).
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import DataLoader
 
-from captum_extremal.datasets.digits import scenes as digit_scenes
 from captum_extremal.datasets.digits.network import WEIGHTS_FILE, DigitNetwork
-from captum_extremal.datasets.digits.scenes import CLASSES, DigitScene, DigitScenes
+from captum_extremal.datasets.digits.scenes import CLASSES, DATA_FILE, DigitScene, DigitScenes
 
-__all__ = ["blur", "evaluate", "main", "train"]
-
+HELD_OUT_PER_CLASS = 40
 SIDE = 128
 STRONG_BLUR = 20.0 / 224.0
 """Width of the blur that hides everything, as a share of the picture's side."""
@@ -53,7 +52,7 @@ class Scenes:
     Attributes:
         images: (N, C, S, S) float32 (or float16 to save room), normalised.
         inks: (N, S, S) uint8, 1 + the digit whose ink a pixel is, 0 elsewhere.
-        boxes: (N, K, 4) int64, the box of each class's digit; all 0 for one not there.
+        boxes: (N, K, 4) int64, the box of each class's digit; all 0 for an absent one.
     """
 
     images: torch.Tensor
@@ -95,7 +94,7 @@ def blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     Returns:
         (N, C, S, S).
     """
-    # As a product with one S x S matrix a side: its cost does not depend on the width.
+    # As a product with one S x S matrix per side: its cost does not depend on the width.
     side = images.shape[-1]
     reach = int(4.0 * sigma.max()) + 1
     to = torch.arange(side, dtype=torch.float32)
@@ -112,8 +111,8 @@ def perturbed(batch: Scenes, generator: torch.Generator) -> tuple[torch.Tensor, 
     """Randomly blurred, faded, partly hidden and untouched versions of scenes.
 
     Returns:
-        images (N, C, S, S); targets (N, K) of 0 and 1; weights (N, K), 0 where it is unclear
-        whether the digit can still be told.
+        images (N, C, S, S); targets (N, K) of 0 and 1; weights (N, K), 0 where it is unclear whether the digit can
+        still be recognised.
     """
     count, side = len(batch.images), batch.images.shape[-1]
     kind = torch.rand(count, generator=generator)
@@ -150,7 +149,7 @@ def _uniform(generator: torch.Generator, count: int, low: float, high: float) ->
 
 
 def _visible_share(inks: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """The mean of masks `kept` (N, S, S) over each digit's ink, (N, K); 0 for digits not there."""
+    """The mean of masks `kept` (N, S, S) over the ink of each digit, (N, K); 0 for absent digits."""
     flat = inks.flatten(1).long()
     sums, areas = torch.zeros(2, len(inks), CLASSES + 1)
     sums.scatter_add_(1, flat, kept.flatten(1))
@@ -183,7 +182,7 @@ def _random_masks(batch: Scenes, generator: torch.Generator) -> torch.Tensor:
 
 
 def _recoloured(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The images with channels in a random order, half of them as negatives, and fresh noise."""
+    """The images with channels in a random order, half of them as negatives, with new noise."""
     count = len(images)
     order = torch.rand(count, images.shape[1], generator=generator).argsort(dim=1)
     images = images[torch.arange(count)[:, None], order]
@@ -195,7 +194,7 @@ def _recoloured(images: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 
 
 def _resized(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """All images at one random size, so that digits come in the sizes of other scene sizes too."""
+    """All images at one random size, so that digits also have the sizes that other scene sizes give them."""
     sides = (108, 116, 128, 128, 128, 140, 150)
     side = sides[int(torch.randint(len(sides), (), generator=generator))]
     if side == images.shape[-1]:
@@ -226,7 +225,7 @@ def _folded(features: nn.Sequential) -> nn.Sequential:
 
 
 def drawn(scenes: DigitScenes, workers: int) -> Scenes:
-    """All scenes of a data set, drawn by so many processes (0: in this one)."""
+    """All scenes of a data set, drawn by `workers` processes (0: in this one)."""
     loader = DataLoader(scenes, batch_size=100, num_workers=workers, collate_fn=collate)
     parts = list(loader)
     return Scenes(
@@ -240,16 +239,13 @@ def train(steps: int = 1500, seed: int = 0, *, pool_size: int = 6000, workers: i
     """Train a network on scenes of the train split.
 
     Args:
-        steps: How many batches of 32 scenes to train on.
-        seed: Of the scenes, the initial weights and the perturbations.
-        pool_size: How many different scenes to draw.
-        workers: How many processes draw them.
+        steps: number of batches of 32 scenes.
+        seed: of the scenes, the initial weights and the perturbations.
+        pool_size: number of different scenes.
+        workers: number of processes that draw them.
 
     Returns:
         The network in evaluation mode.
-
-    Raises:
-        ImportError: If scikit-learn is not installed.
     """
     start = time.monotonic()
     pool = drawn(DigitScenes(pool_size, (SIDE, SIDE), (0, 4), seed, "train"), workers)
@@ -286,11 +282,10 @@ def train(steps: int = 1500, seed: int = 0, *, pool_size: int = 6000, workers: i
 
 @torch.no_grad()
 def evaluate(network: DigitNetwork, scenes: DigitScenes) -> dict[str, float]:
-    """How well a network reads scenes, and how well it fails to once they are hidden.
+    """How well a network reads scenes, and whether it stops reading digits that are hidden.
 
-    A digit is taken to be read where its logit is above 0. "hidden" figures are about the digits
-    read, one at a time: its box (and 2 pixels around it) is replaced by a strong blur; "alone"
-    ones replace all the rest of the scene.
+    A digit counts as read if its logit is above 0. For the "hidden" figures, the box of one digit that is read (and 2
+    pixels around it) is replaced by a strong blur; for the "alone" figures, all the rest of the scene is.
     """
     pool = drawn(scenes, 0)
     images = pool.images.float()
@@ -327,14 +322,23 @@ def evaluate(network: DigitNetwork, scenes: DigitScenes) -> dict[str, float]:
     return figures
 
 
+def held_out(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of the test split: 40 of each class, evenly spread over the data's order."""
+    chosen = []
+    for label in range(CLASSES):
+        (members,) = np.nonzero(labels == label)
+        chosen.append(members[np.arange(HELD_OUT_PER_CLASS) * len(members) // HELD_OUT_PER_CLASS])
+    return np.sort(np.concatenate(chosen))
+
+
 def write_data(path: Path) -> None:
     """Write the handwriting of the test split, with its source and licence."""
-    images, labels = digit_scenes.all_digits()
-    indices = digit_scenes.held_out(labels)
+    digits = load_digits()
+    indices = held_out(digits.target)
     np.savez_compressed(
         path,
-        images=images[indices],
-        labels=labels[indices].astype(np.uint8),
+        images=digits.images[indices].astype(np.uint8),
+        labels=digits.target[indices].astype(np.uint8),
         indices=indices.astype(np.uint16),
         source=np.array(
             "Optical Recognition of Handwritten Digits, test part; E. Alpaydin and C. Kaynak, "
@@ -353,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    write_data(options.out / digit_scenes.DATA_FILE.name)
+    write_data(options.out / DATA_FILE.name)
     network = train(options.steps, options.seed)
     torch.save(network.state_dict(), options.out / WEIGHTS_FILE.name)
     print("on 500 test scenes:")
