@@ -3,7 +3,8 @@
 from captum_extremal.masks.axes import Axes, check_axes, read_axes
 from captum_extremal.masks.channels import BoundChannelMask, ChannelMask
 from captum_extremal.masks.family import BoundMask, Layout, Linearised, MaskFamily
-from captum_extremal.masks.smooth import REFERENCE_SIDE, BoundSmoothMask, SmoothMask, kernel
+from captum_extremal.masks.smooth import REFERENCE_SIDE, BoundSmoothMask, SmoothMask
+from captum_extremal.masks.smooth_maximum import kernel
 
 __all__ = [
     "REFERENCE_SIDE",

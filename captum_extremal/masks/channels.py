@@ -32,15 +32,10 @@ class ChannelMask:
     def bind(
         self, channels: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> BoundChannelMask:
-        """Fit the family to a layer of K channels.
-
-        Args:
-            channels: K.
-            device: where the masks are made.
-            dtype: their floating type.
+        """Fit the family to a layer of K channels, for masks on this device and of this floating type.
 
         Raises:
-            TypeError, ValueError: ``channels`` is not an integer of at least 1.
+            TypeError, ValueError: K is not an integer of at least 1.
         """
         check_count("channels", channels)
         return BoundChannelMask(torch.full((channels,), 1 / channels, device=device, dtype=dtype))

@@ -1,31 +1,22 @@
 r"""Smooth masks over an input's positions (section 3.5, equations 5 to 7, appendix A).
 
 A mask is spanned by one parameter :math:`p_i \in [0, 1]` at each point :math:`u_i` of a coarse lattice. Every parameter
-draws a soft disk, and the mask is the smooth maximum of the disks:
+draws a soft disk, and the mask is the smooth maximum of the disks. The disk's kernel is flat in the middle, so a
+parameter of one makes a spot of the mask reach one. An ordinary convolution (equation 5) would not.
 
-.. math::
-
-    m(u) = \operatorname{smax}_i \; k(u - u_i)\, p_i, \qquad
-    \operatorname{smax}_i f_i = \frac{\sum_i f_i e^{f_i / T}}{\sum_i e^{f_i / T}}
-
-The kernel :math:`k(d) = \exp(-2 \max(0, d/\sigma - 1/2)^2)` is flat in the middle, so a parameter of one makes a spot
-of the mask reach one. An ordinary convolution (equation 5) would not.
-
-The equation is evaluated exactly on a *grid* a few times finer than the lattice, and interpolated linearly between the
+The maximum is evaluated exactly on a *grid* a few times finer than the lattice, and interpolated linearly between the
 grid's nodes. The mask has no detail finer than the kernel, so nothing is lost, and the cost does not depend on the size
 of the image.
 
-Shapes: B masks (rows), D parameters (lattice points), G grid nodes, T neighbours of a node, S the shape of the input's
-positions (W, H x W or D x H x W).
+Shapes: B masks (rows), D parameters (lattice points), G grid nodes, S the shape of the input's positions (W, H x W or
+D x H x W).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,29 +24,16 @@ from torch import Tensor
 from captum_extremal._checks import check_number
 from captum_extremal.masks.axes import Axes
 from captum_extremal.masks.family import BoundMask, Layout, Linearised
+from captum_extremal.masks.smooth_maximum import SUPPORT, SmoothMaximum, kernel
 
 REFERENCE_SIDE = 224
 """The side in pixels that the paper's lengths (step, sigma, blur) refer to."""
 
 _STEP = {1: 7.0, 2: 7.0, 3: 14.0}  # px at 224; a volume's lattice is coarser, to have about as many neighbours
 _SIGMA = 21.0  # px at 224
-_SUPPORT = 2.4  # in sigmas: the kernel is below 1e-3 there
 _NODES_PER_SIGMA = {1: 6, 2: 6, 3: 4}
 _MIN_SIDE = 2
 _AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # section 4, and everything
-
-
-def kernel(distance: Tensor, sigma: float) -> Tensor:
-    """The soft disk that one lattice point draws (section 4 and appendix A, as in the released code).
-
-    Args:
-        distance: any shape, in pixels of the input.
-        sigma: the radius of the disk in pixels; the kernel is 1 up to half of it.
-
-    Returns:
-        ``exp(-2 max(0, distance / sigma - 1/2)^2)``, in (0, 1], of the same shape.
-    """
-    return torch.exp(-2 * (distance / sigma - 0.5).clamp(min=0) ** 2)
 
 
 @dataclass(frozen=True)
@@ -106,16 +84,15 @@ class SmoothMask:
     def sigma_for(self, shape: tuple[int, ...], area: float = 1.0) -> float:
         """The disk's radius in pixels for masks of this area, a fraction of the input.
 
-        One disk of the default radius covers nearly 4 % of a square image, so a mask of a smaller area could
-        not contain a single point of full value and would come out grey. The radius of smaller areas is
-        therefore that of a single disk of the area.
+        One disk of the default radius covers nearly 4 % of a square image, so that masks of smaller areas would come
+        out grey. Their radius is that of a single disk of the area.
         """
         if self.sigma is not None:
             return float(self.sigma)
         sigma = _SIGMA * min(shape) / REFERENCE_SIDE
         shrunk = sigma * min(1.0, (area / _dot_area(sigma, shape)) ** (1 / len(shape)))
         # No smaller than reaches across a cell of the lattice, or there would be gaps between the disks.
-        return float(max(shrunk, math.sqrt(len(shape)) * self.step_for(shape) / _SUPPORT))
+        return float(max(shrunk, math.sqrt(len(shape)) * self.step_for(shape) / SUPPORT))
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:
         """One lattice cell as a fraction of the input: no mask is smaller."""
@@ -133,12 +110,8 @@ class SmoothMask:
 
         Args:
             shape: S, one to three sides in pixels.
-            device: where the masks are made.
-            dtype: their floating type.
+            device, dtype: of the masks.
             area: fraction of the input that the masks will cover; small areas get smaller disks.
-
-        Returns:
-            the map from parameters to masks.
 
         Raises:
             ValueError: the shape does not have one to three sides of at least 2 px, or the disks leave gaps.
@@ -159,7 +132,7 @@ class SmoothMask:
 
 def _dot_area(sigma: float, shape: tuple[int, ...]) -> float:
     """The mean over the input of a single disk, away from the border."""
-    radius = torch.linspace(0, _SUPPORT, 1001, dtype=torch.float64)
+    radius = torch.linspace(0, SUPPORT, 1001, dtype=torch.float64)
     shell = {1: 2 * torch.ones_like(radius), 2: 2 * torch.pi * radius, 3: 4 * torch.pi * radius**2}
     integral = torch.trapezoid(kernel(radius, 1.0) * shell[len(shape)], radius)
     return float(integral) * sigma ** len(shape) / math.prod(shape)
@@ -200,10 +173,7 @@ def _centred(count: int, spacing: float) -> Tensor:
 
 
 class BoundSmoothMask:
-    """Smooth masks of one input shape: parameters in, masks out.
-
-    ``bound(p)`` is the whole map. Solvers use its two steps, ``expand(grid_values(p))``, because the area of a mask
-    follows from its grid values.
+    """Smooth masks of one input shape.
 
     Attributes:
         shape: S.
@@ -213,12 +183,7 @@ class BoundSmoothMask:
     """
 
     def __init__(
-        self,
-        settings: SmoothMask,
-        shape: tuple[int, ...],
-        device: torch.device,
-        dtype: torch.dtype,
-        area: float,
+        self, settings: SmoothMask, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, area: float
     ) -> None:
         self.shape = shape
         self.step = settings.step_for(shape)
@@ -232,13 +197,8 @@ class BoundSmoothMask:
         self._neighbour_means = [_neighbour_mean(points).to(device, dtype) for points in self.lattice_shape]
         self._means = [axis.expansion.mean(0).to(device, dtype) for axis in axes]
         self._area_by_node = reduce(torch.kron, self._means)[None]
-        reach = _SUPPORT * self.sigma
         lattice, nodes = [axis.lattice for axis in axes], [axis.nodes for axis in axes]
-        self._smax = _NeighbourSmax(
-            of_node=_neighbours(nodes, lattice, reach, self.sigma, device, dtype),
-            of_point=_neighbours(lattice, nodes, reach, self.sigma, device, dtype),
-            temperature=settings.temperature,
-        )
+        self._maximum = SmoothMaximum(nodes, lattice, self.sigma, settings.temperature, device, dtype)
         self.largest_area = float(self.area(self.grid_values(self.new_parameters(1) + 1)))
 
     def __call__(self, p: Tensor) -> Tensor:
@@ -251,8 +211,7 @@ class BoundSmoothMask:
 
     def grid_values(self, p: Tensor) -> Tensor:
         """Equation 7 on the nodes of the grid: parameters (B, D) to node values (B, G)."""
-        values: Tensor = _Smax.apply(p, self._smax)
-        return values
+        return self._maximum(p)
 
     def area(self, grid_values: Tensor) -> Tensor:
         """The exact mean (B,) of the expanded masks, from their node values (B, G)."""
@@ -268,7 +227,7 @@ class BoundSmoothMask:
 
     def linearised(self, p: Tensor) -> Linearised:
         """The node values and the area of parameters (B, D) with their derivatives, without autograd."""
-        grid_values, pullback = _smax(p, self._smax)
+        grid_values, pullback = self._maximum.linearised(p)
         return Linearised(grid_values, self.area(grid_values), self._area_by_node, pullback)
 
     def smooth_gradient(self, gradient: Tensor) -> Tensor:
@@ -294,145 +253,3 @@ def _neighbour_mean(points: int) -> Tensor:
     near = ((at[:, None] - at[None, :]).abs() <= 1).double()
     mean = near / near.sum(1, keepdim=True)
     return mean @ mean
-
-
-@dataclass(frozen=True)
-class _Neighbours:
-    """For each of Q queries the sources within reach: their indices (Q, T) and the kernel there (Q, T).
-
-    Near the border there are fewer than T: the places that are missing (Q,) have a kernel of 0.
-    """
-
-    index: Tensor
-    weight: Tensor
-    missing: Tensor
-
-
-def _neighbours(
-    queries: list[Tensor],
-    sources: list[Tensor],
-    reach: float,
-    sigma: float,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> _Neighbours:
-    """The sources within reach of each query; both are the products of their axes' positions, in pixels."""
-    index = torch.zeros(1, 1, dtype=torch.int64)
-    squared = torch.zeros(1, 1, dtype=torch.float64)
-    for query, source in zip(queries, sources):
-        spacing = float(source[1] - source[0])
-        window = torch.arange(math.floor(2 * reach / spacing + 1e-9) + 1)
-        first = torch.ceil((query - reach - source[0]) / spacing - 1e-9).to(torch.int64)
-        near = first[:, None] + window  # (queries, window), on this axis
-        inside = (near >= 0) & (near < len(source))
-        near = near.clamp(0, len(source) - 1)
-        offset = (source[near] - query[:, None]).masked_fill(~inside, math.inf)
-        index = _outer(index * len(source), near)
-        squared = _outer(squared, offset**2)
-    distance = squared.sqrt()
-    within = distance <= reach + 1e-9
-    weight = torch.where(within, kernel(distance, sigma), 0.0)
-    if not bool(within.any(1).all()):
-        raise ValueError(
-            f"sigma must be large enough for every position to be within {_SUPPORT} sigma of a lattice point, "
-            f"got {sigma:g} px"
-        )
-    used = within.any(0)  # no node has sources in the corners of its window
-    return _Neighbours(
-        index=index[:, used].to(device, torch.int32),  # gathers twice as fast as int64
-        weight=weight[:, used].to(device, dtype),
-        missing=(~within[:, used]).sum(1).to(device, dtype),
-    )
-
-
-def _outer(one: Tensor, other: Tensor) -> Tensor:
-    """Sums of all pairs of rows and of columns: (a, b) and (c, d) to (a c, b d)."""
-    return (one[:, None, :, None] + other[None, :, None, :]).flatten(2).flatten(0, 1)
-
-
-@dataclass(frozen=True)
-class _NeighbourSmax:
-    of_node: _Neighbours  # lattice points within reach of each node
-    of_point: _Neighbours  # nodes within reach of each lattice point
-    temperature: float
-
-
-_Pullback = Callable[..., tuple[Tensor, ...]]
-"""From gradients (B, G) by the values of nodes to gradients (B, D) by parameters, any number at once."""
-
-
-def _smax(p: Tensor, smax: _NeighbourSmax) -> tuple[Tensor, _Pullback]:
-    """Equation 7 over the neighbours of each node, (B, D) to (B, G), and its derivative as a linear map.
-
-    Row by row on a CPU, where a row's table of neighbours just fits into the cache.
-    """
-    rows = max(1, _TABLE_ENTRIES[p.device.type == "cpu"] // smax.of_node.index.numel())
-    kind = _hard_max if smax.temperature == 0 else _soft_max
-    values, pullbacks = zip(*(kind(part, smax) for part in torch.split(p, rows)))
-
-    def pullback(*gradients: Tensor) -> tuple[Tensor, ...]:
-        parts = zip(*(torch.split(gradient.expand(len(p), -1), rows) for gradient in gradients))
-        found = [back(*part) for back, part in zip(pullbacks, parts)]
-        return tuple(torch.cat(column) for column in zip(*found))
-
-    return torch.cat(values), pullback
-
-
-_TABLE_ENTRIES = {True: 2**20, False: 2**26}  # at once: on a CPU, elsewhere
-
-
-def _soft_max(p: Tensor, smax: _NeighbourSmax) -> tuple[Tensor, _Pullback]:
-    near, inverse = smax.of_node, 1 / smax.temperature
-    f = _gather(p, near.index).mul_(near.weight)
-    weight = torch.exp(f * inverse)
-    # A place without a source has f = 0: nothing above the line, but a one below it, taken off again.
-    total = weight.sum(-1).sub_(near.missing)
-    value = f.mul_(weight).sum(-1).div_(total)
-
-    def pullback(*gradients: Tensor) -> tuple[Tensor, ...]:
-        # dm/dp_i = k_i e^(f_i/T) (1 + (f_i - m)/T) / sum e^(f/T), gathered by each point from its own neighbours:
-        # nothing is scattered, so CUDA gives the same bits twice. It is split into what is known at the node alone
-        # and what multiplies the node by f.
-        nodes = smax.of_point
-        f = p[:, :, None] * nodes.weight
-        constant = torch.exp(f * inverse).mul_(nodes.weight)
-        slope = f.mul_(constant)
-        found = []
-        for gradient in gradients:
-            scaled = gradient / total
-            by_point = _gather(scaled - scaled * value * inverse, nodes.index).mul_(constant)
-            by_point.addcmul_(_gather(scaled * inverse, nodes.index), slope)
-            found.append(by_point.sum(-1))
-        return tuple(found)
-
-    return value, pullback
-
-
-def _hard_max(p: Tensor, smax: _NeighbourSmax) -> tuple[Tensor, _Pullback]:
-    near = smax.of_node
-    value, winner = (_gather(p, near.index) * near.weight).max(dim=-1)
-    rows = torch.arange(len(near.index), device=p.device)
-    index, weight = near.index[rows, winner].long(), near.weight[rows, winner]
-
-    def pullback(*gradients: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.zeros_like(p).scatter_add(1, index, g * weight) for g in gradients)
-
-    return value, pullback
-
-
-class _Smax(torch.autograd.Function):
-    """:func:`_smax` for autograd."""
-
-    @staticmethod
-    def forward(ctx: Any, p: Tensor, smax: _NeighbourSmax) -> Tensor:
-        value, ctx.pullback = _smax(p.detach(), smax)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.pullback(*grads)[0], None
-
-
-def _gather(values: Tensor, index: Tensor) -> Tensor:
-    """Entries (B, Q, T) of the rows (B, X) at the indices (Q, T)."""
-    return values.index_select(1, index.flatten()).view(-1, *index.shape)
