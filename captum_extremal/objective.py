@@ -92,9 +92,9 @@ class Objective:
         self, masks: Tensors, kept: float = 1.0, removed: float = 0.0, *, precision: torch.dtype | None = None
     ) -> Tensor:
         """The value (R, N) of :meth:`value_and_grad` alone."""
-        sides = _sides(masks, kept, removed)
-        scores = torch.cat([self._forward(chunk, precision, flip=False) for chunk in self._chunks(sides)])
-        return _weighted(scores, kept, removed)
+        rows, factors = _sides(masks, kept, removed)
+        scores = torch.cat([self._forward(chunk, precision, flip=False) for chunk in self._chunks(rows)])
+        return _combined(scores, factors)
 
     def value_and_grad(
         self,
@@ -119,23 +119,18 @@ class Objective:
         Returns:
             the value (R, N), and its gradient by each tensor of masks.
         """
-        sides = _sides(masks, kept, removed)
+        rows, factors = _sides(masks, kept, removed)
         scores, gradients = [], []
-        for chunk in self._chunks(sides):
+        for chunk in self._chunks(rows):
             with torch.enable_grad():
                 leaves = tuple(mask.detach().requires_grad_() for mask in chunk)
                 score = self._forward(leaves, precision, flip)
                 gradients.append(_gradients(score, leaves))
             scores.append(score.detach())
-        joined = tuple(torch.cat(parts) for parts in zip(*gradients))
-        if not removed:
-            by_mask = tuple(kept * part for part in joined)
-        elif not kept:
-            by_mask = tuple(-removed * part for part in joined)
-        else:
-            halves = (part.chunk(2) for part in joined)
-            by_mask = tuple(kept * of_kept - removed * of_removed for of_kept, of_removed in halves)
-        return _weighted(torch.cat(scores), kept, removed), by_mask
+        by_side = [torch.cat(parts) for parts in zip(*gradients)]
+        # The removed masks are 1 - m, whose derivative by m is -1.
+        by_mask = [kept, -removed] if len(factors) > 1 else [kept or -removed]
+        return _combined(torch.cat(scores), factors), tuple(_combined(part, by_mask) for part in by_side)
 
     def _chunks(self, masks: Tensors) -> list[Tensors]:
         rows = (self._at_once or len(masks[0])) * self.images
@@ -251,22 +246,19 @@ def select_checked(output: Any, target: TargetType, images: int) -> Tensor:
         ) from error
 
 
-def _sides(masks: Tensors, kept: float, removed: float) -> Tensors:
-    """The masks of what is kept, then those of what is removed, as far as their weights are not 0."""
+def _sides(masks: Tensors, kept: float, removed: float) -> tuple[Tensors, list[float]]:
+    """The masks of what is kept, then those of what is removed, and their weights; none of weight 0."""
+    factors = [weight for weight in (kept, removed) if weight]
     if not removed:
-        return masks
+        return masks, factors
     complements = tuple(1 - mask for mask in masks)
-    return tuple(map(torch.cat, zip(masks, complements))) if kept else complements
+    return (tuple(map(torch.cat, zip(masks, complements))) if kept else complements), factors
 
 
-def _weighted(scores: Tensor, kept: float, removed: float) -> Tensor:
-    """The value (R, N) of scores (R, N) of one side or (2 R, N) of both."""
-    if not removed:
-        return kept * scores
-    if not kept:
-        return removed * scores
-    of_kept, of_removed = scores.chunk(2)
-    return kept * of_kept + removed * of_removed
+def _combined(rows: Tensor, factors: list[float]) -> Tensor:
+    """The sum of equal parts of the rows, each multiplied by its factor."""
+    first, *rest = (factor * part for factor, part in zip(factors, rows.chunk(len(factors))))
+    return first + rest[0] if rest else first
 
 
 def _gradients(scores: Tensor, masks: Tensors) -> Tensors:

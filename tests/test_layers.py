@@ -215,7 +215,9 @@ def count_calls(module: nn.Module) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("form", "calls"), [(residual, (3, 2, 3)), (with_parameters, (2, 2, 3)), (branching, (1, 1, 1))], ids=["residual", "with parameters", "branching"]
+    ("form", "calls"),
+    [(residual, (3, 2, 3)), (with_parameters, (2, 2, 3)), (branching, (1, 1, 1))],
+    ids=["residual", "with parameters", "branching"],
 )
 def test_construction_runs_the_model_twice_and_its_two_parts_once(
     form: Callable[..., Tensor], calls: tuple[int, ...], x: Tensor
