@@ -1,6 +1,6 @@
 """Excitation backprop of the digit network, which it cannot follow to the end.
 
-    cd benchmarks; captum-extremal evaluate --data digits:180 --model digits --metric pointing energy \
+    cd benchmarks; captum-extremal evaluate --data digits:180 --model digits --metric pointing,energy \
       --method mean_evidence:contrastive_excitation_backprop --out results/digits
 
 The network's scores are log-sum-exps of a digit's evidence over all places, for which excitation backprop has no rule.
