@@ -16,6 +16,7 @@ from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -277,7 +278,7 @@ def check_areas(areas: object, counts: bool) -> tuple[int, ...] | tuple[float, .
 
 def _as_numbers(areas: object) -> list[Any]:
     """A flat list of at least one real number."""
-    if isinstance(areas, Tensor):
+    if isinstance(areas, (Tensor, np.ndarray)):
         areas = areas.tolist()
     if isinstance(areas, Real):
         areas = [areas]

@@ -1,12 +1,17 @@
-"""What the session does with arguments before the model runs; the contract test has the refusals of every method."""
+"""Arguments and settings before the model runs; the contract test has what every method refuses."""
 
 from __future__ import annotations
+
+import inspect
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 
+from captum_extremal import ExtremalPerturbation, LayerExtremalPerturbation
 from captum_extremal.arguments import check_target, on_device
+from captum_extremal.settings import InputSearchSettings, LayerSearchSettings, check_areas
 
 META = torch.device("meta")  # a device that every machine has, other than the CPU
 
@@ -27,3 +32,42 @@ def test_extra_tensors_are_moved_to_the_inputs_device() -> None:
     tensor, pair, text = on_device((torch.ones(2), (torch.ones(()), 3), "text"), META)
     assert tensor.device.type == pair[0].device.type == "meta"
     assert (pair[1], text) == (3, "text")
+
+
+@pytest.mark.parametrize(
+    "areas", [np.array([0.1, 0.3]), torch.tensor([0.1, 0.3]).double(), [0.1, 0.3], (0.1, 0.3)], ids=type
+)
+def test_areas_come_in_any_sequence_of_numbers(areas: object) -> None:
+    assert check_areas(areas, counts=True) == (0.1, 0.3)
+
+
+def test_a_number_is_one_area() -> None:
+    assert check_areas(np.array(3), counts=True) == (3,)
+    assert check_areas(np.float32(0.5), counts=True) == (0.5,)
+    assert check_areas(1, counts=False) == (1.0,)
+    assert isinstance(check_areas(1, counts=False)[0], float)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "nearest"),
+    [
+        (ExtremalPerturbation, "gamme", "game"),
+        (ExtremalPerturbation, "reduse", "reduce"),
+        (LayerExtremalPerturbation, "chanel_dim", "channel_dim"),
+    ],
+)
+def test_unknown_settings_are_refused_with_the_nearest_name(method: type, name: str, nearest: str) -> None:
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 2)).eval()
+    arguments = (model,) if method is ExtremalPerturbation else (model, model[0])
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}': did you mean '{nearest}'"):
+        method(*arguments).attribute(torch.rand(1, 3, 8, 8), target=0, **{name: 1})
+
+
+@pytest.mark.parametrize("method", [ExtremalPerturbation, LayerExtremalPerturbation])
+def test_signatures_and_help_show_every_setting(method: type) -> None:
+    settings = InputSearchSettings if method is ExtremalPerturbation else LayerSearchSettings
+    for function in (method.attribute, method.extremal_masks):
+        shown = inspect.signature(function).parameters
+        for field in fields(settings):
+            assert shown[field.name].default == field.default
+            assert f"        {field.name}: " in (function.__doc__ or "")
