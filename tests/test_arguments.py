@@ -35,7 +35,7 @@ def test_extra_tensors_are_moved_to_the_inputs_device() -> None:
 
 
 @pytest.mark.parametrize(
-    "areas", [np.array([0.1, 0.3]), torch.tensor([0.1, 0.3]).double(), [0.1, 0.3], (0.1, 0.3)], ids=type
+    "areas", [np.array([0.1, 0.3]), torch.tensor([0.1, 0.3], dtype=torch.float64), [0.1, 0.3], (0.1, 0.3)], ids=type
 )
 def test_areas_come_in_any_sequence_of_numbers(areas: object) -> None:
     assert check_areas(areas, counts=True) == (0.1, 0.3)
