@@ -13,20 +13,20 @@ from torch.utils.data import DataLoader, TensorDataset
 import captum_extremal
 from captum_extremal import PathSolver
 
-CLASSES, SIDE = 400, 32  # examples explain classes up to 388
+CLASSES, CHANNELS, SIDE = 400, 20, 32  # examples name classes up to 388 and channels up to 17
 
 
 class StandIn(nn.Module):
-    """A network with the parts that examples name. The middle of an image is enough for its scores."""
+    """A network with the parts that examples name."""
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, 8, 3, stride=4)]
+        layers: list[nn.Module] = [nn.Conv2d(3, CHANNELS, 3, stride=4)]
         for _ in range(5):
-            layers += [nn.ReLU(), nn.Conv2d(8, 8, 1)]
+            layers += [nn.ReLU(), nn.Conv2d(CHANNELS, CHANNELS, 1)]
         self.features = nn.Sequential(*layers)
-        self.layer3 = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU())
-        self.head = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES))
+        self.layer3 = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), nn.ReLU())
+        self.head = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, CLASSES))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (N, 400) of images (N, 3, H, W)."""
