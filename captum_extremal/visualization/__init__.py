@@ -8,12 +8,10 @@ Shapes: N images, A areas, K channels of a layer, C channels of an input, H rows
 the images for display, (N, 3, H, W) or (N, 1, H, W) in [0, 1], without the model's normalisation.
 """
 
-from captum_extremal.visualization.bars import show_bars
-from captum_extremal.visualization.comparisons import compare, compare_masks
-from captum_extremal.visualization.curves import show_curves
+from captum_extremal.visualization.charts import show_bars, show_curves
+from captum_extremal.visualization.comparisons import compare, compare_masks, show_randomisation
 from captum_extremal.visualization.inputs import show_mask, show_order, show_sweep, show_targets
 from captum_extremal.visualization.layers import show_channels, show_class_channel, show_inversions
-from captum_extremal.visualization.randomisation import show_randomisation
 
 __all__ = [
     "compare",

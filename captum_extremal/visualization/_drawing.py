@@ -18,8 +18,6 @@ BLUE, ORANGE, GREEN, RED = "#0072b2", "#e08214", "#1b8a3d", "#c5283d"  # figure 
 MARK = "#e0a800"  # a*: its box and its outline
 LETTERS = 12  # of normal size that fit along an inch
 
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
-
 
 def panel_size(shape: Sequence[int], base: float) -> tuple[float, float]:
     """Width and height in inches of a panel for an image (H, W, ...), of the area of a square of side ``base``."""
@@ -38,17 +36,13 @@ def panels(
     below: float = 0.0,
     most_columns: int = 8,
 ) -> tuple[Figure, list[Axes]]:
-    """A grid of ``count`` panels for images of this shape (H, W, ...).
+    """A figure with ``count`` panels for images of this shape (H, W, ...), in reading order.
 
     Args:
-        title: of the figure.
         base: side in inches of a square panel.
         least_width: of a column, in inches: a narrow picture still needs room for its title.
         title_lines: of each panel's own title.
-        below: height in inches of a second axes under each panel; 0 for none.
-
-    Returns:
-        the figure and its panels in reading order; with ``below``, then as many axes under them.
+        below: height in inches of a second axes under each panel, which come after the panels; 0 for none.
     """
     # As few rows as fit, and then rows of about equal length.
     rows = -(-count // most_columns)
@@ -107,17 +101,9 @@ def blank(ax: Axes, shape: Sequence[int], text: str) -> None:
 
 def grey(rgb: Array) -> Array:
     """The luminance (H, W) of a picture (H, W, 3)."""
-    return np.asarray(rgb @ _LUMINANCE)
+    return rgb @ np.array([0.299, 0.587, 0.114])
 
 
 def no_ticks(ax: Axes) -> None:
     ax.set(xticks=[], yticks=[], anchor="N")  # at the top of its place, where the layout expects the title
     ax.spines[:].set_visible(False)
-
-
-def grid(ax: Axes, axis: str) -> None:
-    """Small labels, and grid lines behind the data."""
-    ax.tick_params(labelsize=SMALL, colors=INK)
-    ax.grid(axis=axis, color="#e5e5e5", linewidth=0.8)  # type: ignore[arg-type]
-    ax.set_axisbelow(True)
-    ax.spines[["right", "top"]].set_visible(False)

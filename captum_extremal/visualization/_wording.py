@@ -40,16 +40,13 @@ def area_value(found: ExtremalMasks, area: float) -> float:
     return 100 * area if count is None else round(area * count)
 
 
-def area_unit(found: ExtremalMasks) -> str:
-    count = channels(found)
-    if count is not None:
-        return f"of {count} channels"
+def percent_unit(found: ExtremalMasks) -> str:
     return "% of the channels" if found.covers == "channels" else "%"
 
 
 def area_text(found: ExtremalMasks, area: float) -> str:
-    value = area_value(found, area)
-    return f"{value if isinstance(value, int) else f'{value:.3g}'} {area_unit(found)}"
+    value, count = area_value(found, area), channels(found)
+    return f"{value:.3g} {percent_unit(found)}" if count is None else f"{value} of {count} channels"
 
 
 def origin(found: ExtremalMasks) -> str:
@@ -68,13 +65,9 @@ def removes_only(found: ExtremalMasks) -> bool:
 # The functions below take the result of one image.
 
 
-def shown_index(one: ExtremalMasks) -> int:
-    """The index of the area to show: that of a*, or of the largest area where a* is not reached."""
-    return int(one.optimal_index)
-
-
 def reached_index(one: ExtremalMasks) -> int | None:
-    return shown_index(one) if bool(one.reached) else None
+    """The index of a*, None where it is not reached."""
+    return int(one.optimal_index) if bool(one.reached) else None
 
 
 def optimal_text(one: ExtremalMasks) -> str:
@@ -82,7 +75,7 @@ def optimal_text(one: ExtremalMasks) -> str:
 
 
 def shown_text(one: ExtremalMasks) -> str:
-    """The area that :func:`shown_index` shows."""
+    """The area of ``optimal_index``, which is shown: a*, or the largest area where a* is not reached."""
     largest = "" if bool(one.reached) else f"{area_text(one, float(one.areas[-1]))}, "
     return f"{largest}{optimal_text(one)}"
 
@@ -90,5 +83,5 @@ def shown_text(one: ExtremalMasks) -> str:
 def summary(one: ExtremalMasks) -> str:
     """The area shown, and its score under the game beside the clean score."""
     scores, what = (one.complement_scores, "without it") if removes_only(one) else (one.scores, "score")
-    score, clean = float(scores[0, shown_index(one)]), float(one.clean_score)
+    score, clean = float(scores[0, one.optimal_index]), float(one.clean_score)
     return f"{shown_text(one)}\n{what} {number(score)}, clean {number(clean)}"

@@ -1,7 +1,8 @@
-"""Extremal masks beside other attributions and other methods' masks, after figures 2 and 6 of the paper."""
+"""Extremal masks beside other methods, and maps of a randomised model, after figures 2, 6 and 7 of the paper."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,20 +12,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_extremal._checks import check_choice, check_number
+from captum_extremal._checks import check_choice, check_count, check_number
+from captum_extremal.metrics import WeightRandomisation
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization import _arguments as check
 from captum_extremal.visualization import _drawing as draw
 from captum_extremal.visualization import _wording as words
-from captum_extremal.visualization._arguments import Array, as_array
-from captum_extremal.visualization._masked import draw_areas, draw_kept, draw_optimal, view_of
+from captum_extremal.visualization._arguments import Array, as_array, as_rgb
+from captum_extremal.visualization.inputs import draw_areas, draw_kept, draw_optimal
 
-_METHODS = ("blended_heat_map", "heat_map")
 _COLOURS = {"all": "RdBu_r", "positive": "inferno", "negative": "inferno", "absolute_value": "inferno"}  # by sign
 
 # With 0, Captum's threshold can be rounded above the sum of all values, and then nothing reaches it.
 _LEAST_OUTLIERS = 1e-6  # per cent
 _ROUNDING = 1e-3  # by which a mask that was resized may leave [0, 1]
+_BASE, _LEAST_WIDTH = 1.15, 1.2  # inches: the side of a randomised model's map, and the room for its title
+_SMALL_LETTERS = 14  # that fit along an inch
 
 
 def compare(
@@ -57,13 +60,13 @@ def compare(
 
     Raises: as :func:`show_mask`.
     """
-    check_choice("method", method, _METHODS)
+    check_choice("method", method, ("blended_heat_map", "heat_map"))
     check_choice("sign", sign, _COLOURS)
     check_number("outlier_perc", outlier_perc, at_least=0, below=100)
     chosen = list(index) if isinstance(index, Sequence) else [index]
     if not chosen:
         raise ValueError("index must name at least one image, got none")
-    views = [view_of(found, images, one, input_index) for one in chosen]
+    views = [check.view(found, images, one, input_index) for one in chosen]
     labels = [""] * len(views) if names is None else check.names("names", names, len(views), "image")
     shape, alone = views[0].rgb.shape[:2], len(views) == 1
     maps = check.attributions("attributions", attributions, len(found.clean_score), shape)
@@ -110,7 +113,7 @@ def compare_masks(
 
     Raises: as :func:`show_mask`.
     """
-    view = view_of(found, images, index, input_index)
+    view = check.view(found, images, index, input_index)
     others = check.attributions("masks", masks, len(found.clean_score), view.rgb.shape[:2])
     for name, values in others.items():
         low, high = values.min().item(), values.max().item()
@@ -127,6 +130,55 @@ def compare_masks(
     return figure
 
 
+def show_randomisation(
+    found: Mapping[str, WeightRandomisation], images: Tensor, index: int = 0, *, title: str | None = None
+) -> Figure:
+    """The maps of one image while layer after layer is randomised, one row per method (figure 7).
+
+    Each map has its own range of colours: from 0 to its maximum where it has no negative value, else blue below and red
+    above 0, up to its largest magnitude. Under it stand the rank correlation and the structural similarity with the
+    learned model's map, of absolute attributions: near 1, the map does not depend on what was learned; near 0 or below
+    it, it does. Under a constant map stands "none". Maps that are empty almost everywhere are structurally similar
+    whatever they show.
+
+    Args:
+        found: name -> what :func:`~captum_extremal.metrics.weight_randomisation` gives, all of the same layers and
+            images.
+        images, index, title: as :func:`show_mask`.
+
+    Returns:
+        a figure of the image, and one row of 1 + L maps per method: the learned model's, then one per layer.
+
+    Raises: as :func:`show_mask`; also ValueError if the methods were not randomised in the same layers.
+    """
+    runs = check.named("found", found, "WeightRandomisation", at_least_one="method")
+    layers, (_, count, *size) = _shared(runs)
+    pictures = check.images("images", images, count)
+    check_count("index", index, at_least=None)
+    if not -count <= index < count:
+        raise IndexError(f"index must be from {-count} to {count - 1}, got {index}")
+    width, height = draw.panel_size(size, _BASE)
+    letters = int(_SMALL_LETTERS * max(width, _LEAST_WIDTH))
+    names = [words.wrapped(name, letters, after=".") for name in ("learned weights", *layers)]
+    columns, lines = 1 + len(names), 1 + max(name.count("\n") for name in names)
+    at: dict[str, Any] = {"base": _BASE, "least_width": _LEAST_WIDTH, "title_lines": lines, "most_columns": columns}
+    figure, axes = draw.panels(size, len(runs) * columns, title, **at)
+    draw.image(axes[0], as_rgb(pictures[index]), "image")
+    for ax in axes[columns::columns]:
+        ax.remove()
+    for ax, name in zip(axes[1:], names):
+        draw.write(ax.set_title, name, draw.SMALL)
+    for row, (method, run) in enumerate(runs.items()):
+        maps = axes[row * columns + 1 : (row + 1) * columns]
+        draw.row_name(maps[0], method, height)
+        for step, ax in enumerate(maps):
+            _draw_map(ax, as_array(run.maps[step, index]))
+            draw.write(ax.set_xlabel, _similarity(run, step, index) if step else "", draw.SMALL)
+    what = "above: the layer randomised last; below each map: rank correlation / SSIM with the learned model's"
+    draw.write(figure.supxlabel, what, draw.SMALL)
+    return figure
+
+
 def _draw_attribution(ax: Axes, rgb: Array, values: Array, sign: str, how: dict[str, Any]) -> None:
     signed = {"positive": values.clip(min=0), "negative": values.clip(max=0)}.get(sign, values)
     largest = float(np.abs(signed).max())
@@ -134,8 +186,34 @@ def _draw_attribution(ax: Axes, rgb: Array, values: Array, sign: str, how: dict[
         draw.blank(ax, rgb.shape[:2], f"no {sign} values" if values.any() else "all zero")
         return
     values = values / largest  # Captum scales the map anyway, but warns of small values
-    panel: Any = (ax.figure, ax)
-    captum_figures.visualize_image_attr(
-        values, rgb, sign=sign, plt_fig_axis=panel, alpha_overlay=0.7, use_pyplot=False, **how
-    )
+    at: Any = {"plt_fig_axis": (ax.figure, ax), "use_pyplot": False}
+    captum_figures.visualize_image_attr(values, rgb, sign=sign, alpha_overlay=0.7, **at, **how)
     draw.no_ticks(ax)
+
+
+def _shared(runs: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The layers, and the maps' shape (1 + L, N, H, W), which must be the same for all methods."""
+    told: dict[tuple[tuple[str, ...], tuple[int, ...]], str] = {}
+    for name, run in runs.items():
+        if not isinstance(run, WeightRandomisation):
+            raise TypeError(f"found[{name!r}] must be a WeightRandomisation, got {type(run).__name__}")
+        shape = tuple(run.maps.shape)
+        told.setdefault((run.layers, shape), f"{name!r} of {', '.join(run.layers)} with maps {shape}")
+    if len(told) > 1:
+        raise ValueError(f"found must hold methods of the same layers and images, got {', '.join(told.values())}")
+    return next(iter(told))
+
+
+def _draw_map(ax: Axes, values: Array) -> None:
+    largest = float(np.abs(values).max())
+    colours, least = ("RdBu_r", -largest) if (values < 0).any() else ("inferno", 0)
+    if largest == 0:
+        draw.blank(ax, values.shape, "all zero")
+    else:
+        draw.image(ax, values, cmap=colours, vmin=least, vmax=largest, interpolation=None)
+
+
+def _similarity(run: WeightRandomisation, step: int, index: int) -> str:
+    rank, similarity = (float(of[step - 1, index]) for of in (run.rank_correlation_absolute, run.ssim))
+    text = f"{round(rank, 2) + 0.0:.2f} / {round(similarity, 2) + 0.0:.2f}"  # + 0.0: no -0.00
+    return "none" if math.isnan(rank) else words.with_minus(text)

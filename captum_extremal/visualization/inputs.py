@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,16 +10,19 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization import _arguments as check
 from captum_extremal.visualization import _drawing as draw
 from captum_extremal.visualization import _wording as words
-from captum_extremal.visualization._masked import draw_areas, draw_optimal, view_of
+from captum_extremal.visualization._arguments import Array, View
 
 SATURATION = 1.25
 """Where the bars of figure 5 end: a quarter above the score of the whole image."""
+_HIDDEN = 0.28  # brightness of the hidden pixels' grey: visible, but clearly not shown
+_LEAST_CONTRAST = 0.25  # between a mask's mean inside and outside of its binary mask, for an outline
 
 
 def show_mask(
@@ -44,7 +47,7 @@ def show_mask(
         TypeError, ValueError: an argument has the wrong type, shape or values.
         IndexError: there is no such image.
     """
-    view = view_of(found, images, index, input_index)
+    view = check.view(found, images, index, input_index)
     figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
     draw.image(left, view.rgb, "image")
     draw_optimal(right, view)
@@ -76,10 +79,10 @@ def show_targets(
     count = len(check.result(found).clean_score)
     default = [f"target {k + 1}" for k in range(count)]
     labels = default if names is None else check.names("names", names, count, "target")
-    views = [view_of(found, images, k, input_index) for k in range(count)]
-    shape = views[0].rgb.shape
-    figure, (first, *others) = draw.panels(shape, count + 1, title, base=2.5, least_width=1.6, most_columns=5)
-    draw.image(first, views[0].rgb, "image")
+    views = [check.view(found, images, k, input_index) for k in range(count)]
+    rgb = views[0].rgb
+    figure, (first, *others) = draw.panels(rgb.shape, count + 1, title, base=2.5, least_width=1.6, most_columns=5)
+    draw.image(first, rgb, "image")
     for ax, view, label in zip(others, views, labels):
         draw_optimal(ax, view)
         draw.title(ax, f"{label}\n{words.shown_text(view.found)}")
@@ -93,8 +96,8 @@ def show_sweep(
 
     Under each mask a bar shows a score as a fraction of the clean score: the score of what the mask keeps, or for a
     game that only removes, the score of what remains without it. Bars end at 1.25; the number beneath is exact. Where
-    the clean score is not above 0 (log-probabilities), a fraction of it has no meaning, and the bar is the share of the
-    way from the fully perturbed score to the clean score.
+    the clean score is not above 0 (log-probabilities), the bar is the share of the way from the fully perturbed score
+    to the clean score.
 
     Args: as :func:`show_mask`.
 
@@ -103,18 +106,16 @@ def show_sweep(
 
     Raises: as :func:`show_mask`.
     """
-    view = view_of(found, images, index, input_index)
+    view = check.view(found, images, index, input_index)
     fractions, meaning = _fractions(view.found)
     count = 1 + len(fractions)
     figure, axes = draw.panels(view.rgb.shape, count, title, base=1.5, least_width=0.9, title_lines=1, below=1.0)
-    pictures, (first_bar, *bars) = axes[:count], axes[count:]
-    draw.image(pictures[0], view.rgb, "image")
-    draw_areas(pictures[1:], view)
+    draw.image(axes[0], view.rgb, "image")
+    draw_areas(axes[1:count], view)
     best = words.reached_index(view.found)
-    _draw_bar(first_bar, 1.0, draw.FAINT)
-    first_bar.set_yticks([0, 1], ["0", "1"])
-    for k, (ax, fraction) in enumerate(zip(bars, fractions)):
-        _draw_bar(ax, fraction, draw.MARK if k == best else draw.BLUE)
+    _draw_bar(axes[count], 1.0, draw.FAINT, ["0", "1"])
+    for k, fraction in enumerate(fractions):
+        _draw_bar(axes[count + 1 + k], fraction, draw.MARK if k == best else draw.BLUE)
     optimal = ("" if best is None else "boxed: ") + words.optimal_text(view.found)
     draw.write(figure.supxlabel, f"bars, up to {SATURATION:g}: {meaning}; {optimal}", draw.SMALL)
     return figure
@@ -133,7 +134,7 @@ def show_order(
 
     Raises: as :func:`show_mask`.
     """
-    view = view_of(found, images, index, input_index)
+    view = check.view(found, images, index, input_index)
     areas = view.found.areas.tolist()
     first_area = np.ma.masked_array(view.binary.argmax(0), mask=~view.binary.any(0))
     colours = ListedColormap(colormaps["viridis_r"](np.linspace(0.02, 1.0, len(areas))))
@@ -150,6 +151,45 @@ def show_order(
     return figure
 
 
+def draw_optimal(ax: Axes, view: View) -> None:
+    """The image under its mask at a*, or under its largest mask where a* is not reached."""
+    _draw_masked(ax, view, int(view.found.optimal_index), outline=True)
+
+
+def draw_areas(axes: Iterable[Axes], view: View, before: str = "") -> None:
+    """The image under its mask of each area; the title is the area after ``before``, boxed at a*."""
+    best = words.reached_index(view.found)
+    for k, (ax, area) in enumerate(zip(axes, view.found.areas.tolist())):
+        _draw_masked(ax, view, k, outline=k == best)
+        draw.title(ax, f"{before}{words.percent(area)}", boxed=k == best)
+
+
+def draw_kept(ax: Axes, rgb: Array, mask: Array) -> None:
+    """A picture (H, W, 3) under any mask (H, W): what is hidden is dark and grey."""
+    kept = mask[..., None].clip(0, 1)
+    draw.image(ax, kept * rgb + (1 - kept) * _HIDDEN * draw.grey(rgb)[..., None])
+
+
+def _draw_masked(ax: Axes, view: View, area: int, *, outline: bool) -> None:
+    mask, binary = view.masks[area], view.binary[area]
+    draw_kept(ax, view.rgb, mask)
+    # The outline of a nearly flat mask would follow its ripples.
+    if outline and 0 < binary.mean() < 1 and mask[binary].mean() - mask[~binary].mean() >= _LEAST_CONTRAST:
+        values, level = _outline(mask, binary)
+        # Dark under light, so that it shows on any picture.
+        ax.contour(values, levels=[level], colors=["black"], linewidths=[2.4], alpha=0.6)
+        ax.contour(values, levels=[level], colors=[draw.MARK], linewidths=[1.2])
+
+
+def _outline(mask: Array, binary: NDArray[np.bool_]) -> tuple[Array, float]:
+    """Values (H, W) and the level that encloses exactly the binary mask's area."""
+    least, most = float(mask[binary].min()), float(mask[~binary].max())
+    if least > most:
+        return mask, (least + most) / 2
+    # Equal values on both sides: no level separates them, but the binary mask does.
+    return binary.astype(np.float64), 0.5
+
+
 def _fractions(found: ExtremalMasks) -> tuple[list[float], str]:
     """The bars of figure 5, (A,), not yet saturated, and what they are."""
     removes = words.removes_only(found)
@@ -164,12 +204,12 @@ def _fractions(found: ExtremalMasks) -> tuple[list[float], str]:
     return [0.0] * len(scores), f"none: the whole image scores {words.number(clean)}, no more than fully perturbed"
 
 
-def _draw_bar(ax: Axes, fraction: float, colour: str) -> None:
+def _draw_bar(ax: Axes, fraction: float, colour: str, ticks: Sequence[str] = ("", "")) -> None:
     ax.bar([0], [min(max(fraction, 0.0), SATURATION)], width=0.55, color=colour)
     ax.axhline(1.0, color=draw.GREEN, linewidth=1.0, linestyle="--")
     ax.set(xlim=(-0.8, 0.8), ylim=(0, SATURATION))
     draw.write(partial(ax.set_xticks, [0]), [words.with_minus(f"{fraction:.2f}")], draw.SMALL)
-    draw.write(partial(ax.set_yticks, [0, 1]), ["", ""], draw.SMALL)
+    draw.write(partial(ax.set_yticks, [0, 1]), list(ticks), draw.SMALL)
     ax.tick_params(length=0)
     ax.spines[["left", "right", "top"]].set_visible(False)
     ax.spines["bottom"].set_color(draw.FAINT)

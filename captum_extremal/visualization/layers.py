@@ -17,7 +17,7 @@ from captum_extremal.visualization import _arguments as check
 from captum_extremal.visualization import _drawing as draw
 from captum_extremal.visualization import _wording as words
 from captum_extremal.visualization._arguments import as_array, as_rgb, as_tuple
-from captum_extremal.visualization.curves import draw_curves
+from captum_extremal.visualization.charts import draw_curves
 
 _LEAST_TITLE_WIDTH, _CURVES_WIDTH, _LEAST_CURVES_HEIGHT, _LEGEND_WIDTH = 2.8, 4.0, 2.4, 3.0  # inches
 _INVERSION = 2.3  # inches, a panel's side
@@ -87,8 +87,7 @@ def show_inversions(
     Returns:
         a figure of one row per image: the heat map over it, and its two inversions.
 
-    Raises:
-        TypeError, ValueError: an argument has the wrong type, shape or values.
+    Raises: as :func:`show_mask`.
     """
     pictures = check.images("images", images)
     count, size = len(pictures), pictures.shape[2:]
@@ -119,8 +118,7 @@ def show_class_channel(
     Returns:
         a figure of M + 1 panels.
 
-    Raises:
-        TypeError, ValueError: an argument has the wrong type, shape or values.
+    Raises: as :func:`show_mask`.
     """
     picture = as_rgb(check.tensor("inversion", inversion, (3, "H", "W"), (1, "H", "W"), display=True))
     pictures = check.images("examples", examples)
