@@ -19,16 +19,17 @@ _ROUNDING = 0.01  # undoing a normalisation may leave [0, 1] by rounding
 
 
 class View(NamedTuple):
-    """The result of one image, the picture (H, W, 3) in [0, 1], its soft and its binary masks (A, H, W)."""
+    """What the figures draw of one image."""
 
-    found: ExtremalMasks
-    rgb: Array
-    masks: Array
-    binary: NDArray[np.bool_]
+    found: ExtremalMasks  # of this image alone
+    rgb: Array  # (H, W, 3) in [0, 1]
+    masks: Array  # (A, H, W)
+    binary: NDArray[np.bool_]  # (A, H, W)
+    shown: int  # the index of a*, or of the largest area where a* is not reached
+    best: int | None  # the index of a*
 
 
 def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> View:
-    """What the figures draw of one image: its masks of one input, and the picture they belong to."""
     of_inputs = as_tuple(result(found).masks)
     check_count("input_index", input_index, at_least=0)
     if input_index >= len(of_inputs):
@@ -40,8 +41,10 @@ def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> V
         raise ValueError(f"found must hold masks of images, (N, A, 1, H, W), got {tuple(masks.shape)}: {others}")
     one = found.image(index)
     pictures = images("images", given, len(masks), tuple(masks.shape[3:]), "of the masks' size, ")
-    binary = as_tuple(one.binary_masks())[input_index]
-    return View(one, as_rgb(pictures[index]), as_array(masks[index, :, 0]), binary[0, :, 0].cpu().numpy())
+    soft, binary = masks[index, :, 0], as_tuple(one.binary_masks())[input_index][0, :, 0]
+    shown = int(one.optimal_index)
+    best = shown if bool(one.reached) else None
+    return View(one, as_rgb(pictures[index]), as_array(soft), binary.cpu().numpy(), shown, best)
 
 
 def result(found: object) -> ExtremalMasks:
@@ -67,7 +70,7 @@ def tensor(
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
     if floating and not value.is_floating_point():
         raise TypeError(f"{name} must be a floating tensor{' in [0, 1]' if display else ''}, got {value.dtype}")
-    fits = [value.dim() == len(s) and all(b in (a, str(b)) for a, b in zip(value.shape, s)) for s in shapes]
+    fits = [value.dim() == len(s) and all(isinstance(b, str) or a == b for a, b in zip(value.shape, s)) for s in shapes]
     if not value.numel() or not any(fits):
         allowed = " or ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
         raise ValueError(f"{name} must be {rule}{allowed}, got shape {tuple(value.shape)}{hint}")
@@ -81,21 +84,18 @@ def tensor(
 
 
 def images(name: str, given: object, count: int | str = "N", size: Shape = ("H", "W"), rule: str = "") -> Tensor:
-    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1]; ``rule`` as for :func:`tensor`."""
     return tensor(name, given, (count, 3, *size), (count, 1, *size), display=True, rule=rule)
 
 
 def heat_maps(given: object, count: int) -> Tensor:
-    """Finite heat maps of ``count`` images, as (N, h, w)."""
     hint = ": the masked activation summed over its channels"
     maps = tensor("heat_maps", given, (count, 1, "h", "w"), (count, "h", "w"), hint=hint)
     return maps.squeeze(1) if maps.dim() == 4 else maps
 
 
 def attributions(name: str, given: object, count: int, size: tuple[int, ...]) -> dict[str, Tensor]:
-    """Finite attributions (N, C, H, W) of ``count`` images of this size, by name."""
     hint = ": captum.attr.LayerAttribution.interpolate brings a layer's map to the image's size"
-    shape = (count, "C", *size)
+    shape: Shape = (count, "C", *size)
     found = named(name, given, "tensors").items()
     return {key: tensor(f"{name}[{key!r}]", values, shape, floating=False, hint=hint) for key, values in found}
 
@@ -109,8 +109,7 @@ def named(name: str, given: object, values: str, at_least_one: str | None = None
     return {str(key): value for key, value in given.items()}
 
 
-def names(name: str, given: Sequence[str], count: int, each: str) -> list[str]:
-    """``count`` strings, one for ``each`` image, target, ..."""
+def names(name: str, given: Any, count: int, each: str) -> list[str]:
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
         raise TypeError(f"{name} must be a sequence of strings, got {given!r}")
     if len(given) != count:
@@ -118,8 +117,7 @@ def names(name: str, given: Sequence[str], count: int, each: str) -> list[str]:
     return list(given)
 
 
-def numbers(name: str, given: Sequence[float] | Tensor, count: int, each: str) -> list[float]:
-    """``count`` finite numbers, one for ``each`` image, target, ..."""
+def numbers(name: str, given: Any, count: int, each: str) -> list[float]:
     if isinstance(given, Tensor) and given.dim() != 1:
         raise ValueError(f"{name} must be ({count},), got shape {tuple(given.shape)}")
     listed = given.tolist() if isinstance(given, Tensor) else given
@@ -132,7 +130,6 @@ def numbers(name: str, given: Sequence[float] | Tensor, count: int, each: str) -
 
 
 def as_tuple(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A result's tensors, one per input."""
     return tensors if isinstance(tensors, tuple) else (tensors,)
 
 
@@ -142,5 +139,4 @@ def as_rgb(one: Tensor) -> Array:
 
 
 def as_array(values: Tensor) -> Array:
-    """The same numbers in NumPy, from any device."""
     return np.asarray(values.detach().cpu().double())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -101,9 +101,17 @@ def blank(ax: Axes, shape: Sequence[int], text: str) -> None:
 
 def grey(rgb: Array) -> Array:
     """The luminance (H, W) of a picture (H, W, 3)."""
-    return rgb @ np.array([0.299, 0.587, 0.114])
+    return np.asarray(rgb @ [0.299, 0.587, 0.114])
 
 
 def no_ticks(ax: Axes) -> None:
     ax.set(xticks=[], yticks=[], anchor="N")  # at the top of its place, where the layout expects the title
     ax.spines[:].set_visible(False)
+
+
+def grid(ax: Axes, axis: Literal["both", "y"]) -> None:
+    """Small labels, and grid lines behind the data."""
+    ax.tick_params(labelsize=SMALL, colors=INK)
+    ax.grid(axis=axis, color="#e5e5e5", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["right", "top"]].set_visible(False)

@@ -12,15 +12,11 @@ def percent(area: float) -> str:
     return f"{100 * area:.3g} %"
 
 
-def number(value: float) -> str:
+def number(value: float, form: str = "") -> str:
+    """A number in this format, by default with two digits or more, and with the typographic minus sign."""
     size = abs(value)
-    decimals = 0 if size >= 100 else 1 if size >= 10 else 2
-    return with_minus(f"{value:.{decimals}f}" if size >= 0.1 else f"{value:.2g}")
-
-
-def with_minus(text: str) -> str:
-    """A formatted number with the typographic minus sign."""
-    return text.replace("-", "\N{MINUS SIGN}")
+    form = form or (".0f" if size >= 100 else ".1f" if size >= 10 else ".2f" if size >= 0.1 else ".2g")
+    return format(value, form).replace("-", "\N{MINUS SIGN}")
 
 
 def wrapped(text: str, letters: int, after: str = "_") -> str:
@@ -50,10 +46,7 @@ def area_text(found: ExtremalMasks, area: float) -> str:
 
 
 def origin(found: ExtremalMasks) -> str:
-    """Where masks of positions come from: a search, or another method's map (``captum_extremal.metrics.top_masks``).
-
-    ``sigma``, the radius of a smooth mask's disks, is positive for a search, and 0 for the highest values of a map.
-    """
+    """Where masks of positions come from: a search, which has disks of a radius, or the highest values of a map."""
     return "highest" if bool((found.sigma == 0).all()) else "extremal"
 
 
@@ -62,12 +55,7 @@ def removes_only(found: ExtremalMasks) -> bool:
     return bool(found.settings.get("game", {}).get("kept") == 0)
 
 
-# The functions below take the result of one image.
-
-
-def reached_index(one: ExtremalMasks) -> int | None:
-    """The index of a*, None where it is not reached."""
-    return int(one.optimal_index) if bool(one.reached) else None
+# Of the result of one image
 
 
 def optimal_text(one: ExtremalMasks) -> str:
@@ -75,7 +63,7 @@ def optimal_text(one: ExtremalMasks) -> str:
 
 
 def shown_text(one: ExtremalMasks) -> str:
-    """The area of ``optimal_index``, which is shown: a*, or the largest area where a* is not reached."""
+    """The area that is shown: a*, or the largest area where a* is not reached."""
     largest = "" if bool(one.reached) else f"{area_text(one, float(one.areas[-1]))}, "
     return f"{largest}{optimal_text(one)}"
 

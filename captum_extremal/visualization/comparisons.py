@@ -1,9 +1,10 @@
-"""Extremal masks beside other methods, and maps of a randomised model, after figures 2, 6 and 7 of the paper."""
+"""Several methods side by side, after figures 2, 6 and 7 of the paper."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,14 @@ from captum_extremal.visualization import _arguments as check
 from captum_extremal.visualization import _drawing as draw
 from captum_extremal.visualization import _wording as words
 from captum_extremal.visualization._arguments import Array, as_array, as_rgb
-from captum_extremal.visualization.inputs import draw_areas, draw_kept, draw_optimal
+from captum_extremal.visualization.masks import draw_areas, draw_kept, draw_masked
 
 _COLOURS = {"all": "RdBu_r", "positive": "inferno", "negative": "inferno", "absolute_value": "inferno"}  # by sign
-
-# With 0, Captum's threshold can be rounded above the sum of all values, and then nothing reaches it.
-_LEAST_OUTLIERS = 1e-6  # per cent
 _ROUNDING = 1e-3  # by which a mask that was resized may leave [0, 1]
 _BASE, _LEAST_WIDTH = 1.15, 1.2  # inches: the side of a randomised model's map, and the room for its title
 _SMALL_LETTERS = 14  # that fit along an inch
+_LETTER, _LINE, _BAR = 0.075, 0.14, 0.75  # inches, of a bar's name, and from bar to bar
+_ROOM = 0.12  # of the axis, above and below the intervals, for the numbers
 
 
 def compare(
@@ -46,7 +46,6 @@ def compare(
     """Images, their extremal masks, and other attributions side by side (figure 2).
 
     Args:
-        found, images, input_index, title: as :func:`show_mask`.
         attributions: name -> (N, C, H, W), such as Captum's methods return; the channels are summed. Resize a layer's
             map to the image with ``captum.attr.LayerAttribution.interpolate``.
         index: which of the N images; of several, such as ``range(3)``, each has a row.
@@ -57,8 +56,6 @@ def compare(
 
     Returns:
         a figure of 2 + len(attributions) panels per image; an attribution without values of the sign is blank.
-
-    Raises: as :func:`show_mask`.
     """
     check_choice("method", method, ("blended_heat_map", "heat_map"))
     check_choice("sign", sign, _COLOURS)
@@ -75,12 +72,13 @@ def compare(
     letters = int(draw.LETTERS * width)
     size: dict[str, Any] = {"base": base, "least_width": width, "most_columns": most_columns}
     figure, axes = draw.panels(shape, len(views) * columns, title, title_lines=1 if alone else 2, **size)
-    how = {"method": method, "outlier_perc": max(outlier_perc, _LEAST_OUTLIERS), "cmap": _COLOURS[sign]}
+    # With 0 per cent, Captum's threshold can be rounded above the sum of all values, and then nothing reaches it.
+    how = {"method": method, "outlier_perc": max(outlier_perc, 1e-6), "cmap": _COLOURS[sign]}
     for row, (one, view) in enumerate(zip(chosen, views)):
         image, mask, *others = axes[row * columns : (row + 1) * columns]
         draw.image(image, view.rgb, "" if row else "image")
         draw.row_name(image, labels[row], draw.panel_size(shape, base)[1])
-        draw_optimal(mask, view)
+        draw_masked(mask, view, view.shown)
         text = f"{words.origin(view.found)}, {words.shown_text(view.found)}"
         draw.title(mask, words.wrapped(text, letters), boxed=bool(view.found.reached))
         for ax, (name, values) in zip(others, maps.items()):
@@ -104,14 +102,11 @@ def compare_masks(
     which :class:`~captum_extremal.MeaningfulPerturbation` makes.
 
     Args:
-        found, images, index, input_index, title: as :func:`show_mask`.
         masks: name -> (N, C, H, W) in [0, 1], 1 where the method keeps or points; the channels are averaged.
 
     Returns:
         a figure of the image, one panel per method with the area of its mask (its mean), and one panel per area; the
         area a* is boxed.
-
-    Raises: as :func:`show_mask`.
     """
     view = check.view(found, images, index, input_index)
     others = check.attributions("masks", masks, len(found.clean_score), view.rgb.shape[:2])
@@ -144,12 +139,9 @@ def show_randomisation(
     Args:
         found: name -> what :func:`~captum_extremal.metrics.weight_randomisation` gives, all of the same layers and
             images.
-        images, index, title: as :func:`show_mask`.
 
     Returns:
         a figure of the image, and one row of 1 + L maps per method: the learned model's, then one per layer.
-
-    Raises: as :func:`show_mask`; also ValueError if the methods were not randomised in the same layers.
     """
     runs = check.named("found", found, "WeightRandomisation", at_least_one="method")
     layers, (_, count, *size) = _shared(runs)
@@ -176,6 +168,45 @@ def show_randomisation(
             draw.write(ax.set_xlabel, _similarity(run, step, index) if step else "", draw.SMALL)
     what = "above: the layer randomised last; below each map: rank correlation / SSIM with the learned model's"
     draw.write(figure.supxlabel, what, draw.SMALL)
+    return figure
+
+
+def show_bars(values: Mapping[str, tuple[float, float, float]], *, ylabel: str) -> Figure:
+    """Means with their intervals, one bar per method.
+
+    Args:
+        values: name -> (mean, low, high), such as ``summarise(outcomes).mean`` and the 95 % interval over images of
+            ``bootstrap_interval(outcomes)``, both of :mod:`captum_extremal.metrics`.
+        ylabel: what the numbers are.
+
+    Returns:
+        a figure of a bar from 0 to each mean, its number, and the interval as a line, in the order given.
+    """
+    given = check.named("values", values, "(mean, low, high)", at_least_one="bar")
+    bars = [_check_bar(f"values[{name!r}]", bar) for name, bar in given.items()]
+    names = [words.wrapped(name, 28) for name in given]
+    if not isinstance(ylabel, str):
+        raise TypeError(f"ylabel must be a string, got {ylabel!r}")
+    sizes = [(max(map(len, lines)), len(lines)) for lines in (name.split("\n") for name in names)]
+    below = 0.71 * max(_LETTER * letters + _LINE * lines for letters, lines in sizes)  # names stand at 45 degrees
+    figure = draw.new_figure(1.0 + _BAR * max(4, len(bars)), 2.6 + below)
+    ax = figure.subplots()
+    for place, (mean, low, high) in enumerate(bars):
+        ax.bar(place, mean, width=0.6, color=draw.BLUE)
+        ax.plot([place, place], [low, high], "-_", color=draw.INK, linewidth=1.2, markersize=7)
+        end, offset, side = (max(mean, high), 4, "bottom") if mean >= 0 else (min(mean, low), -4, "top")
+        where = {"xy": (place, end), "xytext": (0, offset), "textcoords": "offset points", "ha": "center", "va": side}
+        draw.write(ax.annotate, words.number(mean), draw.SMALL, **where)
+    ax.axhline(0, color=draw.FAINT, linewidth=0.8)
+    lowest, highest = min(0.0, *map(min, bars)), max(0.0, *map(max, bars))
+    room = _ROOM * ((highest - lowest) or 1.0)
+    ax.set_ylim(lowest - room if lowest < 0 else 0, highest + room if highest > 0 or lowest == 0 else 0)
+    draw.grid(ax, "y")
+    ax.spines["bottom"].set_visible(False)
+    ax.tick_params(axis="x", length=0)
+    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    draw.write(partial(ax.set_xticks, range(len(names))), names, draw.SMALL, **slanted)
+    draw.write(ax.set_ylabel, ylabel)
     return figure
 
 
@@ -214,6 +245,19 @@ def _draw_map(ax: Axes, values: Array) -> None:
 
 
 def _similarity(run: WeightRandomisation, step: int, index: int) -> str:
-    rank, similarity = (float(of[step - 1, index]) for of in (run.rank_correlation_absolute, run.ssim))
-    text = f"{round(rank, 2) + 0.0:.2f} / {round(similarity, 2) + 0.0:.2f}"  # + 0.0: no -0.00
-    return "none" if math.isnan(rank) else words.with_minus(text)
+    rank, alike = (float(of[step - 1, index]) for of in (run.rank_correlation_absolute, run.ssim))
+    told = [words.number(round(value, 2) + 0.0, ".2f") for value in (rank, alike)]  # + 0.0: no -0.00
+    return "none" if math.isnan(rank) else " / ".join(told)
+
+
+def _check_bar(name: str, bar: object) -> tuple[float, float, float]:
+    if not isinstance(bar, Sequence) or isinstance(bar, str):
+        raise TypeError(f"{name} must be (mean, low, high), got {bar!r}")
+    if len(bar) != 3:
+        raise ValueError(f"{name} must be (mean, low, high), got {len(bar)} numbers")
+    for part, value in zip(("mean", "low", "high"), bar):
+        check_number(f"{name}'s {part}", value)
+    mean, low, high = map(float, bar)
+    if low > high:
+        raise ValueError(f"{name}'s low must be at most its high, got {low:g} and {high:g}")
+    return mean, low, high

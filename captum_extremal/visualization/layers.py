@@ -17,7 +17,7 @@ from captum_extremal.visualization import _arguments as check
 from captum_extremal.visualization import _drawing as draw
 from captum_extremal.visualization import _wording as words
 from captum_extremal.visualization._arguments import as_array, as_rgb, as_tuple
-from captum_extremal.visualization.charts import draw_curves
+from captum_extremal.visualization.masks import draw_curves
 
 _LEAST_TITLE_WIDTH, _CURVES_WIDTH, _LEAST_CURVES_HEIGHT, _LEGEND_WIDTH = 2.8, 4.0, 2.4, 3.0  # inches
 _INVERSION = 2.3  # inches, a panel's side
@@ -37,14 +37,10 @@ def show_channels(
         heat_maps: (N, 1, h, w) or (N, h, w): equation 11, such as
             ``method.attribute(x, target=target, multiply_by_activation=True).sum(1, keepdim=True)``. They are resized
             to the images.
-        images: (N, 3, H, W) or (N, 1, H, W) in [0, 1].
-        index, title: as :func:`show_mask`.
 
     Returns:
         a figure of two panels: the heat map over the image, and the scores as in :func:`show_curves`, but the deleted
         score faint (for a game that only removes, the preserved score).
-
-    Raises: as :func:`show_mask`.
     """
     if check.result(found).covers != "channels":
         shapes = " and ".join(str(tuple(masks.shape)) for masks in as_tuple(found.masks))
@@ -78,7 +74,7 @@ def show_inversions(
     """What a layer sees of an image, and what its channels of a* see (figure 9).
 
     Args:
-        images, heat_maps, title: as :func:`show_channels`.
+        heat_maps: as :func:`show_channels`.
         whole: inversions of the whole activation, (N, 3, H', W') in [0, 1], of any size, such as
             ``FeatureInversion(model, layer).invert(x).images``.
         masked: those of the masked activation, ``...invert(x, channel_mask=found.optimal_mask()).images``.
@@ -86,8 +82,6 @@ def show_inversions(
 
     Returns:
         a figure of one row per image: the heat map over it, and its two inversions.
-
-    Raises: as :func:`show_mask`.
     """
     pictures = check.images("images", images)
     count, size = len(pictures), pictures.shape[2:]
@@ -117,8 +111,6 @@ def show_class_channel(
 
     Returns:
         a figure of M + 1 panels.
-
-    Raises: as :func:`show_mask`.
     """
     picture = as_rgb(check.tensor("inversion", inversion, (3, "H", "W"), (1, "H", "W"), display=True))
     pictures = check.images("examples", examples)

@@ -1,4 +1,4 @@
-"""The masks of images, after figures 1 and 5 of the paper."""
+"""The masks of a search and their scores, after figures 1, 3 and 5 of the paper."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +24,11 @@ SATURATION = 1.25
 """Where the bars of figure 5 end: a quarter above the score of the whole image."""
 _HIDDEN = 0.28  # brightness of the hidden pixels' grey: visible, but clearly not shown
 _LEAST_CONTRAST = 0.25  # between a mask's mean inside and outside of its binary mask, for an outline
+_LOGARITHMIC = 50  # from this ratio of the largest to the smallest number of channels, a linear axis crowds the small
+_LABELS = {  # of the clean, the preserved, the deleted and the perturbed score
+    "positions": ("whole image", "only the mask's region", "all but the mask's region", "fully perturbed"),
+    "channels": ("all channels", "only the mask's channels", "all but the mask's channels", "no channels"),
+}
 
 
 def show_mask(
@@ -33,24 +39,13 @@ def show_mask(
     What the mask hides is dark and grey; the model sees it perturbed instead. The outline encloses exactly the area; a
     nearly flat mask has none. Where no area reached the threshold, the title says so, and the largest mask is shown.
 
-    Args:
-        found: masks of images, (N, A, 1, H, W).
-        images: (N, 3, H, W) or (N, 1, H, W) in [0, 1].
-        index: which of the N images.
-        input_index: which of the inputs, where they were a tuple.
-        title: a line above the figure, such as the target's name.
-
     Returns:
         a figure of two panels; the second's title has a*, the score and the clean score.
-
-    Raises:
-        TypeError, ValueError: an argument has the wrong type, shape or values.
-        IndexError: there is no such image.
     """
     view = check.view(found, images, index, input_index)
     figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
     draw.image(left, view.rgb, "image")
-    draw_optimal(right, view)
+    draw_masked(right, view, view.shown)
     draw.title(right, words.summary(view.found))
     return figure
 
@@ -67,14 +62,11 @@ def show_targets(
 
     Args:
         found: masks of one image repeated N times, each time with another target.
-        images: (N, 3, H, W) or (N, 1, H, W) in [0, 1]: the repeated image.
+        images: the repeated image.
         names: N titles; default "target 1", "target 2", ...
-        input_index, title: as :func:`show_mask`.
 
     Returns:
         a figure of N + 1 panels.
-
-    Raises: as :func:`show_mask`.
     """
     count = len(check.result(found).clean_score)
     default = [f"target {k + 1}" for k in range(count)]
@@ -84,7 +76,7 @@ def show_targets(
     figure, (first, *others) = draw.panels(rgb.shape, count + 1, title, base=2.5, least_width=1.6, most_columns=5)
     draw.image(first, rgb, "image")
     for ax, view, label in zip(others, views, labels):
-        draw_optimal(ax, view)
+        draw_masked(ax, view, view.shown)
         draw.title(ax, f"{label}\n{words.shown_text(view.found)}")
     return figure
 
@@ -99,12 +91,8 @@ def show_sweep(
     the clean score is not above 0 (log-probabilities), the bar is the share of the way from the fully perturbed score
     to the clean score.
 
-    Args: as :func:`show_mask`.
-
     Returns:
         a figure with a picture and a bar for the whole image and then for each area; the area a* is boxed.
-
-    Raises: as :func:`show_mask`.
     """
     view = check.view(found, images, index, input_index)
     fractions, meaning = _fractions(view.found)
@@ -112,11 +100,10 @@ def show_sweep(
     figure, axes = draw.panels(view.rgb.shape, count, title, base=1.5, least_width=0.9, title_lines=1, below=1.0)
     draw.image(axes[0], view.rgb, "image")
     draw_areas(axes[1:count], view)
-    best = words.reached_index(view.found)
     _draw_bar(axes[count], 1.0, draw.FAINT, ["0", "1"])
     for k, fraction in enumerate(fractions):
-        _draw_bar(axes[count + 1 + k], fraction, draw.MARK if k == best else draw.BLUE)
-    optimal = ("" if best is None else "boxed: ") + words.optimal_text(view.found)
+        _draw_bar(axes[count + 1 + k], fraction, draw.MARK if k == view.best else draw.BLUE)
+    optimal = ("" if view.best is None else "boxed: ") + words.optimal_text(view.found)
     draw.write(figure.supxlabel, f"bars, up to {SATURATION:g}: {meaning}; {optimal}", draw.SMALL)
     return figure
 
@@ -126,13 +113,9 @@ def show_order(
 ) -> Figure:
     """The order in which the pixels enter as the area grows, as one image.
 
-    Args: as :func:`show_mask`.
-
     Returns:
         a figure of the grey image under the colours of the areas: each pixel has the colour of the smallest area whose
         binary mask holds it, and stays grey where none does. The colour bar is in percent of the image.
-
-    Raises: as :func:`show_mask`.
     """
     view = check.view(found, images, index, input_index)
     areas = view.found.areas.tolist()
@@ -151,17 +134,34 @@ def show_order(
     return figure
 
 
-def draw_optimal(ax: Axes, view: View) -> None:
-    """The image under its mask at a*, or under its largest mask where a* is not reached."""
-    _draw_masked(ax, view, int(view.found.optimal_index), outline=True)
+def show_curves(found: ExtremalMasks, index: int = 0, *, title: str | None = None) -> Figure:
+    """The score of what the masks keep, and of what remains without it, against their area (figure 3).
+
+    The area is in percent; for masks of channels it is their number, on a logarithmic axis where the largest is 50
+    times the smallest or more.
+
+    Args:
+        found: masks of any kind, also of channels.
+
+    Returns:
+        a figure with the preserved (blue) and the deleted (orange) score, and lines for the clean (green) and the fully
+        perturbed score (red) and for a*.
+    """
+    one = check.result(found).image(index)
+    figure = draw.new_figure(6.4, 3.4)
+    ax = figure.subplots()
+    draw_curves(ax, one)
+    # Beside the axes: within them it would hide one curve or the other.
+    figure.legend(loc="outside right upper", fontsize=draw.SMALL, frameon=False)
+    draw.write(ax.set_title, title or "", draw.LARGE)
+    return figure
 
 
 def draw_areas(axes: Iterable[Axes], view: View, before: str = "") -> None:
     """The image under its mask of each area; the title is the area after ``before``, boxed at a*."""
-    best = words.reached_index(view.found)
     for k, (ax, area) in enumerate(zip(axes, view.found.areas.tolist())):
-        _draw_masked(ax, view, k, outline=k == best)
-        draw.title(ax, f"{before}{words.percent(area)}", boxed=k == best)
+        draw_masked(ax, view, k, outline=k == view.best)
+        draw.title(ax, f"{before}{words.percent(area)}", boxed=k == view.best)
 
 
 def draw_kept(ax: Axes, rgb: Array, mask: Array) -> None:
@@ -170,7 +170,8 @@ def draw_kept(ax: Axes, rgb: Array, mask: Array) -> None:
     draw.image(ax, kept * rgb + (1 - kept) * _HIDDEN * draw.grey(rgb)[..., None])
 
 
-def _draw_masked(ax: Axes, view: View, area: int, *, outline: bool) -> None:
+def draw_masked(ax: Axes, view: View, area: int, *, outline: bool = True) -> None:
+    """The image under its mask of this index."""
     mask, binary = view.masks[area], view.binary[area]
     draw_kept(ax, view.rgb, mask)
     # The outline of a nearly flat mask would follow its ripples.
@@ -208,8 +209,50 @@ def _draw_bar(ax: Axes, fraction: float, colour: str, ticks: Sequence[str] = (""
     ax.bar([0], [min(max(fraction, 0.0), SATURATION)], width=0.55, color=colour)
     ax.axhline(1.0, color=draw.GREEN, linewidth=1.0, linestyle="--")
     ax.set(xlim=(-0.8, 0.8), ylim=(0, SATURATION))
-    draw.write(partial(ax.set_xticks, [0]), [words.with_minus(f"{fraction:.2f}")], draw.SMALL)
+    draw.write(partial(ax.set_xticks, [0]), [words.number(fraction, ".2f")], draw.SMALL)
     draw.write(partial(ax.set_yticks, [0, 1]), list(ticks), draw.SMALL)
     ax.tick_params(length=0)
     ax.spines[["left", "right", "top"]].set_visible(False)
     ax.spines["bottom"].set_color(draw.FAINT)
+
+
+def draw_curves(ax: Axes, one: ExtremalMasks, *, faint: bool = False) -> None:
+    """The curves of one image, labelled for a legend.
+
+    With ``faint`` the score that the game does not look at is, and for a game that looks at both the deleted score.
+    """
+    clean, kept, removed, perturbed = _LABELS[one.covers]
+    sizes = [words.area_value(one, area) for area in one.areas.tolist()]
+    ignored = 0.35 if faint else 1.0  # opacity
+    kept_opacity, removed_opacity = (ignored, 1.0) if words.removes_only(one) else (1.0, ignored)
+    ax.axhline(float(one.clean_score), color=draw.GREEN, linewidth=1.3, linestyle="--", label=clean)
+    ax.plot(sizes, check.as_array(one.scores)[0], "-o", color=draw.BLUE, markersize=5, label=kept, alpha=kept_opacity)
+    ax.plot(
+        sizes,
+        check.as_array(one.complement_scores)[0],
+        "-s",
+        color=draw.ORANGE,
+        markersize=5,
+        label=removed,
+        alpha=removed_opacity,
+    )
+    ax.axhline(float(one.perturbed_score), color=draw.RED, linewidth=1.3, linestyle="--", label=perturbed)
+    if bool(one.reached):
+        optimal = words.area_value(one, float(one.optimal_area))
+        ax.axvline(optimal, color=draw.MARK, linewidth=6, alpha=0.3, zorder=0, label=words.optimal_text(one))
+    else:
+        ax.plot([], [], " ", label=words.optimal_text(one))
+    channels = words.channels(one)
+    if channels is not None and min(sizes) > 0 and max(sizes) >= _LOGARITHMIC * min(sizes):
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    else:
+        ax.set_xlim(left=0)
+        if channels is not None:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    draw.grid(ax, "both")
+    in_percent = f"area of the mask, {words.percent_unit(one)}"
+    draw.write(ax.set_xlabel, in_percent if channels is None else f"number of channels, of {channels}")
+    draw.write(ax.set_ylabel, "score")
