@@ -54,13 +54,7 @@ def result(found: object) -> ExtremalMasks:
 
 
 def tensor(
-    name: str,
-    value: object,
-    *shapes: Shape,
-    display: bool = False,
-    floating: bool = True,
-    rule: str = "",
-    hint: str = "",
+    name: str, value: Any, *shapes: Shape, display: bool = False, floating: bool = True, rule: str = "", hint: str = ""
 ) -> Tensor:
     """A finite tensor of one of these shapes, not empty; in [0, 1] for ``display``.
 
@@ -109,12 +103,13 @@ def named(name: str, given: object, values: str, at_least_one: str | None = None
     return {str(key): value for key, value in given.items()}
 
 
-def names(name: str, given: Any, count: int, each: str) -> list[str]:
+def names(name: str, given: Any, default: list[str], each: str) -> list[str]:
+    """Strings, one for ``each`` image, target, ..."""
+    if given is None:
+        return default
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
         raise TypeError(f"{name} must be a sequence of strings, got {given!r}")
-    if len(given) != count:
-        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(given)}")
-    return list(given)
+    return _as_many(name, given, len(default), each)
 
 
 def numbers(name: str, given: Any, count: int, each: str) -> list[float]:
@@ -123,10 +118,15 @@ def numbers(name: str, given: Any, count: int, each: str) -> list[float]:
     listed = given.tolist() if isinstance(given, Tensor) else given
     if not isinstance(listed, Sequence) or isinstance(listed, str):
         raise TypeError(f"{name} must be a sequence of numbers or a tensor ({count},), got {given!r}")
-    names(name, [""] * len(listed), count, each)
-    for k, value in enumerate(listed):
+    for k, value in enumerate(_as_many(name, listed, count, each)):
         check_number(f"{name}[{k}]", value)
     return [float(value) for value in listed]
+
+
+def _as_many(name: str, given: Sequence[Any], count: int, each: str) -> list[Any]:
+    if len(given) != count:
+        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(given)}")
+    return list(given)
 
 
 def as_tuple(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

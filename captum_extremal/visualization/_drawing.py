@@ -1,7 +1,8 @@
-"""Figures and their panels: sizes, colours, text, and an image drawn in a panel."""
+"""Figures and their panels, an image in a panel, and the words and numbers that are told of a result."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -9,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_extremal.visualization._arguments import Array
-from captum_extremal.visualization._wording import wrapped
+from captum_extremal.results import ExtremalMasks
+from captum_extremal.visualization._arguments import Array, as_tuple
 
 SMALL, NORMAL, LARGE = 8.5, 10.0, 11.5  # points
 INK, FAINT = "#222222", "#8a8a8a"
@@ -115,3 +116,54 @@ def grid(ax: Axes, axis: Literal["both", "y"]) -> None:
     ax.grid(axis=axis, color="#e5e5e5", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["right", "top"]].set_visible(False)
+
+
+def number(value: float, form: str = "") -> str:
+    """A number in this format, by default with two digits or more, and with the typographic minus sign."""
+    size = abs(value)
+    form = form or (".0f" if size >= 100 else ".1f" if size >= 10 else ".2f" if size >= 0.1 else ".2g")
+    return format(value, form).replace("-", "\N{MINUS SIGN}")
+
+
+def wrapped(text: str, letters: int, after: str = "_") -> str:
+    """The text in lines of at most ``letters``, broken at spaces and after the sign ``after``."""
+    return textwrap.fill(text.replace(after, f"{after} "), letters).replace(f"{after} ", after)
+
+
+def area_unit(found: ExtremalMasks) -> tuple[int | None, str]:
+    """K and "of K channels" if all masks are of K channels, else None and the words for percent."""
+    if found.covers != "channels":
+        return None, "%"
+    sizes = {masks.shape[-1] for masks in as_tuple(found.masks)}
+    return (None, "% of the channels") if len(sizes) > 1 else (count := sizes.pop(), f"of {count} channels")
+
+
+def area_text(found: ExtremalMasks, area: float) -> str:
+    """The area in percent, or as the number of channels of the binary mask."""
+    count, unit = area_unit(found)
+    return f"{100 * area:.3g} {unit}" if count is None else f"{round(area * count)} {unit}"
+
+
+def removes_only(found: ExtremalMasks) -> bool:
+    """Whether the game scores only what remains without the mask's region."""
+    return bool(found.settings.get("game", {}).get("kept") == 0)
+
+
+# Of the result of one image
+
+
+def optimal_text(one: ExtremalMasks) -> str:
+    return f"a* = {area_text(one, float(one.optimal_area))}" if bool(one.reached) else "a* not reached"
+
+
+def shown_text(one: ExtremalMasks) -> str:
+    """The area that is shown: a*, or the largest area where a* is not reached."""
+    largest = "" if bool(one.reached) else f"{area_text(one, float(one.areas[-1]))}, "
+    return f"{largest}{optimal_text(one)}"
+
+
+def summary(one: ExtremalMasks) -> str:
+    """The area shown, and its score under the game beside the clean score."""
+    scores, what = (one.complement_scores, "without it") if removes_only(one) else (one.scores, "score")
+    score, clean = float(scores[0, one.optimal_index]), float(one.clean_score)
+    return f"{shown_text(one)}\n{what} {number(score)}, clean {number(clean)}"

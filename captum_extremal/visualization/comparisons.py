@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,8 +17,6 @@ from captum_extremal.metrics import WeightRandomisation
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization import _arguments as check
 from captum_extremal.visualization import _drawing as draw
-from captum_extremal.visualization import _wording as words
-from captum_extremal.visualization._arguments import Array, as_array, as_rgb
 from captum_extremal.visualization.masks import draw_areas, draw_kept, draw_masked
 
 _COLOURS = {"all": "RdBu_r", "positive": "inferno", "negative": "inferno", "absolute_value": "inferno"}  # by sign
@@ -52,10 +49,7 @@ def compare(
         names: of the images that are drawn, such as their targets.
         method, sign, outlier_perc: how :func:`captum.attr.visualization.visualize_image_attr` draws them: "heat_map" or
             "blended_heat_map"; "positive", in which the brightest place is where the metrics say that a map points,
-            "absolute_value", "negative" or "all".
-
-    Returns:
-        a figure of 2 + len(attributions) panels per image; an attribution without values of the sign is blank.
+            "absolute_value", "negative" or "all". An attribution without values of the sign is blank.
     """
     check_choice("method", method, ("blended_heat_map", "heat_map"))
     check_choice("sign", sign, _COLOURS)
@@ -64,7 +58,7 @@ def compare(
     if not chosen:
         raise ValueError("index must name at least one image, got none")
     views = [check.view(found, images, one, input_index) for one in chosen]
-    labels = [""] * len(views) if names is None else check.names("names", names, len(views), "image")
+    labels = check.names("names", names, [""] * len(views), "image")
     shape, alone = views[0].rgb.shape[:2], len(views) == 1
     maps = check.attributions("attributions", attributions, len(found.clean_score), shape)
     columns = 2 + len(maps)
@@ -79,11 +73,11 @@ def compare(
         draw.image(image, view.rgb, "" if row else "image")
         draw.row_name(image, labels[row], draw.panel_size(shape, base)[1])
         draw_masked(mask, view, view.shown)
-        text = f"{words.origin(view.found)}, {words.shown_text(view.found)}"
-        draw.title(mask, words.wrapped(text, letters), boxed=bool(view.found.reached))
+        text = f"{_origin(view.found)}, {draw.shown_text(view.found)}"
+        draw.title(mask, draw.wrapped(text, letters), boxed=bool(view.found.reached))
         for ax, (name, values) in zip(others, maps.items()):
-            _draw_attribution(ax, view.rgb, as_array(values[one].double().sum(0)), sign, how)
-            draw.title(ax, "" if row else words.wrapped(name, letters))
+            _draw_attribution(ax, view.rgb, check.as_array(values[one].double().sum(0)), sign, how)
+            draw.title(ax, "" if row else draw.wrapped(name, letters))
     return figure
 
 
@@ -102,11 +96,8 @@ def compare_masks(
     which :class:`~captum_extremal.MeaningfulPerturbation` makes.
 
     Args:
-        masks: name -> (N, C, H, W) in [0, 1], 1 where the method keeps or points; the channels are averaged.
-
-    Returns:
-        a figure of the image, one panel per method with the area of its mask (its mean), and one panel per area; the
-        area a* is boxed.
+        masks: name -> (N, C, H, W) in [0, 1], 1 where the method keeps or points; the channels are averaged. The mean
+            of each is told as its area.
     """
     view = check.view(found, images, index, input_index)
     others = check.attributions("masks", masks, len(found.clean_score), view.rgb.shape[:2])
@@ -118,30 +109,27 @@ def compare_masks(
     figure, (image, *axes) = draw.panels(view.rgb.shape, count, title, base=1.7, least_width=1.3)
     draw.image(image, view.rgb, "image")
     for ax, (name, values) in zip(axes, others.items()):
-        mask = as_array(values[index].double().mean(0))
+        mask = check.as_array(values[index].double().mean(0))
         draw_kept(ax, view.rgb, mask)
-        draw.title(ax, f"{name}\n{words.percent(float(mask.mean()))}")
-    draw_areas(axes[len(others) :], view, f"{words.origin(view.found)}\n")
+        draw.title(ax, f"{name}\n{100 * mask.mean():.3g} %")
+    draw_areas(axes[len(others) :], view, f"{_origin(view.found)}\n")
     return figure
 
 
 def show_randomisation(
     found: Mapping[str, WeightRandomisation], images: Tensor, index: int = 0, *, title: str | None = None
 ) -> Figure:
-    """The maps of one image while layer after layer is randomised, one row per method (figure 7).
+    """The maps of one image while layer after layer is randomised (figure 7).
 
-    Each map has its own range of colours: from 0 to its maximum where it has no negative value, else blue below and red
-    above 0, up to its largest magnitude. Under it stand the rank correlation and the structural similarity with the
-    learned model's map, of absolute attributions: near 1, the map does not depend on what was learned; near 0 or below
-    it, it does. Under a constant map stands "none". Maps that are empty almost everywhere are structurally similar
-    whatever they show.
+    A row per method has the learned model's map, and then one map per layer. Each map has its own range of colours:
+    from 0 to its maximum where it has no negative value, else blue below and red above 0, up to its largest magnitude.
+    Under it stand the rank correlation and the structural similarity with the learned model's map, of absolute
+    attributions: near 1, the map does not depend on what was learned; near 0 or below it, it does. Under a constant map
+    stands "none". Maps that are empty almost everywhere are structurally similar whatever they show.
 
     Args:
         found: name -> what :func:`~captum_extremal.metrics.weight_randomisation` gives, all of the same layers and
             images.
-
-    Returns:
-        a figure of the image, and one row of 1 + L maps per method: the learned model's, then one per layer.
     """
     runs = check.named("found", found, "WeightRandomisation", at_least_one="method")
     layers, (_, count, *size) = _shared(runs)
@@ -151,11 +139,11 @@ def show_randomisation(
         raise IndexError(f"index must be from {-count} to {count - 1}, got {index}")
     width, height = draw.panel_size(size, _BASE)
     letters = int(_SMALL_LETTERS * max(width, _LEAST_WIDTH))
-    names = [words.wrapped(name, letters, after=".") for name in ("learned weights", *layers)]
+    names = [draw.wrapped(name, letters, after=".") for name in ("learned weights", *layers)]
     columns, lines = 1 + len(names), 1 + max(name.count("\n") for name in names)
     at: dict[str, Any] = {"base": _BASE, "least_width": _LEAST_WIDTH, "title_lines": lines, "most_columns": columns}
     figure, axes = draw.panels(size, len(runs) * columns, title, **at)
-    draw.image(axes[0], as_rgb(pictures[index]), "image")
+    draw.image(axes[0], check.as_rgb(pictures[index]), "image")
     for ax in axes[columns::columns]:
         ax.remove()
     for ax, name in zip(axes[1:], names):
@@ -163,28 +151,26 @@ def show_randomisation(
     for row, (method, run) in enumerate(runs.items()):
         maps = axes[row * columns + 1 : (row + 1) * columns]
         draw.row_name(maps[0], method, height)
-        for step, ax in enumerate(maps):
-            _draw_map(ax, as_array(run.maps[step, index]))
-            draw.write(ax.set_xlabel, _similarity(run, step, index) if step else "", draw.SMALL)
+        alike = map(_similarity, run.rank_correlation_absolute[:, index].tolist(), run.ssim[:, index].tolist())
+        for ax, values, under in zip(maps, check.as_array(run.maps[:, index]), ["", *alike]):
+            _draw_map(ax, values)
+            draw.write(ax.set_xlabel, under, draw.SMALL)
     what = "above: the layer randomised last; below each map: rank correlation / SSIM with the learned model's"
     draw.write(figure.supxlabel, what, draw.SMALL)
     return figure
 
 
 def show_bars(values: Mapping[str, tuple[float, float, float]], *, ylabel: str) -> Figure:
-    """Means with their intervals, one bar per method.
+    """Means, as bars from 0, with their intervals, as lines: one bar per method, in the order given.
 
     Args:
         values: name -> (mean, low, high), such as ``summarise(outcomes).mean`` and the 95 % interval over images of
             ``bootstrap_interval(outcomes)``, both of :mod:`captum_extremal.metrics`.
         ylabel: what the numbers are.
-
-    Returns:
-        a figure of a bar from 0 to each mean, its number, and the interval as a line, in the order given.
     """
     given = check.named("values", values, "(mean, low, high)", at_least_one="bar")
     bars = [_check_bar(f"values[{name!r}]", bar) for name, bar in given.items()]
-    names = [words.wrapped(name, 28) for name in given]
+    names = [draw.wrapped(name, 28) for name in given]
     if not isinstance(ylabel, str):
         raise TypeError(f"ylabel must be a string, got {ylabel!r}")
     sizes = [(max(map(len, lines)), len(lines)) for lines in (name.split("\n") for name in names)]
@@ -196,7 +182,7 @@ def show_bars(values: Mapping[str, tuple[float, float, float]], *, ylabel: str) 
         ax.plot([place, place], [low, high], "-_", color=draw.INK, linewidth=1.2, markersize=7)
         end, offset, side = (max(mean, high), 4, "bottom") if mean >= 0 else (min(mean, low), -4, "top")
         where = {"xy": (place, end), "xytext": (0, offset), "textcoords": "offset points", "ha": "center", "va": side}
-        draw.write(ax.annotate, words.number(mean), draw.SMALL, **where)
+        draw.write(ax.annotate, draw.number(mean), draw.SMALL, **where)
     ax.axhline(0, color=draw.FAINT, linewidth=0.8)
     lowest, highest = min(0.0, *map(min, bars)), max(0.0, *map(max, bars))
     room = _ROOM * ((highest - lowest) or 1.0)
@@ -210,7 +196,12 @@ def show_bars(values: Mapping[str, tuple[float, float, float]], *, ylabel: str) 
     return figure
 
 
-def _draw_attribution(ax: Axes, rgb: Array, values: Array, sign: str, how: dict[str, Any]) -> None:
+def _origin(found: ExtremalMasks) -> str:
+    """Where masks come from: a search, which has disks of a radius, or the highest values of a map."""
+    return "highest" if bool((found.sigma == 0).all()) else "extremal"
+
+
+def _draw_attribution(ax: Axes, rgb: check.Array, values: check.Array, sign: str, how: dict[str, Any]) -> None:
     signed = {"positive": values.clip(min=0), "negative": values.clip(max=0)}.get(sign, values)
     largest = float(np.abs(signed).max())
     if largest == 0:
@@ -224,18 +215,18 @@ def _draw_attribution(ax: Axes, rgb: Array, values: Array, sign: str, how: dict[
 
 def _shared(runs: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The layers, and the maps' shape (1 + L, N, H, W), which must be the same for all methods."""
-    told: dict[tuple[tuple[str, ...], tuple[int, ...]], str] = {}
+    told = {}
     for name, run in runs.items():
         if not isinstance(run, WeightRandomisation):
             raise TypeError(f"found[{name!r}] must be a WeightRandomisation, got {type(run).__name__}")
         shape = tuple(run.maps.shape)
-        told.setdefault((run.layers, shape), f"{name!r} of {', '.join(run.layers)} with maps {shape}")
+        told[run.layers, shape] = f"{name!r} of {', '.join(run.layers)} with maps {shape}"
     if len(told) > 1:
         raise ValueError(f"found must hold methods of the same layers and images, got {', '.join(told.values())}")
     return next(iter(told))
 
 
-def _draw_map(ax: Axes, values: Array) -> None:
+def _draw_map(ax: Axes, values: check.Array) -> None:
     largest = float(np.abs(values).max())
     colours, least = ("RdBu_r", -largest) if (values < 0).any() else ("inferno", 0)
     if largest == 0:
@@ -244,10 +235,9 @@ def _draw_map(ax: Axes, values: Array) -> None:
         draw.image(ax, values, cmap=colours, vmin=least, vmax=largest, interpolation=None)
 
 
-def _similarity(run: WeightRandomisation, step: int, index: int) -> str:
-    rank, alike = (float(of[step - 1, index]) for of in (run.rank_correlation_absolute, run.ssim))
-    told = [words.number(round(value, 2) + 0.0, ".2f") for value in (rank, alike)]  # + 0.0: no -0.00
-    return "none" if math.isnan(rank) else " / ".join(told)
+def _similarity(*rank_and_ssim: float) -> str:
+    told = [draw.number(round(value, 2) + 0.0, ".2f") for value in rank_and_ssim]  # + 0.0: no -0.00
+    return "none" if told[0] == "nan" else " / ".join(told)
 
 
 def _check_bar(name: str, bar: object) -> tuple[float, float, float]:

@@ -17,11 +17,8 @@ from torch import Tensor
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization import _arguments as check
 from captum_extremal.visualization import _drawing as draw
-from captum_extremal.visualization import _wording as words
-from captum_extremal.visualization._arguments import Array, View
 
-SATURATION = 1.25
-"""Where the bars of figure 5 end: a quarter above the score of the whole image."""
+_SATURATION = 1.25  # where the bars of figure 5 end: a quarter above the score of the whole image
 _HIDDEN = 0.28  # brightness of the hidden pixels' grey: visible, but clearly not shown
 _LEAST_CONTRAST = 0.25  # between a mask's mean inside and outside of its binary mask, for an outline
 _LOGARITHMIC = 50  # from this ratio of the largest to the smallest number of channels, a linear axis crowds the small
@@ -37,16 +34,14 @@ def show_mask(
     """The image, and the mask of the smallest sufficient area a* over it (figure 1).
 
     What the mask hides is dark and grey; the model sees it perturbed instead. The outline encloses exactly the area; a
-    nearly flat mask has none. Where no area reached the threshold, the title says so, and the largest mask is shown.
-
-    Returns:
-        a figure of two panels; the second's title has a*, the score and the clean score.
+    nearly flat mask has none. The title has a*, the score and the clean score. Where no area reached the threshold, it
+    says so, and the largest mask is shown.
     """
     view = check.view(found, images, index, input_index)
     figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
     draw.image(left, view.rgb, "image")
     draw_masked(right, view, view.shown)
-    draw.title(right, words.summary(view.found))
+    draw.title(right, draw.summary(view.found))
     return figure
 
 
@@ -64,35 +59,28 @@ def show_targets(
         found: masks of one image repeated N times, each time with another target.
         images: the repeated image.
         names: N titles; default "target 1", "target 2", ...
-
-    Returns:
-        a figure of N + 1 panels.
     """
     count = len(check.result(found).clean_score)
-    default = [f"target {k + 1}" for k in range(count)]
-    labels = default if names is None else check.names("names", names, count, "target")
+    labels = check.names("names", names, [f"target {k + 1}" for k in range(count)], "target")
     views = [check.view(found, images, k, input_index) for k in range(count)]
     rgb = views[0].rgb
     figure, (first, *others) = draw.panels(rgb.shape, count + 1, title, base=2.5, least_width=1.6, most_columns=5)
     draw.image(first, rgb, "image")
     for ax, view, label in zip(others, views, labels):
         draw_masked(ax, view, view.shown)
-        draw.title(ax, f"{label}\n{words.shown_text(view.found)}")
+        draw.title(ax, f"{label}\n{draw.shown_text(view.found)}")
     return figure
 
 
 def show_sweep(
     found: ExtremalMasks, images: Tensor, index: int = 0, *, input_index: int = 0, title: str | None = None
 ) -> Figure:
-    """The masks of all areas, and what each does to the score (figure 5).
+    """The image and its masks of all areas, with a* boxed, and what each does to the score (figure 5).
 
-    Under each mask a bar shows a score as a fraction of the clean score: the score of what the mask keeps, or for a
+    Under each picture a bar shows a score as a fraction of the clean score: the score of what the mask keeps, or for a
     game that only removes, the score of what remains without it. Bars end at 1.25; the number beneath is exact. Where
     the clean score is not above 0 (log-probabilities), the bar is the share of the way from the fully perturbed score
     to the clean score.
-
-    Returns:
-        a figure with a picture and a bar for the whole image and then for each area; the area a* is boxed.
     """
     view = check.view(found, images, index, input_index)
     fractions, meaning = _fractions(view.found)
@@ -103,8 +91,8 @@ def show_sweep(
     _draw_bar(axes[count], 1.0, draw.FAINT, ["0", "1"])
     for k, fraction in enumerate(fractions):
         _draw_bar(axes[count + 1 + k], fraction, draw.MARK if k == view.best else draw.BLUE)
-    optimal = ("" if view.best is None else "boxed: ") + words.optimal_text(view.found)
-    draw.write(figure.supxlabel, f"bars, up to {SATURATION:g}: {meaning}; {optimal}", draw.SMALL)
+    optimal = ("" if view.best is None else "boxed: ") + draw.optimal_text(view.found)
+    draw.write(figure.supxlabel, f"bars, up to {_SATURATION:g}: {meaning}; {optimal}", draw.SMALL)
     return figure
 
 
@@ -113,9 +101,8 @@ def show_order(
 ) -> Figure:
     """The order in which the pixels enter as the area grows, as one image.
 
-    Returns:
-        a figure of the grey image under the colours of the areas: each pixel has the colour of the smallest area whose
-        binary mask holds it, and stays grey where none does. The colour bar is in percent of the image.
+    Each pixel of the grey image has the colour of the smallest area whose binary mask holds it, and stays grey where
+    none does. The colour bar is in percent of the image.
     """
     view = check.view(found, images, index, input_index)
     areas = view.found.areas.tolist()
@@ -128,7 +115,7 @@ def show_order(
     drawn = ax.imshow(first_area, cmap=colours, vmin=-0.5, vmax=len(areas) - 0.5, alpha=0.7, interpolation="nearest")
     draw.write(ax.set_title, title or "order of entry", draw.LARGE if title else draw.NORMAL)
     bar = figure.colorbar(drawn, ax=ax, ticks=np.arange(-0.5, len(areas)), shrink=0.9, pad=0.03)
-    bar.ax.set_yticklabels([words.percent(area) for area in [0.0, *areas]], fontsize=draw.SMALL)
+    bar.ax.set_yticklabels([draw.area_text(view.found, area) for area in [0.0, *areas]], fontsize=draw.SMALL)
     draw.write(bar.set_label, "area of the mask when the pixel enters", draw.SMALL)
     bar.outline.set_visible(False)
     return figure
@@ -137,15 +124,9 @@ def show_order(
 def show_curves(found: ExtremalMasks, index: int = 0, *, title: str | None = None) -> Figure:
     """The score of what the masks keep, and of what remains without it, against their area (figure 3).
 
-    The area is in percent; for masks of channels it is their number, on a logarithmic axis where the largest is 50
-    times the smallest or more.
-
-    Args:
-        found: masks of any kind, also of channels.
-
-    Returns:
-        a figure with the preserved (blue) and the deleted (orange) score, and lines for the clean (green) and the fully
-        perturbed score (red) and for a*.
+    The preserved score is blue, the deleted one orange, the clean one green, the fully perturbed one red; a line marks
+    a*. ``found`` may also hold masks of channels: then the area is their number, on a logarithmic axis where the
+    largest is 50 times the smallest or more.
     """
     one = check.result(found).image(index)
     figure = draw.new_figure(6.4, 3.4)
@@ -157,20 +138,20 @@ def show_curves(found: ExtremalMasks, index: int = 0, *, title: str | None = Non
     return figure
 
 
-def draw_areas(axes: Iterable[Axes], view: View, before: str = "") -> None:
+def draw_areas(axes: Iterable[Axes], view: check.View, before: str = "") -> None:
     """The image under its mask of each area; the title is the area after ``before``, boxed at a*."""
     for k, (ax, area) in enumerate(zip(axes, view.found.areas.tolist())):
         draw_masked(ax, view, k, outline=k == view.best)
-        draw.title(ax, f"{before}{words.percent(area)}", boxed=k == view.best)
+        draw.title(ax, f"{before}{draw.area_text(view.found, area)}", boxed=k == view.best)
 
 
-def draw_kept(ax: Axes, rgb: Array, mask: Array) -> None:
+def draw_kept(ax: Axes, rgb: check.Array, mask: check.Array) -> None:
     """A picture (H, W, 3) under any mask (H, W): what is hidden is dark and grey."""
     kept = mask[..., None].clip(0, 1)
     draw.image(ax, kept * rgb + (1 - kept) * _HIDDEN * draw.grey(rgb)[..., None])
 
 
-def draw_masked(ax: Axes, view: View, area: int, *, outline: bool = True) -> None:
+def draw_masked(ax: Axes, view: check.View, area: int, *, outline: bool = True) -> None:
     """The image under its mask of this index."""
     mask, binary = view.masks[area], view.binary[area]
     draw_kept(ax, view.rgb, mask)
@@ -182,7 +163,7 @@ def draw_masked(ax: Axes, view: View, area: int, *, outline: bool = True) -> Non
         ax.contour(values, levels=[level], colors=[draw.MARK], linewidths=[1.2])
 
 
-def _outline(mask: Array, binary: NDArray[np.bool_]) -> tuple[Array, float]:
+def _outline(mask: check.Array, binary: NDArray[np.bool_]) -> tuple[check.Array, float]:
     """Values (H, W) and the level that encloses exactly the binary mask's area."""
     least, most = float(mask[binary].min()), float(mask[~binary].max())
     if least > most:
@@ -193,7 +174,7 @@ def _outline(mask: Array, binary: NDArray[np.bool_]) -> tuple[Array, float]:
 
 def _fractions(found: ExtremalMasks) -> tuple[list[float], str]:
     """The bars of figure 5, (A,), not yet saturated, and what they are."""
-    removes = words.removes_only(found)
+    removes = draw.removes_only(found)
     scores = check.as_array(found.complement_scores if removes else found.scores)[0]
     what = "score without the region" if removes else "score"
     clean, perturbed = float(found.clean_score), float(found.perturbed_score)
@@ -202,14 +183,14 @@ def _fractions(found: ExtremalMasks) -> tuple[list[float], str]:
     if clean > perturbed:
         share = (scores - perturbed) / (clean - perturbed)
         return share.tolist(), f"{what}, from fully perturbed (0) to the whole image (1)"
-    return [0.0] * len(scores), f"none: the whole image scores {words.number(clean)}, no more than fully perturbed"
+    return [0.0] * len(scores), f"none: the whole image scores {draw.number(clean)}, no more than fully perturbed"
 
 
 def _draw_bar(ax: Axes, fraction: float, colour: str, ticks: Sequence[str] = ("", "")) -> None:
-    ax.bar([0], [min(max(fraction, 0.0), SATURATION)], width=0.55, color=colour)
+    ax.bar([0], [min(max(fraction, 0.0), _SATURATION)], width=0.55, color=colour)
     ax.axhline(1.0, color=draw.GREEN, linewidth=1.0, linestyle="--")
-    ax.set(xlim=(-0.8, 0.8), ylim=(0, SATURATION))
-    draw.write(partial(ax.set_xticks, [0]), [words.number(fraction, ".2f")], draw.SMALL)
+    ax.set(xlim=(-0.8, 0.8), ylim=(0, _SATURATION))
+    draw.write(partial(ax.set_xticks, [0]), [draw.number(fraction, ".2f")], draw.SMALL)
     draw.write(partial(ax.set_yticks, [0, 1]), list(ticks), draw.SMALL)
     ax.tick_params(length=0)
     ax.spines[["left", "right", "top"]].set_visible(False)
@@ -222,27 +203,20 @@ def draw_curves(ax: Axes, one: ExtremalMasks, *, faint: bool = False) -> None:
     With ``faint`` the score that the game does not look at is, and for a game that looks at both the deleted score.
     """
     clean, kept, removed, perturbed = _LABELS[one.covers]
-    sizes = [words.area_value(one, area) for area in one.areas.tolist()]
-    ignored = 0.35 if faint else 1.0  # opacity
-    kept_opacity, removed_opacity = (ignored, 1.0) if words.removes_only(one) else (1.0, ignored)
+    channels, unit = draw.area_unit(one)
+    sizes = [100 * area if channels is None else round(area * channels) for area in one.areas.tolist()]
+    kept_scores, removed_scores = check.as_array(one.scores)[0], check.as_array(one.complement_scores)[0]
+    ignored = 0.35 if faint else 1.0
+    opacity = (ignored, 1.0) if draw.removes_only(one) else (1.0, ignored)
     ax.axhline(float(one.clean_score), color=draw.GREEN, linewidth=1.3, linestyle="--", label=clean)
-    ax.plot(sizes, check.as_array(one.scores)[0], "-o", color=draw.BLUE, markersize=5, label=kept, alpha=kept_opacity)
-    ax.plot(
-        sizes,
-        check.as_array(one.complement_scores)[0],
-        "-s",
-        color=draw.ORANGE,
-        markersize=5,
-        label=removed,
-        alpha=removed_opacity,
-    )
+    ax.plot(sizes, kept_scores, "-o", color=draw.BLUE, markersize=5, label=kept, alpha=opacity[0])
+    ax.plot(sizes, removed_scores, "-s", color=draw.ORANGE, markersize=5, label=removed, alpha=opacity[1])
     ax.axhline(float(one.perturbed_score), color=draw.RED, linewidth=1.3, linestyle="--", label=perturbed)
     if bool(one.reached):
-        optimal = words.area_value(one, float(one.optimal_area))
-        ax.axvline(optimal, color=draw.MARK, linewidth=6, alpha=0.3, zorder=0, label=words.optimal_text(one))
+        optimal = sizes[int(one.optimal_index)]
+        ax.axvline(optimal, color=draw.MARK, linewidth=6, alpha=0.3, zorder=0, label=draw.optimal_text(one))
     else:
-        ax.plot([], [], " ", label=words.optimal_text(one))
-    channels = words.channels(one)
+        ax.plot([], [], " ", label=draw.optimal_text(one))
     if channels is not None and min(sizes) > 0 and max(sizes) >= _LOGARITHMIC * min(sizes):
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -253,6 +227,5 @@ def draw_curves(ax: Axes, one: ExtremalMasks, *, faint: bool = False) -> None:
         if channels is not None:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     draw.grid(ax, "both")
-    in_percent = f"area of the mask, {words.percent_unit(one)}"
-    draw.write(ax.set_xlabel, in_percent if channels is None else f"number of channels, of {channels}")
+    draw.write(ax.set_xlabel, f"area of the mask, {unit}" if channels is None else f"number of channels, of {channels}")
     draw.write(ax.set_ylabel, "score")
