@@ -13,8 +13,7 @@ function does not say more of them, its arguments are
     input_index: which of the inputs, where they were a tuple.
     title: a line above the figure, such as the target's name.
 
-All raise TypeError or ValueError where an argument has the wrong type, shape or values, and IndexError where there is
-no image of the index.
+All raise TypeError or ValueError for an argument of the wrong type, shape or values, and IndexError for no such image.
 """
 
 from captum_extremal.visualization.comparisons import compare, compare_masks, show_bars, show_randomisation

@@ -42,8 +42,7 @@ def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> V
     one = found.image(index)
     pictures = images("images", given, len(masks), tuple(masks.shape[3:]), "of the masks' size, ")
     soft, binary = masks[index, :, 0], as_tuple(one.binary_masks())[input_index][0, :, 0]
-    shown = int(one.optimal_index)
-    best = shown if bool(one.reached) else None
+    shown, best = int(one.optimal_index), int(one.optimal_index) if bool(one.reached) else None
     return View(one, as_rgb(pictures[index]), as_array(soft), binary.cpu().numpy(), shown, best)
 
 
@@ -56,10 +55,7 @@ def result(found: object) -> ExtremalMasks:
 def tensor(
     name: str, value: Any, *shapes: Shape, display: bool = False, floating: bool = True, rule: str = "", hint: str = ""
 ) -> Tensor:
-    """A finite tensor of one of these shapes, not empty; in [0, 1] for ``display``.
-
-    ``rule`` and ``hint`` are what the message about the shape says before the shapes, and at its end.
-    """
+    """A finite tensor of one of these shapes, not empty, in [0, 1] for ``display``; a ``hint`` ends the message."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
     if floating and not value.is_floating_point():
@@ -83,8 +79,7 @@ def images(name: str, given: object, count: int | str = "N", size: Shape = ("H",
 
 def heat_maps(given: object, count: int) -> Tensor:
     hint = ": the masked activation summed over its channels"
-    maps = tensor("heat_maps", given, (count, 1, "h", "w"), (count, "h", "w"), hint=hint)
-    return maps.squeeze(1) if maps.dim() == 4 else maps
+    return tensor("heat_maps", given, (count, 1, "h", "w"), (count, "h", "w"), hint=hint).flatten(0, -3)  # (N, h, w)
 
 
 def attributions(name: str, given: object, count: int, size: tuple[int, ...]) -> dict[str, Tensor]:

@@ -39,11 +39,8 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with ``count`` panels for images of this shape (H, W, ...), in reading order.
 
-    Args:
-        base: side in inches of a square panel.
-        least_width: of a column, in inches: a narrow picture still needs room for its title.
-        title_lines: of each panel's own title.
-        below: height in inches of a second axes under each panel, which come after the panels; 0 for none.
+    A square panel has sides of ``base`` inches; a column of narrow pictures has ``least_width``, for titles of
+    ``title_lines``. Where ``below`` is not 0, as many axes of that height follow, each under its panel.
     """
     # As few rows as fit, and then rows of about equal length.
     rows = -(-count // most_columns)
@@ -53,13 +50,10 @@ def panels(
     tall = rows * sum(heights) + 0.1 + (0.3 if title else 0) + (0.3 if below else 0)
     figure = new_figure(columns * (max(width, least_width) + 0.1) + 0.1, tall, title)
     lattice = figure.subplots(rows * len(heights), columns, squeeze=False, height_ratios=heights * rows)
-    found: list[Axes] = []
-    for line in range(len(heights)):
-        axes = lattice[line :: len(heights)].flatten().tolist()
-        found += axes[:count]
-        for unused in axes[count:]:
-            unused.remove()
-    return figure, found
+    lines = [lattice[line :: len(heights)].flatten().tolist() for line in range(len(heights))]
+    for unused in [ax for axes in lines for ax in axes[count:]]:
+        unused.remove()
+    return figure, [ax for axes in lines for ax in axes[:count]]
 
 
 def new_figure(width: float, height: float, title: str | None = None) -> Figure:
@@ -147,9 +141,6 @@ def area_text(found: ExtremalMasks, area: float) -> str:
 def removes_only(found: ExtremalMasks) -> bool:
     """Whether the game scores only what remains without the mask's region."""
     return bool(found.settings.get("game", {}).get("kept") == 0)
-
-
-# Of the result of one image
 
 
 def optimal_text(one: ExtremalMasks) -> str:

@@ -128,8 +128,7 @@ def show_randomisation(
     stands "none". Maps that are empty almost everywhere are structurally similar whatever they show.
 
     Args:
-        found: name -> what :func:`~captum_extremal.metrics.weight_randomisation` gives, all of the same layers and
-            images.
+        found: name -> result of :func:`~captum_extremal.metrics.weight_randomisation`, of the same layers and images.
     """
     runs = check.named("found", found, "WeightRandomisation", at_least_one="method")
     layers, (_, count, *size) = _shared(runs)
@@ -153,7 +152,12 @@ def show_randomisation(
         draw.row_name(maps[0], method, height)
         alike = map(_similarity, run.rank_correlation_absolute[:, index].tolist(), run.ssim[:, index].tolist())
         for ax, values, under in zip(maps, check.as_array(run.maps[:, index]), ["", *alike]):
-            _draw_map(ax, values)
+            largest = float(np.abs(values).max())
+            colours, least = ("RdBu_r", -largest) if (values < 0).any() else ("inferno", 0)
+            if largest == 0:
+                draw.blank(ax, values.shape, "all zero")
+            else:
+                draw.image(ax, values, cmap=colours, vmin=least, vmax=largest, interpolation=None)
             draw.write(ax.set_xlabel, under, draw.SMALL)
     what = "above: the layer randomised last; below each map: rank correlation / SSIM with the learned model's"
     draw.write(figure.supxlabel, what, draw.SMALL)
@@ -224,15 +228,6 @@ def _shared(runs: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[int, ...
     if len(told) > 1:
         raise ValueError(f"found must hold methods of the same layers and images, got {', '.join(told.values())}")
     return next(iter(told))
-
-
-def _draw_map(ax: Axes, values: check.Array) -> None:
-    largest = float(np.abs(values).max())
-    colours, least = ("RdBu_r", -largest) if (values < 0).any() else ("inferno", 0)
-    if largest == 0:
-        draw.blank(ax, values.shape, "all zero")
-    else:
-        draw.image(ax, values, cmap=colours, vmin=least, vmax=largest, interpolation=None)
 
 
 def _similarity(*rank_and_ssim: float) -> str:

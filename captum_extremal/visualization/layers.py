@@ -17,9 +17,7 @@ from captum_extremal.visualization import _arguments as check
 from captum_extremal.visualization import _drawing as draw
 from captum_extremal.visualization.masks import draw_curves
 
-_LEAST_TITLE_WIDTH, _CURVES_WIDTH, _LEAST_CURVES_HEIGHT, _LEGEND_WIDTH = 2.8, 4.0, 2.4, 3.0  # inches
 _INVERSION = 2.3  # inches, a panel's side
-_OPACITY = 0.85  # of the heat map where it is strongest
 
 
 def show_channels(
@@ -42,14 +40,12 @@ def show_channels(
         others = "show_mask draws masks of images, show_curves the scores of any"
         raise ValueError(f"found must hold masks of channels, (N, A, K), got {shapes}: {others}")
     one = found.image(index)
-    count = len(found.clean_score)
-    maps = check.heat_maps(heat_maps, count)
-    pictures = check.images("images", images, count)
-    width, height = draw.panel_size(pictures.shape[2:], 3.2)
-    width = max(width, _LEAST_TITLE_WIDTH)  # a narrow picture still needs room for its title
-    tall = max(height, _LEAST_CURVES_HEIGHT) + (1.2 if title else 0.9)
-    figure = draw.new_figure(width + _CURVES_WIDTH + _LEGEND_WIDTH, tall, title)
-    left, right = figure.subplots(1, 2, width_ratios=[width, _CURVES_WIDTH])
+    maps = check.heat_maps(heat_maps, len(found.clean_score))
+    pictures = check.images("images", images, len(maps))
+    # Inches: at least for the title over a narrow picture and for the curves, then for the curves and their legend.
+    width, height = map(max, draw.panel_size(pictures.shape[2:], 3.2), (2.8, 2.4))
+    figure = draw.new_figure(width + 4.0 + 3.0, height + (1.2 if title else 0.9), title)
+    left, right = figure.subplots(1, 2, width_ratios=[width, 4.0])
     _draw_heat(left, pictures[index], maps[index], draw.summary(one))
     draw_curves(right, one, faint=True)
     # Beside the axes: within them it would hide one curve or the other.
@@ -121,7 +117,7 @@ def _draw_heat(ax: Axes, image: Tensor, heat_map: Tensor, title: str) -> None:
         colours = np.where(values[..., None] > 0, to_rgb(draw.RED), to_rgb(draw.BLUE))
     else:
         colours = colormaps["inferno"](strength)[..., :3]
-    opacity = _OPACITY * strength[..., None]
+    opacity = 0.85 * strength[..., None]
     draw.image(ax, opacity * colours + (1 - opacity) * draw.grey(check.as_rgb(image))[..., None], title)
     if not values.any():
         draw.write(ax.set_xlabel, "heat map: all zero", draw.SMALL)

@@ -19,9 +19,6 @@ from captum_extremal.visualization import _arguments as check
 from captum_extremal.visualization import _drawing as draw
 
 _SATURATION = 1.25  # where the bars of figure 5 end: a quarter above the score of the whole image
-_HIDDEN = 0.28  # brightness of the hidden pixels' grey: visible, but clearly not shown
-_LEAST_CONTRAST = 0.25  # between a mask's mean inside and outside of its binary mask, for an outline
-_LOGARITHMIC = 50  # from this ratio of the largest to the smallest number of channels, a linear axis crowds the small
 _LABELS = {  # of the clean, the preserved, the deleted and the perturbed score
     "positions": ("whole image", "only the mask's region", "all but the mask's region", "fully perturbed"),
     "channels": ("all channels", "only the mask's channels", "all but the mask's channels", "no channels"),
@@ -148,7 +145,8 @@ def draw_areas(axes: Iterable[Axes], view: check.View, before: str = "") -> None
 def draw_kept(ax: Axes, rgb: check.Array, mask: check.Array) -> None:
     """A picture (H, W, 3) under any mask (H, W): what is hidden is dark and grey."""
     kept = mask[..., None].clip(0, 1)
-    draw.image(ax, kept * rgb + (1 - kept) * _HIDDEN * draw.grey(rgb)[..., None])
+    hidden = 0.28 * draw.grey(rgb)[..., None]  # visible, but clearly not shown
+    draw.image(ax, kept * rgb + (1 - kept) * hidden)
 
 
 def draw_masked(ax: Axes, view: check.View, area: int, *, outline: bool = True) -> None:
@@ -156,7 +154,7 @@ def draw_masked(ax: Axes, view: check.View, area: int, *, outline: bool = True) 
     mask, binary = view.masks[area], view.binary[area]
     draw_kept(ax, view.rgb, mask)
     # The outline of a nearly flat mask would follow its ripples.
-    if outline and 0 < binary.mean() < 1 and mask[binary].mean() - mask[~binary].mean() >= _LEAST_CONTRAST:
+    if outline and 0 < binary.mean() < 1 and mask[binary].mean() - mask[~binary].mean() >= 0.25:
         values, level = _outline(mask, binary)
         # Dark under light, so that it shows on any picture.
         ax.contour(values, levels=[level], colors=["black"], linewidths=[2.4], alpha=0.6)
@@ -180,10 +178,10 @@ def _fractions(found: ExtremalMasks) -> tuple[list[float], str]:
     clean, perturbed = float(found.clean_score), float(found.perturbed_score)
     if clean > 0:
         return (scores / clean).tolist(), f"{what} / score of the whole image"
-    if clean > perturbed:
-        share = (scores - perturbed) / (clean - perturbed)
-        return share.tolist(), f"{what}, from fully perturbed (0) to the whole image (1)"
-    return [0.0] * len(scores), f"none: the whole image scores {draw.number(clean)}, no more than fully perturbed"
+    if clean <= perturbed:
+        return [0.0] * len(scores), f"none: the whole image scores {draw.number(clean)}, no more than fully perturbed"
+    share = (scores - perturbed) / (clean - perturbed)
+    return share.tolist(), f"{what}, from fully perturbed (0) to the whole image (1)"
 
 
 def _draw_bar(ax: Axes, fraction: float, colour: str, ticks: Sequence[str] = ("", "")) -> None:
@@ -198,10 +196,7 @@ def _draw_bar(ax: Axes, fraction: float, colour: str, ticks: Sequence[str] = (""
 
 
 def draw_curves(ax: Axes, one: ExtremalMasks, *, faint: bool = False) -> None:
-    """The curves of one image, labelled for a legend.
-
-    With ``faint`` the score that the game does not look at is, and for a game that looks at both the deleted score.
-    """
+    """The curves of one image; ``faint`` is for the score that the game ignores, or the deleted one of two."""
     clean, kept, removed, perturbed = _LABELS[one.covers]
     channels, unit = draw.area_unit(one)
     sizes = [100 * area if channels is None else round(area * channels) for area in one.areas.tolist()]
@@ -217,7 +212,7 @@ def draw_curves(ax: Axes, one: ExtremalMasks, *, faint: bool = False) -> None:
         ax.axvline(optimal, color=draw.MARK, linewidth=6, alpha=0.3, zorder=0, label=draw.optimal_text(one))
     else:
         ax.plot([], [], " ", label=draw.optimal_text(one))
-    if channels is not None and min(sizes) > 0 and max(sizes) >= _LOGARITHMIC * min(sizes):
+    if channels is not None and min(sizes) > 0 and max(sizes) >= 50 * min(sizes):  # a linear axis would crowd the small
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.xaxis.set_minor_locator(NullLocator())
