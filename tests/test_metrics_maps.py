@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from captum_extremal import ExtremalPerturbation, PathSolver
 from captum_extremal.metrics import energy_pointing_game, insertion_deletion, pointing_game, top_masks
-from captum_extremal.metrics._maps import explain, positions, rank_from_top, resize
+from captum_extremal.metrics.explanations import explain, rank_from_top, resize
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients:UserWarning")
 
@@ -74,8 +74,8 @@ def test_maps_need_no_inputs(network: nn.Module, images: Tensor) -> None:
 
 def test_channels_are_averaged_with_their_signs() -> None:
     attributions = torch.tensor([[[[1.0, -2.0]], [[3.0, 2.0]]]])
-    assert positions(explain(attributions, None)).tolist() == [[[2.0, 0.0]]]
-    assert positions(explain(attributions[:, 1], None)).tolist() == [[[3.0, 2.0]]]
+    assert explain(attributions, None).mean(1).tolist() == [[[2.0, 0.0]]]
+    assert explain(attributions[:, 1], None).mean(1).tolist() == [[[3.0, 2.0]]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.bool, torch.int64])

@@ -16,17 +16,11 @@ from torch import Tensor
 from captum_extremal._captum import BaselineType, TargetType
 from captum_extremal._checks import check_count, check_number
 from captum_extremal._state import warn_caller
-from captum_extremal.arguments import check_baselines
 from captum_extremal.masks import REFERENCE_SIDE
-from captum_extremal.metrics import _maps
-from captum_extremal.metrics._maps import Explanation
+from captum_extremal.metrics.explanations import Explanation, check_batch, rank_from_top
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import FadePyramid, gaussian_blur
 from captum_extremal.session import open_session
-
-_STEPS = 224
-_ROUNDING = 0.01  # of a sum of probabilities, in half precision
-_BLUR = 5.0  # px at 224, the standard deviation of Petsiuk et al., who cut it off 5 px away
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,27 +77,21 @@ def insertion_deletion(
             warned of.
         perturbations_per_eval: how many perturbed copies of each input go through the model at once. It changes
             only the memory.
-
-    Raises:
-        TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output has no
-            classes (at its first run).
     """
-    target = _maps.check_batch(inputs, target, additional_forward_args)
+    target = check_batch(inputs, target, additional_forward_args, baselines)
     check_count("perturbations_per_eval", perturbations_per_eval)
-    check_baselines((inputs,), baselines, False)
     positions = inputs[0, 0].numel()
-    steps = min(_STEPS, positions) if steps is None else steps
+    steps = min(224, positions) if steps is None else steps
     check_count("steps", steps)
     if steps > positions:
         raise ValueError(f"steps must be at most the number of positions, {positions}, got {steps}")
     if blur is not None:
         check_number("blur", blur, above=0)
-    rank = _maps.rank_from_top(attribution, inputs, target, additional_forward_args)
+    rank = rank_from_top(attribution, inputs, target, additional_forward_args)
     taken = torch.tensor([round(step * positions / steps) for step in range(steps + 1)], device=inputs.device)
-    called_as = _softmax(forward_func) if softmax else forward_func
-    sigma = blur or _BLUR * min(inputs.shape[2:]) / REFERENCE_SIDE
+    sigma = blur or 5.0 * min(inputs.shape[2:]) / REFERENCE_SIDE  # Petsiuk et al. cut it off 5 px away
     with open_session(forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
-        called = replace(session, forward_func=called_as)
+        called = replace(session, forward_func=_softmax(forward_func)) if softmax else session
         blurred = gaussian_blur(inputs.detach().to(session.dtype), sigma, "replicate")
         inserted = called.objective(lambda x, baseline: FadePyramid().bind(x, blurred), differentiable=False)
         insertion = _curve(inserted, lambda count: rank < count, taken, perturbations_per_eval)
@@ -122,6 +110,7 @@ def _curve(objective: Objective, kept: Callable[[Tensor], Tensor], taken: Tensor
 
 
 def _softmax(forward_func: Callable[..., Any]) -> Callable[..., Any]:
+    """The function's probabilities; the sums of those in half precision may be off by a hundredth."""
     warned = False
 
     def probabilities(*args: Any) -> Any:
@@ -130,12 +119,10 @@ def _softmax(forward_func: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(scores, Tensor) or not scores.is_floating_point():
             return scores  # the objective says what is wrong with it
         if scores.dim() < 2 or scores.shape[1] < 2:
-            raise ValueError(
-                f"forward_func must return scores (N, K, ...) of two classes or more, got shape {tuple(scores.shape)}: "
-                "softmax=False takes probabilities"
-            )
+            rule = "forward_func must return scores (N, K, ...) of two classes or more"
+            raise ValueError(f"{rule}, got shape {tuple(scores.shape)}: softmax=False takes probabilities")
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        if not warned and bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < _ROUNDING):
+        if not warned and bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 0.01):
             warned = True
             warn_caller("the model returns probabilities, of which the softmax is taken again: give softmax=False")
         return scores.softmax(1)

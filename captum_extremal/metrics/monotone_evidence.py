@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal._captum import BaselineType, TargetType
-from captum_extremal.arguments import check_baselines
-from captum_extremal.metrics import _maps
-from captum_extremal.metrics._maps import Explanation
+from captum_extremal.metrics.explanations import Explanation, check_batch, rank_from_top
 from captum_extremal.perturbations import Perturbation
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.search.games import PRESERVE
@@ -55,15 +53,9 @@ def monotone_evidence(found: ExtremalMasks) -> MonotoneEvidence:
     """Equation 8 on the scores of masks by area, those of a search or of :func:`top_masks`.
 
     The scores compared are those of what the masks keep, whatever the game was; a* is the result's own.
-
-    Raises:
-        TypeError: ``found`` is not ExtremalMasks.
     """
     if not isinstance(found, ExtremalMasks):
-        raise TypeError(
-            "found must be ExtremalMasks, from ExtremalPerturbation(model).extremal_masks(...) or top_masks(...), "
-            f"got {type(found).__name__}"
-        )
+        raise TypeError(f"found must be ExtremalMasks, of extremal_masks() or top_masks(), got {type(found).__name__}")
     below = torch.arange(len(found.areas), device=found.scores.device) < found.optimal_index[:, None]
     below |= ~found.reached[:, None]
     drops = (found.scores.cummax(1).values - found.scores).masked_fill(~below, 0.0)
@@ -95,19 +87,14 @@ def top_masks(
     Returns:
         masks (N, A, 1, *S) of 0 and 1, their scores and a*, whose Phi_0 is the score of the whole input; ``sigma`` is
         0, as there are no disks.
-
-    Raises:
-        TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output cannot be
-            explained (at its first run).
     """
-    target = _maps.check_batch(inputs, target, additional_forward_args)
+    target = check_batch(inputs, target, additional_forward_args, baselines)
     positions = inputs[0, 0].numel()
     fractions = check_areas(areas, counts=False)
     if fractions[0] < 1 / positions:
         raise ValueError(f"areas must be at least one position, {1 / positions:.2g} of the input, got {fractions[0]}")
     chosen = as_perturbation(perturbation)
-    check_baselines((inputs,), baselines, False)
-    rank = _maps.rank_from_top(attribution, inputs, target, additional_forward_args)
+    rank = rank_from_top(attribution, inputs, target, additional_forward_args)
     kept = torch.stack([rank < round(area * positions) for area in fractions])
     with open_session(forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
         phi = session.objective(chosen.bind, differentiable=False)

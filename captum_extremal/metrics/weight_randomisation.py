@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import scipy
+import skimage
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +23,10 @@ from captum_extremal._captum import TargetType, run_forward
 from captum_extremal._checks import check_callable, check_choice, check_count
 from captum_extremal._state import preserve_state, warn_caller
 from captum_extremal.hooks import on_every_input
-from captum_extremal.metrics import _maps
-from captum_extremal.metrics._maps import Explanation
-from captum_extremal.metrics.similarity import WINDOW, rank_correlation, ssim
+from captum_extremal.metrics.explanations import Explanation, check_batch, explain, resize
 
-WHOLE = "(model)"
-"""The name of the layer with the parameters that belong to no called module but the model itself."""
+_WHOLE = "(model)"  # the layer with the parameters that belong to no called module but the model itself
+_WINDOW = 11  # px, the side of ssim's window, which a Gaussian of 1.5 px has in scikit-image
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,41 +79,79 @@ def weight_randomisation(
             default every module with parameters of its own that would change, the last to be called first. One that
             is never called, because its parent applies it by itself, goes with the nearest called module around it.
         seed: of the random weights, which do not depend on the global random state.
-
-    Raises:
-        TypeError, ValueError: an argument breaks a rule above (before the model runs), or a map is not finite.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, whose copy can be randomised, got {type(model).__name__}")
     check_callable("make_attribution", make_attribution, "model")
     check_choice("mode", mode, ("cascading", "independent"))
     check_count("seed", seed, at_least=0)
-    target = _maps.check_batch(inputs, target, additional_forward_args)
-    if inputs.dim() != 4 or min(inputs.shape[2:]) < WINDOW:
-        raise ValueError(
-            f"inputs must be images (N, C, H, W) with sides of at least {WINDOW} px, got shape {tuple(inputs.shape)}"
-        )
+    target = check_batch(inputs, target, additional_forward_args)
+    if inputs.dim() != 4 or min(inputs.shape[2:]) < _WINDOW:
+        rule = f"inputs must be images (N, C, H, W) with sides of at least {_WINDOW} px"
+        raise ValueError(f"{rule}, got shape {tuple(inputs.shape)}")
     changed = copy.deepcopy(model)
     units = _units(changed, layers, inputs, additional_forward_args)
     generator = torch.Generator().manual_seed(seed)
 
-    def explain() -> Tensor:
+    def maps() -> Tensor:
         with preserve_state(changed, inputs.device):  # every map is made with the same random numbers and statistics
             made = make_attribution(changed)
-            return _maps.explain(made, inputs, target, additional_forward_args, "make_attribution's result")
+            return explain(made, inputs, target, additional_forward_args, "make_attribution's result")
 
-    found = [explain()]
+    found = [maps()]
     for parameters in units.values():
         if mode == "independent":
             _assign(changed.parameters(), model.parameters())
         _assign(parameters, [_random_like(parameter.detach(), generator) for parameter in parameters])
-        found.append(explain())
+        found.append(maps())
     if all(torch.equal(one, found[0]) for one in found):
-        warn_caller(
-            "no map changed at all: what make_attribution makes must explain the model that it is given, not one from "
-            "outside, and look at its weights"
-        )
-    return _compare(tuple(units), found, tuple(inputs.shape[2:]))
+        rule = "what make_attribution makes must explain the model that it is given, not one from outside"
+        warn_caller(f"no map changed at all: {rule}, and look at its weights")
+    signed, absolute = (
+        [resize(one.mean(1), inputs.shape[2:]).cpu().double() for one in maps]
+        for maps in (found, [one.abs() for one in found])
+    )
+    return WeightRandomisation(
+        tuple(units),
+        torch.stack(signed),
+        _by_step(rank_correlation, signed),
+        _by_step(rank_correlation, absolute),
+        _by_step(ssim, [_unit_range(one) for one in absolute]),
+    )
+
+
+def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
+    """Spearman's rank correlation of each pair of maps, by SciPy; equal values share their mean rank.
+
+    Args:
+        maps, others: (N, *S) floating.
+
+    Returns:
+        (N,) float64 in [-1, 1]; NaN where either map is constant.
+    """
+    _check_pair(maps, others)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "An input array is constant")  # its NaN says so
+        return _by_pair(lambda one, other: scipy.stats.spearmanr(one.ravel(), other.ravel())[0], maps, others)
+
+
+def ssim(maps: Tensor, others: Tensor) -> Tensor:
+    """Structural similarity of each pair of maps (Wang et al. 2004), by scikit-image.
+
+    The window is that of the paper, a Gaussian of 1.5 px on 11 px, at every place where it lies inside the map, with
+    the paper's constants for values between 0 and 1.
+
+    Args:
+        maps, others: (N, H, W) floating, at least 11 px a side, with values in [0, 1].
+
+    Returns:
+        (N,) float64, 1 for equal maps.
+    """
+    _check_pair(maps, others)
+    if maps.dim() != 3 or min(maps.shape[1:]) < _WINDOW:
+        raise ValueError(f"maps must be (N, H, W) with sides of at least {_WINDOW} px, got {tuple(maps.shape)}")
+    gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
+    return _by_pair(partial(skimage.metrics.structural_similarity, **gaussian), maps, others)
 
 
 def _units(
@@ -129,7 +170,7 @@ def _units(
             raise ValueError(f"layers must be names of the model's modules, got {name!r}")
         if not _changes(modules[name].parameters()):
             raise ValueError(f"layers must have parameters of more than one value, got {name!r} without any")
-    return {name or WHOLE: list(modules[name].parameters()) for name in layers}
+    return {name or _WHOLE: list(modules[name].parameters()) for name in layers}
 
 
 def _changes(parameters: Iterable[nn.Parameter]) -> bool:
@@ -151,7 +192,7 @@ def _called_units(model: nn.Module, inputs: Tensor, additional_forward_args: obj
                 name = name.rpartition(".")[0]
             units.setdefault(name, []).extend(own)
     changing = [name for name, parameters in units.items() if _changes(parameters)]
-    return {name or WHOLE: units[name] for name in sorted(changing, key=lambda name: -last_call.get(name, 0))}
+    return {name or _WHOLE: units[name] for name in sorted(changing, key=lambda name: -last_call.get(name, 0))}
 
 
 def _random_like(learned: Tensor, generator: torch.Generator) -> Tensor:
@@ -166,24 +207,25 @@ def _assign(parameters: Iterable[nn.Parameter], values: Iterable[Tensor]) -> Non
             parameter.copy_(value)
 
 
-def _compare(layers: tuple[str, ...], found: list[Tensor], shape: tuple[int, ...]) -> WeightRandomisation:
-    """Every step's attributions (N, C, h, w) against the first, at the input's size."""
-    signed = [_maps.positions(one, shape).cpu().double() for one in found]
-    absolute = [_maps.positions(one.abs(), shape).cpu().double() for one in found]
-
-    def by_step(compare: Callable[[Tensor, Tensor], Tensor], maps: list[Tensor]) -> Tensor:
-        return torch.stack([compare(one, maps[0]) for one in maps[1:]])
-
-    return WeightRandomisation(
-        layers=layers,
-        maps=torch.stack(signed),
-        rank_correlation=by_step(rank_correlation, signed),
-        rank_correlation_absolute=by_step(rank_correlation, absolute),
-        ssim=by_step(ssim, [_unit_range(one) for one in absolute]),
-    )
+def _by_step(compare: Callable[[Tensor, Tensor], Tensor], maps: list[Tensor]) -> Tensor:
+    return torch.stack([compare(one, maps[0]) for one in maps[1:]])
 
 
 def _unit_range(maps: Tensor) -> Tensor:
     """Each map (N, H, W) stretched to [0, 1]; a constant one becomes 0."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return (maps - low) / torch.where(high > low, high - low, math.inf)
+
+
+def _by_pair(compare: Callable[[Any, Any], float], maps: Tensor, others: Tensor) -> Tensor:
+    pairs = zip(*(part.detach().cpu().double().numpy() for part in (maps, others)))
+    return torch.tensor([compare(*pair) for pair in pairs], dtype=torch.float64, device=maps.device)
+
+
+def _check_pair(maps: Tensor, others: Tensor) -> None:
+    for name, part in {"maps": maps, "others": others}.items():
+        if not isinstance(part, Tensor) or not part.is_floating_point():
+            raise TypeError(f"{name} must be a floating tensor (N, *S), got {getattr(part, 'dtype', type(part))}")
+    if maps.shape != others.shape or maps.dim() < 2 or not maps.numel():
+        shapes = f"{tuple(maps.shape)} and {tuple(others.shape)}"
+        raise ValueError(f"maps and others must be (N, *S) of one shape, got {shapes}")
