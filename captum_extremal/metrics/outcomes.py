@@ -70,8 +70,7 @@ def outcomes_of(
 
     Args:
         values: (N,), finite.
-        target: as the metric was given it.
-        images, labels, difficult: as :func:`~captum_extremal.metrics.pointing_game` takes them.
+        target, images, labels, difficult: as :func:`~captum_extremal.metrics.pointing_game` takes them.
     """
     numbers = as_tensor("values must be numbers (N,)", values, torch.float64)
     if numbers.dim() != 1 or not bool(numbers.isfinite().all()):
@@ -103,15 +102,15 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The percentile bootstrap interval (Efron 1979) of ``summarise(outcomes).mean``, by SciPy.
 
-    Images are drawn with replacement, not pairs, because the classes of one image are not independent. Skipped pairs
-    are left out. A class with a single image has the same mean however often that image is drawn, so the interval is
-    too narrow where most classes are like that; outcomes of one label give the interval of their plain mean instead.
+    Images are drawn with replacement, not pairs, because the classes of one image are not independent. Where most
+    classes have a single image, whose mean is the same however often it is drawn, the interval is too narrow; outcomes
+    of one label give the interval of their plain mean instead.
 
     Args:
         outcomes: as :func:`summarise` takes them; a pair whose image has no name counts as an image of its own.
         confidence: above 0 and below 1, the share of the drawn means inside the interval; half of the rest is below it.
         samples: how many times the images are drawn, at least once.
-        seed: of the draws, at least 0. The global random states are left alone.
+        seed: of the draws, at least 0.
 
     Returns:
         the lower and the upper end: both are the mean for a single image, and NaN without a counted pair.
@@ -134,16 +133,11 @@ def bootstrap_interval(
         with np.errstate(invalid="ignore"):  # 0 / 0 is a class that was not drawn
             return np.asarray(np.nanmean(times @ sums / (times @ counts), axis=axis))
 
-    low, high = scipy.stats.bootstrap(
-        (np.arange(len(sums)),),
-        mean_over_classes,
-        n_resamples=samples,
-        batch=100,  # which bounds the memory
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(low), float(high)
+    # The batch bounds the memory.
+    how: Any = {"n_resamples": samples, "batch": 100, "confidence_level": confidence, "method": "percentile"}
+    images_of = (np.arange(len(sums)),)
+    found = scipy.stats.bootstrap(images_of, mean_over_classes, rng=np.random.default_rng(seed), **how)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def describe_pairs(count: int, target: TargetType, images: Any, labels: Any, difficult: Any) -> list[dict[str, Any]]:
@@ -154,24 +148,23 @@ def describe_pairs(count: int, target: TargetType, images: Any, labels: Any, dif
             labels = labels.item() if labels.numel() == 1 else labels.tolist()
         labels = labels if isinstance(labels, list) else [labels] * count
     fields = {
-        "image": [None] * count if images is None else _plain("images", images, count, (Integral, str)),
-        "label": _plain("labels", labels, count, (Integral, str)),
-        "difficult": [False] * count if difficult is None else _plain("difficult", difficult, count, (bool,)),
+        "image": [None] * count if images is None else _plain("images", images, count),
+        "label": _plain("labels", labels, count),
+        "difficult": [False] * count if difficult is None else _plain("difficult", difficult, count, bools=True),
     }
     return [dict(zip(fields, pair)) for pair in zip(*fields.values())]
 
 
-def _plain(name: str, given: Any, count: int, types: tuple[type, ...]) -> list[Any]:
+def _plain(name: str, given: Any, count: int, *, bools: bool = False) -> list[Any]:
     """One value per example, as Python's own integers, strings or bools."""
     values = given.tolist() if isinstance(given, Tensor) else list(given)
     if len(values) != count:
         raise ValueError(f"{name} must be one for each of {count} examples, got {len(values)}")
     for value in values:
-        if not isinstance(value, types) or isinstance(value, bool) != (bool in types):
-            rule = "bools" if bool in types else "integers or strings"
+        if not isinstance(value, (Integral, str)) or isinstance(value, bool) != bools:
             hint = ": give labels=..., which are the targets by default" if name == "labels" else ""
-            raise TypeError(f"{name} must be {rule}, got {value!r}{hint}")
-    return [int(value) if isinstance(value, Integral) and bool not in types else value for value in values]
+            raise TypeError(f"{name} must be {'bools' if bools else 'integers or strings'}, got {value!r}{hint}")
+    return [value if isinstance(value, (bool, str)) else int(value) for value in values]
 
 
 def _numbered(names: Iterable[Hashable]) -> list[int]:

@@ -7,7 +7,6 @@ weights are replaced by random ones, and each new map is compared with the origi
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -101,8 +100,9 @@ def weight_randomisation(
     found = [maps()]
     for parameters in units.values():
         if mode == "independent":
-            _assign(changed.parameters(), model.parameters())
-        _assign(parameters, [_random_like(parameter.detach(), generator) for parameter in parameters])
+            changed.load_state_dict(model.state_dict())
+        for parameter in parameters:
+            _randomise(parameter, generator)
         found.append(maps())
     if all(torch.equal(one, found[0]) for one in found):
         rule = "what make_attribution makes must explain the model that it is given, not one from outside"
@@ -195,16 +195,11 @@ def _called_units(model: nn.Module, inputs: Tensor, additional_forward_args: obj
     return {name or _WHOLE: units[name] for name in sorted(changing, key=lambda name: -last_call.get(name, 0))}
 
 
-def _random_like(learned: Tensor, generator: torch.Generator) -> Tensor:
-    learned = learned.double().cpu()
+@torch.no_grad()
+def _randomise(parameter: Tensor, generator: torch.Generator) -> None:
+    learned = parameter.double().cpu()
     noise = torch.randn(learned.shape, generator=generator, dtype=torch.float64)
-    return learned.mean() + learned.std(correction=0) * noise
-
-
-def _assign(parameters: Iterable[nn.Parameter], values: Iterable[Tensor]) -> None:
-    with torch.no_grad():
-        for parameter, value in zip(parameters, values):
-            parameter.copy_(value)
+    parameter.copy_(learned.mean() + learned.std(correction=0) * noise)
 
 
 def _by_step(compare: Callable[[Tensor, Tensor], Tensor], maps: list[Tensor]) -> Tensor:
@@ -214,7 +209,7 @@ def _by_step(compare: Callable[[Tensor, Tensor], Tensor], maps: list[Tensor]) ->
 def _unit_range(maps: Tensor) -> Tensor:
     """Each map (N, H, W) stretched to [0, 1]; a constant one becomes 0."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return (maps - low) / torch.where(high > low, high - low, math.inf)
+    return ((maps - low) / (high - low)).nan_to_num()
 
 
 def _by_pair(compare: Callable[[Any, Any], float], maps: Tensor, others: Tensor) -> Tensor:
