@@ -9,8 +9,13 @@ and where a map is not finite or the model's output cannot be explained.
 """
 
 from captum_extremal.metrics.explanations import quantus_explainer
-from captum_extremal.metrics.insertion_deletion import InsertionDeletion, insertion_deletion
-from captum_extremal.metrics.monotone_evidence import MonotoneEvidence, monotone_evidence, top_masks
+from captum_extremal.metrics.faithfulness import (
+    InsertionDeletion,
+    MonotoneEvidence,
+    insertion_deletion,
+    monotone_evidence,
+    top_masks,
+)
 from captum_extremal.metrics.outcomes import Outcome, Summary, bootstrap_interval, outcomes_of, summarise
 from captum_extremal.metrics.pointing_game import (
     PointingOutcome,
