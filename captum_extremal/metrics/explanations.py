@@ -23,7 +23,7 @@ Explanation = Tensor | Attribution | Callable[..., Tensor]
 
 
 def as_tensor(rule: str, value: object, dtype: torch.dtype | None = None) -> Tensor:
-    """The value as a tensor; ``rule`` says what it must be in the TypeError that is raised if it cannot be one."""
+    """The value as a tensor; if it cannot be one, the TypeError tells the rule."""
     try:
         return torch.as_tensor(value, dtype=dtype)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -58,16 +58,11 @@ def check_batch(inputs: Any, target: TargetType, further: object = None, baselin
 
 
 def explain(
-    explanation: Any,
-    inputs: Tensor | None,
-    target: TargetType = None,
-    further: object = None,
-    name: str = "attribution",
+    explanation: Any, inputs: Tensor | None, target: object = None, further: object = None, name: str = "attribution"
 ) -> Tensor:
     """The attributions (N, C', *S'), detached, in float32 or float64; C' is 1 for maps without channels.
 
-    The random states, and the buffers of a model in train mode, are restored afterwards. The inputs (N, C, *S) may be
-    None if the explanation is a tensor of maps of images; ``name`` is what error messages call it.
+    The random states, and the buffers of a model in train mode, are restored afterwards. Maps of images need no inputs.
     """
     check_explanation(explanation, name)
     found = explanation
@@ -83,10 +78,8 @@ def explain(
     if maps.dim() == spatial + 1:
         maps = maps.unsqueeze(1)
     if maps.dim() != spatial + 2 or not maps.numel() or (inputs is not None and len(maps) != count):
-        raise ValueError(
-            f"{name} must give maps ({count}, *S) or ({count}, C, *S) with {spatial} spatial dimensions, "
-            f"got shape {tuple(found.shape)}"
-        )
+        rule = f"maps ({count}, *S) or ({count}, C, *S) with {spatial} spatial dimensions"
+        raise ValueError(f"{name} must give {rule}, got shape {tuple(found.shape)}")
     if not bool(maps.isfinite().all()):
         raise ValueError(f"{name} must give finite maps, got NaN or infinite values")
     return maps
@@ -112,14 +105,12 @@ def quantus_explainer(make_attribution: Callable[[nn.Module], Explanation]) -> C
     """The ``explain_func`` with which Quantus' metrics call an attribution. Quantus itself is not imported.
 
     Args:
-        make_attribution: a function from a model, because Quantus passes one in every call and it may change, to a
-            Captum attribution or a function ``(inputs, target=...)``. ``ExtremalPerturbation`` itself is one, or
-            ``lambda model: partial(ExtremalPerturbation(model).attribute, reduce="sum")``.
+        make_attribution: from the model of each call to a Captum attribution or a function ``(inputs, target=...)``,
+            such as ``lambda model: partial(ExtremalPerturbation(model).attribute, reduce="sum")``.
 
     Returns:
-        ``explain(model, inputs, targets, device=None)``, from arrays (N, C, *S) and (N,) to maps (N, 1, *S), because
-        Quantus' localisation metrics compare maps with masks of one channel. Channels are averaged, and maps of a
-        layer are resized to the input.
+        ``explain(model, inputs, targets, device=None)``, from arrays (N, C, *S) and (N,) to maps (N, 1, *S): channels
+        are averaged, and maps of a layer are resized to the input.
 
     Examples::
 

@@ -59,9 +59,8 @@ class MonotoneEvidence:
     """Whether equation 8 holds for each of N images.
 
     Attributes:
-        holds: (N,) bool. True as well if there is nothing to compare.
-        areas_below: (N,), how many areas are smaller than a*, or all of them if a* is not reached. With fewer than
-            two there is nothing to compare.
+        holds: (N,) bool, True also with fewer than two areas to compare.
+        areas_below: (N,), how many areas are smaller than a*, or all of them if a* is not reached; these are compared.
         largest_drop: (N,), the most by which the score of such an area exceeds that of a larger one; 0 if it holds.
     """
 
@@ -95,12 +94,10 @@ def insertion_deletion(
 ) -> InsertionDeletion:
     """How fast the target's probability rises and falls as positions are inserted and deleted in a map's order.
 
-    Insertion shows the highest positions, a few more at each step, on the blurred input; deletion replaces them by the
-    baseline.
+    At each step a few more of the highest positions are shown on the blurred input, or replaced by the baseline.
 
     Args:
-        forward_func: the model, from inputs to class scores (N, K, ...); outputs with positions are averaged
-            over them.
+        forward_func: the model, from inputs to class scores (N, K, ...), which are averaged over positions.
         attribution, inputs, target, additional_forward_args: as :func:`pointing_game` takes them, with inputs
             (N, C, *S). The map is resized to the input; of equal values the first in memory is taken first.
         baselines: what a deleted position shows, as Captum takes it; default 0, the mean colour of a normalised image.
@@ -108,8 +105,7 @@ def insertion_deletion(
             default 5 px at 224 px, scaled with the input's shorter side.
         steps: T, at most the number P of positions. After t steps round(t P / T) of them are taken. Default 224, which
             is the authors' 224 pixels per step in an image of 224 px, or P if that is smaller.
-        softmax: False if the outputs are probabilities already. A second softmax, which flattens both curves, is
-            warned of.
+        softmax: False if the outputs are probabilities already; a second softmax, which flattens curves, is warned of.
         perturbations_per_eval: how many perturbed copies of each input go through the model at once.
     """
     target = check_batch(inputs, target, additional_forward_args, baselines)
@@ -163,15 +159,13 @@ def top_masks(
     So equation 8, a*, the figures and the files of :class:`~captum_extremal.ExtremalMasks` apply to every method.
 
     Args:
-        forward_func: the model, or any function of its inputs, differentiable or not.
+        forward_func: the model, or any function of its inputs.
         attribution, inputs, target, additional_forward_args: as :func:`insertion_deletion` takes them.
-        areas: strictly increasing fractions of the input, in (0, 1]. A mask keeps round(a P) of P positions; of equal
-            values the first in memory is kept first.
+        areas: strictly increasing fractions of the input, in (0, 1]. A mask keeps round(a P) of P positions.
         baselines, perturbation: as :meth:`ExtremalPerturbation.attribute` takes them.
 
     Returns:
-        masks (N, A, 1, *S) of 0 and 1, their scores and a*, whose Phi_0 is the score of the whole input; ``sigma`` is
-        0, as there are no disks.
+        masks (N, A, 1, *S) of 0 and 1, their scores and a*, whose Phi_0 is the whole input's score; ``sigma`` is 0.
     """
     target = check_batch(inputs, target, additional_forward_args, baselines)
     positions = inputs[0, 0].numel()

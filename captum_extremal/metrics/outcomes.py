@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from statistics import fmean
@@ -87,10 +89,10 @@ def summarise(outcomes: Sequence[Outcome]) -> Summary:
     if not isinstance(outcomes, Sequence) or not all(isinstance(one, Outcome) for one in outcomes):
         rule = "a list of a metric's outcomes, or of those that outcomes_of makes of numbers"
         raise TypeError(f"outcomes must be {rule}, got {type(outcomes).__name__}")
-    values: dict[Label, list[float]] = {}
+    values: dict[Label, list[float]] = defaultdict(list)
     for outcome in outcomes:
         if outcome.value is not None:
-            values.setdefault(outcome.label, []).append(outcome.value)
+            values[outcome.label].append(outcome.value)
     by_class = {label: fmean(of_class) for label, of_class in values.items()}
     counted = [value for of_class in values.values() for value in of_class]
     mean, overall = (fmean(by_class.values()), fmean(counted)) if counted else (math.nan, math.nan)
@@ -120,10 +122,11 @@ def bootstrap_interval(
     check_count("samples", samples)
     check_count("seed", seed, at_least=0)
     counted = {row: one for row, one in enumerate(outcomes) if one.value is not None}
-    images = _numbered(row if one.image is None else (one.image,) for row, one in counted.items())
-    if len(set(images)) < 2:
+    number: Any = [defaultdict(itertools.count().__next__) for _ in range(2)]  # of a name, by first appearance
+    images = [number[0][row if one.image is None else (one.image,)] for row, one in counted.items()]
+    labels = [number[1][one.label] for one in counted.values()]
+    if len(number[0]) < 2:
         return mean, mean
-    labels = _numbered(one.label for one in counted.values())
     sums, counts = np.zeros((2, max(images) + 1, max(labels) + 1))
     np.add.at(sums, (images, labels), np.array([one.value for one in counted.values()]))
     np.add.at(counts, (images, labels), 1)
@@ -133,11 +136,10 @@ def bootstrap_interval(
         with np.errstate(invalid="ignore"):  # 0 / 0 is a class that was not drawn
             return np.asarray(np.nanmean(times @ sums / (times @ counts), axis=axis))
 
-    # The batch bounds the memory.
-    how: Any = {"n_resamples": samples, "batch": 100, "confidence_level": confidence, "method": "percentile"}
-    images_of = (np.arange(len(sums)),)
-    found = scipy.stats.bootstrap(images_of, mean_over_classes, rng=np.random.default_rng(seed), **how)
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    how: Any = {"confidence_level": confidence, "method": "percentile", "batch": 100}  # the batch bounds the memory
+    rows, rng = (np.arange(len(sums)),), np.random.default_rng(seed)
+    low, high = scipy.stats.bootstrap(rows, mean_over_classes, n_resamples=samples, rng=rng, **how).confidence_interval
+    return float(low), float(high)
 
 
 def describe_pairs(count: int, target: TargetType, images: Any, labels: Any, difficult: Any) -> list[dict[str, Any]]:
@@ -165,9 +167,3 @@ def _plain(name: str, given: Any, count: int, *, bools: bool = False) -> list[An
             hint = ": give labels=..., which are the targets by default" if name == "labels" else ""
             raise TypeError(f"{name} must be {'bools' if bools else 'integers or strings'}, got {value!r}{hint}")
     return [value if isinstance(value, (bool, str)) else int(value) for value in values]
-
-
-def _numbered(names: Iterable[Hashable]) -> list[int]:
-    """A number for each name, the same for equal ones, from 0 in the order of their first appearance."""
-    numbers: dict[Hashable, int] = {}
-    return [numbers.setdefault(name, len(numbers)) for name in names]

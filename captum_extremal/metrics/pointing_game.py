@@ -72,8 +72,7 @@ def pointing_game(
         tolerance: in pixels of the annotated image; 0 asks for the pixel itself.
         blur: standard deviation of a Gaussian, as a fraction of the annotated image's shorter side. The paper's 0.09
             is for summed masks that are not blurred yet, ``found.saliency(blur=0)``.
-        images: the name of each pair's image, an integer or a string, the same in all batches; by default every pair
-            has an image of its own.
+        images: the name of each pair's image, an integer or a string; by default every pair has an image of its own.
         labels: the name of each pair's class; by default the target.
         difficult: which pairs belong to the difficult subset, see :func:`difficult_classes`.
     """
@@ -103,9 +102,8 @@ def energy_pointing_game(
 ) -> list[Outcome]:
     """The share of each map's positive energy that lies on the object: one outcome in [0, 1] per pair.
 
-    Each map is resized to the annotated image and its negative values are set to 0; the sum over the object is
-    divided by the sum over the image. A map that is positive nowhere has a share of 0. The arguments, and what is
-    skipped, are those of :func:`pointing_game`.
+    Each map is resized to the annotated image, its negative values are set to 0, and the sum over the object is divided
+    by the sum over the image, if that is not 0. Arguments, and what is skipped, are those of :func:`pointing_game`.
     """
     outcomes = []
     names = images, labels, difficult
@@ -121,8 +119,8 @@ def mask_from_boxes(boxes: Tensor | Sequence[Sequence[float]], size: tuple[int, 
     """The pixels that boxes cover, (H, W) bool: those whose centre lies inside one.
 
     Args:
-        boxes: (B, 4) as x0, y0, x1, y1 in pixels, x1 and y1 exclusive: (0, 0, W, H) is the whole image. Boxes may
-            lie between pixels, and are cut off at the border of the image. No boxes give an empty mask.
+        boxes: (B, 4) as x0, y0, x1, y1 in pixels, x1 and y1 exclusive: (0, 0, W, H) is the whole image. They may lie
+            between pixels or reach out of the image. No boxes give an empty mask.
         size: (H, W) of the annotated image.
     """
     if not isinstance(size, Sequence) or len(size) != 2:
@@ -145,8 +143,8 @@ def mask_from_boxes(boxes: Tensor | Sequence[Sequence[float]], size: tuple[int, 
 def difficult_classes(masks: Mapping[_Label, Tensor]) -> dict[_Label, bool]:
     """Which classes of an image belong to the "difficult" subset of Zhang et al. 2018 (section 4.2).
 
-    A class is difficult if all its objects together cover less than a quarter of the image and an object of another
-    class is present. ``masks`` holds the pixels (H, W) bool of every class annotated in the image.
+    Its objects together cover less than a quarter of the image, and an object of another class is present. ``masks``
+    holds the pixels (H, W) bool of every class annotated in the image.
     """
     shares = {label: float(_check_mask(f"masks[{label!r}]", mask).double().mean()) for label, mask in masks.items()}
     present = {label for label, share in shares.items() if share > 0}
