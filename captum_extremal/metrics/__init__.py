@@ -4,32 +4,15 @@ Localisation: :func:`pointing_game`, :func:`energy_pointing_game`. Faithfulness:
 :func:`monotone_evidence`. Sanity: :func:`weight_randomisation`. Over many images: :func:`summarise`,
 :func:`bootstrap_interval`, which take numbers by :func:`outcomes_of`. For Quantus' metrics: :func:`quantus_explainer`.
 
-All raise TypeError or ValueError where an argument breaks a rule that its description states, before the model runs,
-and where a map is not finite or the model's output cannot be explained.
+All raise TypeError or ValueError where an argument breaks a rule of its description, before the model runs, and where
+a map is not finite or the model's output cannot be explained.
 """
 
-from captum_extremal.metrics.explanations import quantus_explainer
-from captum_extremal.metrics.faithfulness import (
-    InsertionDeletion,
-    MonotoneEvidence,
-    insertion_deletion,
-    monotone_evidence,
-    top_masks,
-)
-from captum_extremal.metrics.outcomes import Outcome, Summary, bootstrap_interval, outcomes_of, summarise
-from captum_extremal.metrics.pointing_game import (
-    PointingOutcome,
-    difficult_classes,
-    energy_pointing_game,
-    mask_from_boxes,
-    pointing_game,
-)
-from captum_extremal.metrics.weight_randomisation import (
-    WeightRandomisation,
-    rank_correlation,
-    ssim,
-    weight_randomisation,
-)
+from .explanations import quantus_explainer
+from .faithfulness import InsertionDeletion, MonotoneEvidence, insertion_deletion, monotone_evidence, top_masks
+from .outcomes import Outcome, Summary, bootstrap_interval, outcomes_of, summarise
+from .pointing_game import PointingOutcome, difficult_classes, energy_pointing_game, mask_from_boxes, pointing_game
+from .weight_randomisation import WeightRandomisation, rank_correlation, ssim, weight_randomisation
 
 __all__ = [
     "InsertionDeletion",

@@ -43,8 +43,7 @@ def check_explanation(explanation: Explanation, name: str = "attribution") -> No
         got += " itself: a model is not an explanation"
     elif callable(getattr(explanation, "attribute", explanation)):
         return
-    rule = "must be a Captum attribution, a function (inputs, target=...), or a tensor of maps"
-    raise TypeError(f"{name} {rule}, got {got}")
+    raise TypeError(f"{name} must be a Captum attribution, a function (inputs, target=...), or maps, got {got}")
 
 
 def check_batch(inputs: Any, target: TargetType, further: object = None, baselines: BaselineType = None) -> TargetType:

@@ -101,10 +101,9 @@ def insertion_deletion(
         attribution, inputs, target, additional_forward_args: as :func:`pointing_game` takes them, with inputs
             (N, C, *S). The map is resized to the input; of equal values the first in memory is taken first.
         baselines: what a deleted position shows, as Captum takes it; default 0, the mean colour of a normalised image.
-        blur: standard deviation in pixels of the blur that insertion starts from, with the border replicated;
-            default 5 px at 224 px, scaled with the input's shorter side.
-        steps: T, at most the number P of positions. After t steps round(t P / T) of them are taken. Default 224, which
-            is the authors' 224 pixels per step in an image of 224 px, or P if that is smaller.
+        blur: standard deviation in pixels of insertion's blur; default 5 px at 224 px, scaled with the shorter side.
+        steps: T, at most the number P of positions, of which round(t P / T) are taken after t steps; default 224, as the
+            authors' 224 pixels per step in an image of 224 px, or P if that is smaller.
         softmax: False if the outputs are probabilities already; a second softmax, which flattens curves, is warned of.
         perturbations_per_eval: how many perturbed copies of each input go through the model at once.
     """
@@ -154,9 +153,7 @@ def top_masks(
     baselines: BaselineType = None,
     perturbation: str | Perturbation = "blur",
 ) -> ExtremalMasks:
-    """The binary masks of any map's highest values at each area, scored as extremal masks are.
-
-    So equation 8, a*, the figures and the files of :class:`~captum_extremal.ExtremalMasks` apply to every method.
+    """The binary masks of any map's highest values at each area, scored as :class:`~captum_extremal.ExtremalMasks`.
 
     Args:
         forward_func: the model, or any function of its inputs.
@@ -197,11 +194,8 @@ def top_masks(
 
 def _curve(objective: Objective, kept: Callable[[Tensor], Tensor], taken: Tensor, at_once: int) -> Tensor:
     """Scores (N, T + 1) of the positions that are kept after so many are taken."""
-    chunks = []
-    for counts in torch.split(taken, at_once):
-        masks = torch.cat([kept(count) for count in counts]).unsqueeze(1)  # (R N, 1, *S)
-        chunks.append(objective.value((masks.to(objective.clean.dtype),)))
-    return torch.cat(chunks).T.contiguous()
+    chunks = (torch.cat([kept(count) for count in counts]).unsqueeze(1) for counts in torch.split(taken, at_once))
+    return torch.cat([objective.value((masks.to(objective.clean.dtype),)) for masks in chunks]).T.contiguous()
 
 
 def _softmax(forward_func: Callable[..., Any]) -> Callable[..., Any]:

@@ -70,9 +70,7 @@ def outcomes_of(
 ) -> list[Outcome]:
     """Outcomes of any metric with one number per pair, such as ``insertion_deletion(...).insertion_auc``.
 
-    Args:
-        values: (N,), finite.
-        target, images, labels, difficult: as :func:`~captum_extremal.metrics.pointing_game` takes them.
+    The values are (N,), finite; all else is as :func:`~captum_extremal.metrics.pointing_game` takes it.
     """
     numbers = as_tensor("values must be numbers (N,)", values, torch.float64)
     if numbers.dim() != 1 or not bool(numbers.isfinite().all()):
@@ -106,16 +104,14 @@ def bootstrap_interval(
 
     Images are drawn with replacement, not pairs, because the classes of one image are not independent. Where most
     classes have a single image, whose mean is the same however often it is drawn, the interval is too narrow; outcomes
-    of one label give the interval of their plain mean instead.
+    of one label give the interval of their plain mean instead. Both ends are the mean for a single image, and NaN
+    without a counted pair.
 
     Args:
         outcomes: as :func:`summarise` takes them; a pair whose image has no name counts as an image of its own.
         confidence: above 0 and below 1, the share of the drawn means inside the interval; half of the rest is below it.
         samples: how many times the images are drawn, at least once.
         seed: of the draws, at least 0.
-
-    Returns:
-        the lower and the upper end: both are the mean for a single image, and NaN without a counted pair.
     """
     mean = summarise(outcomes).mean
     check_number("confidence", confidence, above=0, below=1)

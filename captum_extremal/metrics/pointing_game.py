@@ -1,13 +1,10 @@
-"""The pointing game (section 4.2; Zhang et al., *Top-down Neural Attention by Excitation Backprop*, IJCV 2018).
-
-Its energy-based form is that of Wang et al., *Score-CAM*, CVPR workshops 2020.
-"""
+"""Pointing games (section 4.2; Zhang et al., *Top-down Neural Attention by Excitation Backprop*, IJCV 2018)."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +15,6 @@ from captum_extremal.arguments import check_target
 from captum_extremal.metrics.explanations import Explanation, as_tensor, check_batch, check_explanation, explain, resize
 from captum_extremal.metrics.outcomes import Label, Outcome, describe_pairs
 from captum_extremal.perturbations import gaussian_blur
-
-_Label = TypeVar("_Label", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +32,8 @@ class PointingOutcome(Outcome):
     def within(self, tolerance: float) -> PointingOutcome:
         """The same outcome with another tolerance, in pixels, at least 0: a distance equal to it is a hit."""
         check_number("tolerance", tolerance, at_least=0)
-        if self.value is None:
-            return self
-        return replace(self, value=float(self.distance is not None and self.distance <= tolerance))
+        hit = float(self.distance is not None and self.distance <= tolerance)
+        return self if self.value is None else replace(self, value=hit)
 
 
 def pointing_game(
@@ -102,15 +96,15 @@ def energy_pointing_game(
 ) -> list[Outcome]:
     """The share of each map's positive energy that lies on the object: one outcome in [0, 1] per pair.
 
-    Each map is resized to the annotated image, its negative values are set to 0, and the sum over the object is divided
-    by the sum over the image, if that is not 0. Arguments, and what is skipped, are those of :func:`pointing_game`.
+    It is that of Wang et al., *Score-CAM*, CVPR workshops 2020. Each map is resized to the annotated image, its negative
+    values are set to 0, and the sum over the object is divided by the sum over the image, if that is not 0. Arguments,
+    and what is skipped, are those of :func:`pointing_game`.
     """
     outcomes = []
     names = images, labels, difficult
     for one, mask, pair in _annotated(attribution, inputs, target, additional_forward_args, ground_truth, names):
         energy = resize(one[None], mask.shape)[0].clamp(min=0)
-        total = float(energy.sum())
-        share = float(energy[mask].sum()) / total if total else 0.0
+        share = float(energy[mask].sum()) / (float(energy.sum()) or 1.0)
         outcomes.append(Outcome(**pair, value=share if bool(mask.any()) else None))
     return outcomes
 
@@ -140,11 +134,11 @@ def mask_from_boxes(boxes: Tensor | Sequence[Sequence[float]], size: tuple[int, 
     return torch.any(inside_y[:, :, None] & inside_x[:, None, :], 0)
 
 
-def difficult_classes(masks: Mapping[_Label, Tensor]) -> dict[_Label, bool]:
+def difficult_classes(masks: Mapping[Any, Tensor]) -> dict[Any, bool]:
     """Which classes of an image belong to the "difficult" subset of Zhang et al. 2018 (section 4.2).
 
-    Its objects together cover less than a quarter of the image, and an object of another class is present. ``masks``
-    holds the pixels (H, W) bool of every class annotated in the image.
+    All objects of such a class together cover less than a quarter of the image, and an object of another class is
+    present. ``masks`` holds the pixels (H, W) bool of every class annotated in the image.
     """
     shares = {label: float(_check_mask(f"masks[{label!r}]", mask).double().mean()) for label, mask in masks.items()}
     present = {label for label, share in shares.items() if share > 0}
@@ -162,12 +156,7 @@ def _check_mask(name: str, mask: object) -> Tensor:
 
 
 def _annotated(
-    attribution: Any,
-    inputs: Tensor | None,
-    target: Any,
-    further: object,
-    ground_truth: Any,
-    names: tuple[Any, Any, Any],
+    attribution: Any, inputs: Tensor | None, target: Any, further: object, ground_truth: Any, names: tuple[Any, ...]
 ) -> list[tuple[Tensor, Tensor, dict[str, Any]]]:
     """For each pair a map (H, W) in float64 on the CPU, the annotated pixels, and the outcome's other fields."""
     check_explanation(attribution)
@@ -196,6 +185,5 @@ def _maximum(one: Tensor, size: tuple[int, ...], blur: float) -> tuple[int, int]
     low, high = at_image.aminmax()
     if bool(one.min() == one.max()) or bool(low == high):
         return None
-    # Differences smaller than this share of the range are rounding.
-    row, column = (at_image[0] >= high - 1e-9 * (high - low)).nonzero()[0].tolist()
+    row, column = (at_image[0] >= high - 1e-9 * (high - low)).nonzero()[0].tolist()  # smaller differences are rounding
     return row, column

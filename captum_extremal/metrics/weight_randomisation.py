@@ -1,7 +1,6 @@
 """The sanity check of figure 7 (Adebayo et al., *Sanity Checks for Saliency Maps*, NeurIPS 2018).
 
-A map that explains a model must change when the model's weights do. Layer by layer, from the output down, the learned
-weights are replaced by random ones, and each new map is compared with the original.
+A map that explains a model must change when its weights do: each new map is compared with the original.
 """
 
 from __future__ import annotations
@@ -91,8 +90,9 @@ def weight_randomisation(
 
     def explained() -> Tensor:
         with preserve_state(changed, inputs.device):  # every map is made with the same random numbers and statistics
-            made = make_attribution(changed)
-            return explain(made, inputs, target, additional_forward_args, "make_attribution's result")
+            return explain(
+                make_attribution(changed), inputs, target, additional_forward_args, "make_attribution's result"
+            )
 
     found = [explained()]
     for parameters in units.values():
@@ -116,8 +116,7 @@ def weight_randomisation(
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
     """Spearman's rank correlation of each pair of maps (N, *S), by SciPy; equal values share their mean rank.
 
-    Returns:
-        (N,) float64 in [-1, 1]; NaN where either map is constant.
+    It is (N,) float64 in [-1, 1], and NaN where either map is constant.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "An input array is constant")  # its NaN says so
@@ -128,10 +127,8 @@ def ssim(maps: Tensor, others: Tensor) -> Tensor:
     """Structural similarity of each pair of maps (Wang et al. 2004), by scikit-image.
 
     The window is that of the paper, a Gaussian of 1.5 px on 11 px, at every place where it lies inside the map, with
-    the paper's constants for values between 0 and 1. Maps are (N, H, W), at least 11 px a side, in [0, 1].
-
-    Returns:
-        (N,) float64, 1 for equal maps.
+    the paper's constants for values between 0 and 1. Maps are (N, H, W), at least 11 px a side, in [0, 1]; the result
+    is (N,) float64, 1 for equal maps.
     """
     if isinstance(maps, Tensor) and (maps.dim() != 3 or min(maps.shape[1:]) < _WINDOW):
         raise ValueError(f"maps must be (N, H, W) with sides of at least {_WINDOW} px, got {tuple(maps.shape)}")
