@@ -82,17 +82,15 @@ def weight_randomisation(
     check_count("seed", seed, at_least=0)
     target = check_batch(inputs, target, additional_forward_args)
     if inputs.dim() != 4 or min(inputs.shape[2:]) < _WINDOW:
-        rule = f"inputs must be images (N, C, H, W) with sides of at least {_WINDOW} px"
-        raise ValueError(f"{rule}, got shape {tuple(inputs.shape)}")
+        raise ValueError(f"inputs must be (N, C, H, W) with sides of at least {_WINDOW} px, got {tuple(inputs.shape)}")
     changed = copy.deepcopy(model)
     units = _units(changed, layers, inputs, additional_forward_args)
     generator = torch.Generator().manual_seed(seed)
 
     def explained() -> Tensor:
         with preserve_state(changed, inputs.device):  # every map is made with the same random numbers and statistics
-            return explain(
-                make_attribution(changed), inputs, target, additional_forward_args, "make_attribution's result"
-            )
+            made = make_attribution(changed)
+            return explain(made, inputs, target, additional_forward_args, "make_attribution's result")
 
     found = [explained()]
     for parameters in units.values():
