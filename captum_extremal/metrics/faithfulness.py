@@ -102,7 +102,7 @@ def insertion_deletion(
             (N, C, *S). The map is resized to the input; of equal values the first in memory is taken first.
         baselines: what a deleted position shows, as Captum takes it; default 0, the mean colour of a normalised image.
         blur: standard deviation in pixels of insertion's blur; default 5 px at 224 px, scaled with the shorter side.
-        steps: T, at most the number P of positions, of which round(t P / T) are taken after t steps; default 224, as the
+        steps: T, at most the number P of positions, of which round(t P / T) are taken after t steps; default 224, the
             authors' 224 pixels per step in an image of 224 px, or P if that is smaller.
         softmax: False if the outputs are probabilities already; a second softmax, which flattens curves, is warned of.
         perturbations_per_eval: how many perturbed copies of each input go through the model at once.

@@ -96,9 +96,9 @@ def energy_pointing_game(
 ) -> list[Outcome]:
     """The share of each map's positive energy that lies on the object: one outcome in [0, 1] per pair.
 
-    It is that of Wang et al., *Score-CAM*, CVPR workshops 2020. Each map is resized to the annotated image, its negative
-    values are set to 0, and the sum over the object is divided by the sum over the image, if that is not 0. Arguments,
-    and what is skipped, are those of :func:`pointing_game`.
+    It is that of Wang et al., *Score-CAM*, CVPR workshops 2020. Each map is resized to the annotated image, its
+    negative values are set to 0, and the sum over the object is divided by the sum over the image; the share is 0 where
+    no value is positive. Arguments, and what is skipped, are those of :func:`pointing_game`.
     """
     outcomes = []
     names = images, labels, difficult
