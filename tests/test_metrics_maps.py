@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from captum_extremal import ExtremalPerturbation, PathSolver
 from captum_extremal.metrics import energy_pointing_game, insertion_deletion, pointing_game, top_masks
-from captum_extremal.metrics._maps import explain, positions, rank_from_top, resize
+from captum_extremal.metrics.explanations import explain, rank_from_top, resize
 
 pytestmark = pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients:UserWarning")
 
@@ -74,8 +74,9 @@ def test_maps_need_no_inputs(network: nn.Module, images: Tensor) -> None:
 
 def test_channels_are_averaged_with_their_signs() -> None:
     attributions = torch.tensor([[[[1.0, -2.0]], [[3.0, 2.0]]]])
-    assert positions(explain(attributions, None)).tolist() == [[[2.0, 0.0]]]
-    assert positions(explain(attributions[:, 1], None)).tolist() == [[[3.0, 2.0]]]
+    first = torch.tensor([[[True, False]]])
+    shares = [energy_pointing_game(one, ground_truth=first)[0].value for one in (attributions, attributions[:, 1])]
+    assert shares == pytest.approx([1.0, 0.6])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.bool, torch.int64])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from captum_extremal import visualization as vis
-from captum_extremal.visualization._masked import _outline
+from captum_extremal.visualization.masks import _outline
 from figures import DELETE, HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
 
 AREAS = (0.05, 0.1, 0.2, 0.4)

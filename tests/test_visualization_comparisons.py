@@ -14,7 +14,7 @@ from torch import Tensor
 from captum_extremal import ExtremalMasks
 from captum_extremal import visualization as vis
 from captum_extremal.metrics import WeightRandomisation, top_masks, weight_randomisation
-from captum_extremal.visualization._wording import wrapped
+from captum_extremal.visualization._drawing import wrapped
 from figures import HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
 
 AREAS = (0.05, 0.1, 0.2)

@@ -3,17 +3,16 @@
 Localisation: :func:`pointing_game`, :func:`energy_pointing_game`. Faithfulness: :func:`insertion_deletion`,
 :func:`monotone_evidence`. Sanity: :func:`weight_randomisation`. Over many images: :func:`summarise`,
 :func:`bootstrap_interval`, which take numbers by :func:`outcomes_of`. For Quantus' metrics: :func:`quantus_explainer`.
+
+All raise TypeError or ValueError where an argument breaks a rule of its description, before the model runs, and where
+a map is not finite or the model's output cannot be explained.
 """
 
-from captum_extremal.metrics.ground_truth import difficult_classes, mask_from_boxes
-from captum_extremal.metrics.insertion_deletion import InsertionDeletion, insertion_deletion
-from captum_extremal.metrics.monotone_evidence import MonotoneEvidence, monotone_evidence, top_masks
-from captum_extremal.metrics.outcomes import Outcome, outcomes_of
-from captum_extremal.metrics.pointing_game import PointingOutcome, energy_pointing_game, pointing_game
-from captum_extremal.metrics.quantus_bridge import quantus_explainer
-from captum_extremal.metrics.similarity import rank_correlation, ssim
-from captum_extremal.metrics.summary import Summary, bootstrap_interval, summarise
-from captum_extremal.metrics.weight_randomisation import WeightRandomisation, weight_randomisation
+from .explanations import quantus_explainer
+from .faithfulness import InsertionDeletion, MonotoneEvidence, insertion_deletion, monotone_evidence, top_masks
+from .outcomes import Outcome, Summary, bootstrap_interval, outcomes_of, summarise
+from .pointing_game import PointingOutcome, difficult_classes, energy_pointing_game, mask_from_boxes, pointing_game
+from .weight_randomisation import WeightRandomisation, rank_correlation, ssim, weight_randomisation
 
 __all__ = [
     "InsertionDeletion",

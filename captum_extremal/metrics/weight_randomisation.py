@@ -1,16 +1,19 @@
 """The sanity check of figure 7 (Adebayo et al., *Sanity Checks for Saliency Maps*, NeurIPS 2018).
 
-A map that explains a model must change when the model's weights do. Layer by layer, from the output down, the learned
-weights are replaced by random ones, and each new map is compared with the original.
+A map that explains a model must change when its weights do: each new map is compared with the original.
 """
 
 from __future__ import annotations
 
 import copy
-import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import scipy
+import skimage
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +21,10 @@ from captum_extremal._captum import TargetType, run_forward
 from captum_extremal._checks import check_callable, check_choice, check_count
 from captum_extremal._state import preserve_state, warn_caller
 from captum_extremal.hooks import on_every_input
-from captum_extremal.metrics import _maps
-from captum_extremal.metrics._maps import Explanation
-from captum_extremal.metrics.similarity import WINDOW, rank_correlation, ssim
+from captum_extremal.metrics.explanations import Explanation, check_batch, explain, resize
 
-WHOLE = "(model)"
-"""The name of the layer with the parameters that belong to no called module but the model itself."""
+_WHOLE = "(model)"  # the layer with the parameters that belong to no called module but the model itself
+_WINDOW = 11  # px, the side of ssim's window, which a Gaussian of 1.5 px has in scikit-image
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,15 +60,12 @@ def weight_randomisation(
     """Randomise a copy of a model from its output layer down, and compare each step's maps with the original's.
 
     Every entry of a parameter is drawn from a normal distribution with the mean and the standard deviation of that
-    parameter's own entries, so that signals keep their scale. Layers whose parameters have one value each, such as a
-    fresh batch normalisation, would not change and are left out. Buffers, such as the statistics of batch
-    normalisation, stay.
+    parameter's own entries, so that signals keep their scale. Layers whose parameters have one value each would not
+    change and are left out. Buffers, such as the statistics of batch normalisation, stay.
 
     Args:
-        model: is not changed: a copy of it is.
         make_attribution: from a model to a Captum attribution or a function ``(inputs, target=...)``, such as
-            ``lambda net: RISE(lambda x: net(x).softmax(1))``. Maps are resized to the input. A warning is given if no
-            map changes at all.
+            ``lambda net: RISE(lambda x: net(x).softmax(1))``. A warning is given if no map changes at all.
         inputs: (N, C, H, W), at least 11 px a side.
         target, additional_forward_args: as Captum takes them.
         mode: "cascading" randomises one more layer at each step and ends with all of them; "independent" randomises
@@ -75,52 +73,73 @@ def weight_randomisation(
         layers: names of modules of the model in the order in which they are randomised, each with all that is in it;
             default every module with parameters of its own that would change, the last to be called first. One that
             is never called, because its parent applies it by itself, goes with the nearest called module around it.
-        seed: of the random weights, which do not depend on the global random state.
-
-    Raises:
-        TypeError, ValueError: an argument breaks a rule above (before the model runs), or a map is not finite.
+        seed: of the random weights.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, whose copy can be randomised, got {type(model).__name__}")
     check_callable("make_attribution", make_attribution, "model")
     check_choice("mode", mode, ("cascading", "independent"))
     check_count("seed", seed, at_least=0)
-    target = _maps.check_batch(inputs, target, additional_forward_args)
-    if inputs.dim() != 4 or min(inputs.shape[2:]) < WINDOW:
-        raise ValueError(
-            f"inputs must be images (N, C, H, W) with sides of at least {WINDOW} px, got shape {tuple(inputs.shape)}"
-        )
+    target = check_batch(inputs, target, additional_forward_args)
+    if inputs.dim() != 4 or min(inputs.shape[2:]) < _WINDOW:
+        raise ValueError(f"inputs must be (N, C, H, W) with sides of at least {_WINDOW} px, got {tuple(inputs.shape)}")
     changed = copy.deepcopy(model)
     units = _units(changed, layers, inputs, additional_forward_args)
     generator = torch.Generator().manual_seed(seed)
 
-    def explain() -> Tensor:
+    def explained() -> Tensor:
         with preserve_state(changed, inputs.device):  # every map is made with the same random numbers and statistics
             made = make_attribution(changed)
-            return _maps.explain(made, inputs, target, additional_forward_args, "make_attribution's result")
+            return explain(made, inputs, target, additional_forward_args, "make_attribution's result")
 
-    found = [explain()]
+    found = [explained()]
     for parameters in units.values():
         if mode == "independent":
-            _assign(changed.parameters(), model.parameters())
-        _assign(parameters, [_random_like(parameter.detach(), generator) for parameter in parameters])
-        found.append(explain())
+            changed.load_state_dict(model.state_dict())
+        for parameter in parameters:
+            _randomise(parameter, generator)
+        found.append(explained())
     if all(torch.equal(one, found[0]) for one in found):
-        warn_caller(
-            "no map changed at all: what make_attribution makes must explain the model that it is given, not one from "
-            "outside, and look at its weights"
-        )
-    return _compare(tuple(units), found, tuple(inputs.shape[2:]))
+        rule = "what make_attribution makes must explain the model that it is given, not one from outside"
+        warn_caller(f"no map changed at all: {rule}, and look at its weights")
+    signed = torch.stack([resize(one.mean(1), inputs.shape[2:]).cpu().double() for one in found])
+    absolute = torch.stack([resize(one.abs().mean(1), inputs.shape[2:]).cpu().double() for one in found])
+    low, high = absolute.amin((2, 3), keepdim=True), absolute.amax((2, 3), keepdim=True)
+    stretched = ((absolute - low) / (high - low)).nan_to_num()  # 0 for a constant map
+    compared = (rank_correlation, signed), (rank_correlation, absolute), (ssim, stretched)
+    alike = [torch.stack([compare(one, maps[0]) for one in maps[1:]]) for compare, maps in compared]
+    return WeightRandomisation(tuple(units), signed, *alike)
 
 
-def _units(
-    model: nn.Module, layers: Sequence[str] | None, inputs: Tensor, additional_forward_args: object
-) -> dict[str, list[nn.Parameter]]:
+def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
+    """Spearman's rank correlation of each pair of maps (N, *S), by SciPy; equal values share their mean rank.
+
+    It is (N,) float64 in [-1, 1], and NaN where either map is constant.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "An input array is constant")  # its NaN says so
+        return _by_pair(lambda one, other: scipy.stats.spearmanr(one.ravel(), other.ravel())[0], maps, others)
+
+
+def ssim(maps: Tensor, others: Tensor) -> Tensor:
+    """Structural similarity of each pair of maps (Wang et al. 2004), by scikit-image.
+
+    The window is that of the paper, a Gaussian of 1.5 px on 11 px, at every place where it lies inside the map, with
+    the paper's constants for values between 0 and 1. Maps are (N, H, W), at least 11 px a side, in [0, 1]; the result
+    is (N,) float64, 1 for equal maps.
+    """
+    if isinstance(maps, Tensor) and (maps.dim() != 3 or min(maps.shape[1:]) < _WINDOW):
+        raise ValueError(f"maps must be (N, H, W) with sides of at least {_WINDOW} px, got {tuple(maps.shape)}")
+    gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1}
+    return _by_pair(partial(skimage.metrics.structural_similarity, **gaussian), maps, others)
+
+
+def _units(model: nn.Module, layers: Any, inputs: Tensor, further: object) -> dict[str, list[nn.Parameter]]:
     """The parameters of each layer, in the order in which the layers are randomised."""
     if not _changes(model.parameters()):
         raise ValueError("model must have parameters to randomise, of more than one value, got none")
     if layers is None:
-        return _called_units(model, inputs, additional_forward_args)
+        return _called_units(model, inputs, further)
     if isinstance(layers, str) or not layers:
         raise TypeError(f"layers must be names of the model's modules, got {layers!r}")
     modules = dict(model.named_modules())
@@ -129,7 +148,7 @@ def _units(
             raise ValueError(f"layers must be names of the model's modules, got {name!r}")
         if not _changes(modules[name].parameters()):
             raise ValueError(f"layers must have parameters of more than one value, got {name!r} without any")
-    return {name or WHOLE: list(modules[name].parameters()) for name in layers}
+    return {name or _WHOLE: list(modules[name].parameters()) for name in layers}
 
 
 def _changes(parameters: Iterable[nn.Parameter]) -> bool:
@@ -137,12 +156,12 @@ def _changes(parameters: Iterable[nn.Parameter]) -> bool:
     return any(parameter.numel() and bool((parameter != parameter.flatten()[0]).any()) for parameter in parameters)
 
 
-def _called_units(model: nn.Module, inputs: Tensor, additional_forward_args: object) -> dict[str, list[nn.Parameter]]:
+def _called_units(model: nn.Module, inputs: Tensor, further: object) -> dict[str, list[nn.Parameter]]:
     """The parameters of each module that has some of its own, or of the called one around it; last called first."""
     calls: list[str] = []
     noted = on_every_input(model.named_modules(), lambda name, _: calls.append(name))
     with torch.no_grad(), preserve_state(model, inputs.device), noted:
-        run_forward(model, (inputs.detach(),), None, additional_forward_args)
+        run_forward(model, (inputs.detach(),), None, further)
     last_call = {name: order for order, name in enumerate(calls)}
     units: dict[str, list[nn.Parameter]] = {}
     for name, module in model.named_modules():
@@ -151,39 +170,22 @@ def _called_units(model: nn.Module, inputs: Tensor, additional_forward_args: obj
                 name = name.rpartition(".")[0]
             units.setdefault(name, []).extend(own)
     changing = [name for name, parameters in units.items() if _changes(parameters)]
-    return {name or WHOLE: units[name] for name in sorted(changing, key=lambda name: -last_call.get(name, 0))}
+    return {name or _WHOLE: units[name] for name in sorted(changing, key=lambda name: -last_call.get(name, 0))}
 
 
-def _random_like(learned: Tensor, generator: torch.Generator) -> Tensor:
-    learned = learned.double().cpu()
+@torch.no_grad()
+def _randomise(parameter: Tensor, generator: torch.Generator) -> None:
+    learned = parameter.double().cpu()
     noise = torch.randn(learned.shape, generator=generator, dtype=torch.float64)
-    return learned.mean() + learned.std(correction=0) * noise
+    parameter.copy_(learned.mean() + learned.std(correction=0) * noise)
 
 
-def _assign(parameters: Iterable[nn.Parameter], values: Iterable[Tensor]) -> None:
-    with torch.no_grad():
-        for parameter, value in zip(parameters, values):
-            parameter.copy_(value)
-
-
-def _compare(layers: tuple[str, ...], found: list[Tensor], shape: tuple[int, ...]) -> WeightRandomisation:
-    """Every step's attributions (N, C, h, w) against the first, at the input's size."""
-    signed = [_maps.positions(one, shape).cpu().double() for one in found]
-    absolute = [_maps.positions(one.abs(), shape).cpu().double() for one in found]
-
-    def by_step(compare: Callable[[Tensor, Tensor], Tensor], maps: list[Tensor]) -> Tensor:
-        return torch.stack([compare(one, maps[0]) for one in maps[1:]])
-
-    return WeightRandomisation(
-        layers=layers,
-        maps=torch.stack(signed),
-        rank_correlation=by_step(rank_correlation, signed),
-        rank_correlation_absolute=by_step(rank_correlation, absolute),
-        ssim=by_step(ssim, [_unit_range(one) for one in absolute]),
-    )
-
-
-def _unit_range(maps: Tensor) -> Tensor:
-    """Each map (N, H, W) stretched to [0, 1]; a constant one becomes 0."""
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return (maps - low) / torch.where(high > low, high - low, math.inf)
+def _by_pair(compare: Callable[[Any, Any], float], maps: Tensor, others: Tensor) -> Tensor:
+    for name, part in {"maps": maps, "others": others}.items():
+        if not isinstance(part, Tensor) or not part.is_floating_point():
+            raise TypeError(f"{name} must be a floating tensor (N, *S), got {getattr(part, 'dtype', type(part))}")
+    if maps.shape != others.shape or maps.dim() < 2 or not maps.numel():
+        shapes = f"{tuple(maps.shape)} and {tuple(others.shape)}"
+        raise ValueError(f"maps and others must be (N, *S) of one shape, got {shapes}")
+    pairs = zip(*(part.detach().cpu().double().numpy() for part in (maps, others)))
+    return torch.tensor([compare(*pair) for pair in pairs], dtype=torch.float64, device=maps.device)

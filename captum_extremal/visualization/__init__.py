@@ -4,16 +4,21 @@ Every function returns a :class:`matplotlib.figure.Figure` and shows nothing: a 
 cell, and ``figure.savefig(path)`` writes a file. pyplot does not know the figures, so none has to be closed. Text is
 drawn literally: ``$`` in the name of a class does not begin a formula.
 
-Shapes: N images, A areas, K channels of a layer, C channels of an input, H rows and W columns of pixels. ``images`` are
-the images for display, (N, 3, H, W) or (N, 1, H, W) in [0, 1], without the model's normalisation.
+Shapes: N images, A areas, K channels of a layer, C channels of an input, H rows and W columns of pixels. Where a
+function does not say more of them, its arguments are
+
+    found: masks of images, (N, A, 1, H, W).
+    images: for display, (N, 3, H, W) or (N, 1, H, W) in [0, 1], without the model's normalisation.
+    index: which of the N images.
+    input_index: which of the inputs, where they were a tuple.
+    title: a line above the figure, such as the target's name.
+
+All raise TypeError or ValueError for an argument of the wrong type, shape or values, and IndexError for no such image.
 """
 
-from captum_extremal.visualization.bars import show_bars
-from captum_extremal.visualization.comparisons import compare, compare_masks
-from captum_extremal.visualization.curves import show_curves
-from captum_extremal.visualization.inputs import show_mask, show_order, show_sweep, show_targets
+from captum_extremal.visualization.comparisons import compare, compare_masks, show_bars, show_randomisation
 from captum_extremal.visualization.layers import show_channels, show_class_channel, show_inversions
-from captum_extremal.visualization.randomisation import show_randomisation
+from captum_extremal.visualization.masks import show_curves, show_mask, show_order, show_sweep, show_targets
 
 __all__ = [
     "compare",

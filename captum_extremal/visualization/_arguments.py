@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,34 @@ Shape = tuple[int | str, ...]  # a letter stands for any size
 _ROUNDING = 0.01  # undoing a normalisation may leave [0, 1] by rounding
 
 
+class View(NamedTuple):
+    """What the figures draw of one image."""
+
+    found: ExtremalMasks  # of this image alone
+    rgb: Array  # (H, W, 3) in [0, 1]
+    masks: Array  # (A, H, W)
+    binary: NDArray[np.bool_]  # (A, H, W)
+    shown: int  # the index of a*, or of the largest area where a* is not reached
+    best: int | None  # the index of a*
+
+
+def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> View:
+    of_inputs = as_tuple(result(found).masks)
+    check_count("input_index", input_index, at_least=0)
+    if input_index >= len(of_inputs):
+        raise ValueError(f"input_index must be below {len(of_inputs)}, the number of masks, got {input_index}")
+    masks = of_inputs[input_index]
+    if masks.dim() != 5:
+        others = "show_channels draws masks of channels, " if found.covers == "channels" else ""
+        others += "show_curves draws the scores of any"
+        raise ValueError(f"found must hold masks of images, (N, A, 1, H, W), got {tuple(masks.shape)}: {others}")
+    one = found.image(index)
+    pictures = images("images", given, len(masks), tuple(masks.shape[3:]), "of the masks' size, ")
+    soft, binary = masks[index, :, 0], as_tuple(one.binary_masks())[input_index][0, :, 0]
+    shown, best = int(one.optimal_index), int(one.optimal_index) if bool(one.reached) else None
+    return View(one, as_rgb(pictures[index]), as_array(soft), binary.cpu().numpy(), shown, best)
+
+
 def result(found: object) -> ExtremalMasks:
     if not isinstance(found, ExtremalMasks):
         raise TypeError(f"found must be an ExtremalMasks, the result of extremal_masks(), got {type(found).__name__}")
@@ -25,25 +53,15 @@ def result(found: object) -> ExtremalMasks:
 
 
 def tensor(
-    name: str,
-    value: object,
-    *shapes: Shape,
-    display: bool = False,
-    floating: bool = True,
-    rule: str = "",
-    hint: str = "",
+    name: str, value: Any, *shapes: Shape, display: bool = False, floating: bool = True, rule: str = "", hint: str = ""
 ) -> Tensor:
-    """A finite tensor of one of these shapes, not empty.
-
-    Args:
-        display: the tensor must be in [0, 1], as images for display.
-        rule, hint: what the message about the shape says before the shapes, and at its end.
-    """
+    """A finite tensor of one of these shapes, not empty, in [0, 1] for ``display``; a ``hint`` ends the message."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
     if floating and not value.is_floating_point():
         raise TypeError(f"{name} must be a floating tensor{' in [0, 1]' if display else ''}, got {value.dtype}")
-    if not value.numel() or not any(_fits(value.shape, shape) for shape in shapes):
+    fits = [value.dim() == len(s) and all(isinstance(b, str) or a == b for a, b in zip(value.shape, s)) for s in shapes]
+    if not value.numel() or not any(fits):
         allowed = " or ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
         raise ValueError(f"{name} must be {rule}{allowed}, got shape {tuple(value.shape)}{hint}")
     low, high = value.min().item(), value.max().item()
@@ -56,24 +74,19 @@ def tensor(
 
 
 def images(name: str, given: object, count: int | str = "N", size: Shape = ("H", "W"), rule: str = "") -> Tensor:
-    """Images (N, 3, H, W) or (N, 1, H, W) in [0, 1]; ``rule`` as for :func:`tensor`."""
     return tensor(name, given, (count, 3, *size), (count, 1, *size), display=True, rule=rule)
 
 
 def heat_maps(given: object, count: int) -> Tensor:
-    """Finite heat maps of ``count`` images, as (N, h, w)."""
-    shapes, hint = ((count, 1, "h", "w"), (count, "h", "w")), ": the masked activation summed over its channels"
-    maps = tensor("heat_maps", given, *shapes, hint=hint)
-    return maps.squeeze(1) if maps.dim() == 4 else maps
+    hint = ": the masked activation summed over its channels"
+    return tensor("heat_maps", given, (count, 1, "h", "w"), (count, "h", "w"), hint=hint).flatten(0, -3)  # (N, h, w)
 
 
 def attributions(name: str, given: object, count: int, size: tuple[int, ...]) -> dict[str, Tensor]:
-    """Finite attributions (N, C, H, W) of ``count`` images of this size, by name."""
-    found = named(name, given, "tensors")
     hint = ": captum.attr.LayerAttribution.interpolate brings a layer's map to the image's size"
-    for key, values in found.items():
-        tensor(f"{name}[{key!r}]", values, (count, "C", *size), floating=False, hint=hint)
-    return found
+    shape: Shape = (count, "C", *size)
+    found = named(name, given, "tensors").items()
+    return {key: tensor(f"{name}[{key!r}]", values, shape, floating=False, hint=hint) for key, values in found}
 
 
 def named(name: str, given: object, values: str, at_least_one: str | None = None) -> dict[str, Any]:
@@ -85,21 +98,16 @@ def named(name: str, given: object, values: str, at_least_one: str | None = None
     return {str(key): value for key, value in given.items()}
 
 
-def index(given: object, count: int) -> None:
-    check_count("index", given, at_least=None)
-    if not -count <= given < count:  # type: ignore[operator]
-        raise IndexError(f"index must be from {-count} to {count - 1}, got {given}")
-
-
-def names(name: str, given: Sequence[str], count: int, each: str) -> list[str]:
-    """``count`` strings, one for ``each`` image, target, ..."""
+def names(name: str, given: Any, default: list[str], each: str) -> list[str]:
+    """Strings, one for ``each`` image, target, ..."""
+    if given is None:
+        return default
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
         raise TypeError(f"{name} must be a sequence of strings, got {given!r}")
-    return _as_many(name, given, count, each)
+    return _as_many(name, given, len(default), each)
 
 
-def numbers(name: str, given: object, count: int, each: str) -> list[float]:
-    """``count`` finite numbers, one for ``each`` image, target, ..."""
+def numbers(name: str, given: Any, count: int, each: str) -> list[float]:
     if isinstance(given, Tensor) and given.dim() != 1:
         raise ValueError(f"{name} must be ({count},), got shape {tuple(given.shape)}")
     listed = given.tolist() if isinstance(given, Tensor) else given
@@ -110,8 +118,13 @@ def numbers(name: str, given: object, count: int, each: str) -> list[float]:
     return [float(value) for value in listed]
 
 
+def _as_many(name: str, given: Sequence[Any], count: int, each: str) -> list[Any]:
+    if len(given) != count:
+        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(given)}")
+    return list(given)
+
+
 def as_tuple(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A result's tensors, one per input."""
     return tensors if isinstance(tensors, tuple) else (tensors,)
 
 
@@ -121,15 +134,4 @@ def as_rgb(one: Tensor) -> Array:
 
 
 def as_array(values: Tensor) -> Array:
-    """The same numbers in NumPy, from any device."""
     return np.asarray(values.detach().cpu().double())
-
-
-def _fits(given: Sequence[int], shape: Shape) -> bool:
-    return len(given) == len(shape) and all(isinstance(b, str) or a == b for a, b in zip(given, shape))
-
-
-def _as_many(name: str, given: Sequence[Any], count: int, each: str) -> list[Any]:
-    if len(given) != count:
-        raise ValueError(f"{name} must be {count}, one for each {each}, got {len(given)}")
-    return list(given)

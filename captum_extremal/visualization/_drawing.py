@@ -1,24 +1,23 @@
-"""Figures and their panels: sizes, colours, text, and an image drawn in a panel."""
+"""Figures and their panels, an image in a panel, and the words and numbers that are told of a result."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_extremal.visualization._arguments import Array
-from captum_extremal.visualization._wording import wrapped
+from captum_extremal.results import ExtremalMasks
+from captum_extremal.visualization._arguments import Array, as_tuple
 
 SMALL, NORMAL, LARGE = 8.5, 10.0, 11.5  # points
 INK, FAINT = "#222222", "#8a8a8a"
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e08214", "#1b8a3d", "#c5283d"  # figure 3's; told apart by the colour-blind too
 MARK = "#e0a800"  # a*: its box and its outline
 LETTERS = 12  # of normal size that fit along an inch
-
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
 def panel_size(shape: Sequence[int], base: float) -> tuple[float, float]:
@@ -38,17 +37,10 @@ def panels(
     below: float = 0.0,
     most_columns: int = 8,
 ) -> tuple[Figure, list[Axes]]:
-    """A grid of ``count`` panels for images of this shape (H, W, ...).
+    """A figure with ``count`` panels for images of this shape (H, W, ...), in reading order.
 
-    Args:
-        title: of the figure.
-        base: side in inches of a square panel.
-        least_width: of a column, in inches: a narrow picture still needs room for its title.
-        title_lines: of each panel's own title.
-        below: height in inches of a second axes under each panel; 0 for none.
-
-    Returns:
-        the figure and its panels in reading order; with ``below``, then as many axes under them.
+    A square panel has sides of ``base`` inches; a column of narrow pictures has ``least_width``, for titles of
+    ``title_lines``. Where ``below`` is not 0, as many axes of that height follow, each under its panel.
     """
     # As few rows as fit, and then rows of about equal length.
     rows = -(-count // most_columns)
@@ -58,13 +50,10 @@ def panels(
     tall = rows * sum(heights) + 0.1 + (0.3 if title else 0) + (0.3 if below else 0)
     figure = new_figure(columns * (max(width, least_width) + 0.1) + 0.1, tall, title)
     lattice = figure.subplots(rows * len(heights), columns, squeeze=False, height_ratios=heights * rows)
-    found: list[Axes] = []
-    for line in range(len(heights)):
-        axes = lattice[line :: len(heights)].flatten().tolist()
-        found += axes[:count]
-        for unused in axes[count:]:
-            unused.remove()
-    return figure, found
+    lines = [lattice[line :: len(heights)].flatten().tolist() for line in range(len(heights))]
+    for unused in [ax for axes in lines for ax in axes[count:]]:
+        unused.remove()
+    return figure, [ax for axes in lines for ax in axes[:count]]
 
 
 def new_figure(width: float, height: float, title: str | None = None) -> Figure:
@@ -107,7 +96,7 @@ def blank(ax: Axes, shape: Sequence[int], text: str) -> None:
 
 def grey(rgb: Array) -> Array:
     """The luminance (H, W) of a picture (H, W, 3)."""
-    return np.asarray(rgb @ _LUMINANCE)
+    return np.asarray(rgb @ [0.299, 0.587, 0.114])
 
 
 def no_ticks(ax: Axes) -> None:
@@ -115,9 +104,57 @@ def no_ticks(ax: Axes) -> None:
     ax.spines[:].set_visible(False)
 
 
-def grid(ax: Axes, axis: str) -> None:
+def grid(ax: Axes, axis: Literal["both", "y"]) -> None:
     """Small labels, and grid lines behind the data."""
     ax.tick_params(labelsize=SMALL, colors=INK)
-    ax.grid(axis=axis, color="#e5e5e5", linewidth=0.8)  # type: ignore[arg-type]
+    ax.grid(axis=axis, color="#e5e5e5", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["right", "top"]].set_visible(False)
+
+
+def number(value: float, form: str = "") -> str:
+    """A number in this format, by default with two digits or more, and with the typographic minus sign."""
+    size = abs(value)
+    form = form or (".0f" if size >= 100 else ".1f" if size >= 10 else ".2f" if size >= 0.1 else ".2g")
+    return format(value, form).replace("-", "\N{MINUS SIGN}")
+
+
+def wrapped(text: str, letters: int, after: str = "_") -> str:
+    """The text in lines of at most ``letters``, broken at spaces and after the sign ``after``."""
+    return textwrap.fill(text.replace(after, f"{after} "), letters).replace(f"{after} ", after)
+
+
+def area_unit(found: ExtremalMasks) -> tuple[int | None, str]:
+    """K and "of K channels" if all masks are of K channels, else None and the words for percent."""
+    if found.covers != "channels":
+        return None, "%"
+    sizes = {masks.shape[-1] for masks in as_tuple(found.masks)}
+    return (None, "% of the channels") if len(sizes) > 1 else (count := sizes.pop(), f"of {count} channels")
+
+
+def area_text(found: ExtremalMasks, area: float) -> str:
+    """The area in percent, or as the number of channels of the binary mask."""
+    count, unit = area_unit(found)
+    return f"{100 * area:.3g} {unit}" if count is None else f"{round(area * count)} {unit}"
+
+
+def removes_only(found: ExtremalMasks) -> bool:
+    """Whether the game scores only what remains without the mask's region."""
+    return bool(found.settings.get("game", {}).get("kept") == 0)
+
+
+def optimal_text(one: ExtremalMasks) -> str:
+    return f"a* = {area_text(one, float(one.optimal_area))}" if bool(one.reached) else "a* not reached"
+
+
+def shown_text(one: ExtremalMasks) -> str:
+    """The area that is shown: a*, or the largest area where a* is not reached."""
+    largest = "" if bool(one.reached) else f"{area_text(one, float(one.areas[-1]))}, "
+    return f"{largest}{optimal_text(one)}"
+
+
+def summary(one: ExtremalMasks) -> str:
+    """The area shown, and its score under the game beside the clean score."""
+    scores, what = (one.complement_scores, "without it") if removes_only(one) else (one.scores, "score")
+    score, clean = float(scores[0, one.optimal_index]), float(one.clean_score)
+    return f"{shown_text(one)}\n{what} {number(score)}, clean {number(clean)}"

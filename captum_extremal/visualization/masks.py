@@ -1,0 +1,226 @@
+"""The masks of a search and their scores, after figures 1, 3 and 5 of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from numpy.typing import NDArray
+from torch import Tensor
+
+from captum_extremal.results import ExtremalMasks
+from captum_extremal.visualization import _arguments as check
+from captum_extremal.visualization import _drawing as draw
+
+_SATURATION = 1.25  # where the bars of figure 5 end: a quarter above the score of the whole image
+_LABELS = {  # of the clean, the preserved, the deleted and the perturbed score
+    "positions": ("whole image", "only the mask's region", "all but the mask's region", "fully perturbed"),
+    "channels": ("all channels", "only the mask's channels", "all but the mask's channels", "no channels"),
+}
+
+
+def show_mask(
+    found: ExtremalMasks, images: Tensor, index: int = 0, *, input_index: int = 0, title: str | None = None
+) -> Figure:
+    """The image, and the mask of the smallest sufficient area a* over it (figure 1).
+
+    What the mask hides is dark and grey; the model sees it perturbed instead. The outline encloses exactly the area; a
+    nearly flat mask has none. The title has a*, the score and the clean score. Where no area reached the threshold, it
+    says so, and the largest mask is shown.
+    """
+    view = check.view(found, images, index, input_index)
+    figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
+    draw.image(left, view.rgb, "image")
+    draw_masked(right, view, view.shown)
+    draw.title(right, draw.summary(view.found))
+    return figure
+
+
+def show_targets(
+    found: ExtremalMasks,
+    images: Tensor,
+    names: Sequence[str] | None = None,
+    *,
+    input_index: int = 0,
+    title: str | None = None,
+) -> Figure:
+    """Several classes of one image: the image, and for each class the mask of its smallest sufficient area.
+
+    Args:
+        found: masks of one image repeated N times, each time with another target.
+        images: the repeated image.
+        names: N titles; default "target 1", "target 2", ...
+    """
+    count = len(check.result(found).clean_score)
+    labels = check.names("names", names, [f"target {k + 1}" for k in range(count)], "target")
+    views = [check.view(found, images, k, input_index) for k in range(count)]
+    rgb = views[0].rgb
+    figure, (first, *others) = draw.panels(rgb.shape, count + 1, title, base=2.5, least_width=1.6, most_columns=5)
+    draw.image(first, rgb, "image")
+    for ax, view, label in zip(others, views, labels):
+        draw_masked(ax, view, view.shown)
+        draw.title(ax, f"{label}\n{draw.shown_text(view.found)}")
+    return figure
+
+
+def show_sweep(
+    found: ExtremalMasks, images: Tensor, index: int = 0, *, input_index: int = 0, title: str | None = None
+) -> Figure:
+    """The image and its masks of all areas, with a* boxed, and what each does to the score (figure 5).
+
+    Under each picture a bar shows a score as a fraction of the clean score: the score of what the mask keeps, or for a
+    game that only removes, the score of what remains without it. Bars end at 1.25; the number beneath is exact. Where
+    the clean score is not above 0 (log-probabilities), the bar is the share of the way from the fully perturbed score
+    to the clean score.
+    """
+    view = check.view(found, images, index, input_index)
+    fractions, meaning = _fractions(view.found)
+    count = 1 + len(fractions)
+    figure, axes = draw.panels(view.rgb.shape, count, title, base=1.5, least_width=0.9, title_lines=1, below=1.0)
+    draw.image(axes[0], view.rgb, "image")
+    draw_areas(axes[1:count], view)
+    _draw_bar(axes[count], 1.0, draw.FAINT, ["0", "1"])
+    for k, fraction in enumerate(fractions):
+        _draw_bar(axes[count + 1 + k], fraction, draw.MARK if k == view.best else draw.BLUE)
+    optimal = ("" if view.best is None else "boxed: ") + draw.optimal_text(view.found)
+    draw.write(figure.supxlabel, f"bars, up to {_SATURATION:g}: {meaning}; {optimal}", draw.SMALL)
+    return figure
+
+
+def show_order(
+    found: ExtremalMasks, images: Tensor, index: int = 0, *, input_index: int = 0, title: str | None = None
+) -> Figure:
+    """The order in which the pixels enter as the area grows, as one image.
+
+    Each pixel of the grey image has the colour of the smallest area whose binary mask holds it, and stays grey where
+    none does. The colour bar is in percent of the image.
+    """
+    view = check.view(found, images, index, input_index)
+    areas = view.found.areas.tolist()
+    first_area = np.ma.masked_array(view.binary.argmax(0), mask=~view.binary.any(0))
+    colours = ListedColormap(colormaps["viridis_r"](np.linspace(0.02, 1.0, len(areas))))
+    width, height = draw.panel_size(view.rgb.shape, 3.6)
+    figure = draw.new_figure(width + 1.1, height + 0.35)
+    ax = figure.subplots()
+    draw.image(ax, draw.grey(view.rgb), cmap="gray", vmin=0, vmax=1, interpolation=None)
+    drawn = ax.imshow(first_area, cmap=colours, vmin=-0.5, vmax=len(areas) - 0.5, alpha=0.7, interpolation="nearest")
+    draw.write(ax.set_title, title or "order of entry", draw.LARGE if title else draw.NORMAL)
+    bar = figure.colorbar(drawn, ax=ax, ticks=np.arange(-0.5, len(areas)), shrink=0.9, pad=0.03)
+    bar.ax.set_yticklabels([draw.area_text(view.found, area) for area in [0.0, *areas]], fontsize=draw.SMALL)
+    draw.write(bar.set_label, "area of the mask when the pixel enters", draw.SMALL)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def show_curves(found: ExtremalMasks, index: int = 0, *, title: str | None = None) -> Figure:
+    """The score of what the masks keep, and of what remains without it, against their area (figure 3).
+
+    The preserved score is blue, the deleted one orange, the clean one green, the fully perturbed one red; a line marks
+    a*. ``found`` may also hold masks of channels: then the area is their number, on a logarithmic axis where the
+    largest is 50 times the smallest or more.
+    """
+    one = check.result(found).image(index)
+    figure = draw.new_figure(6.4, 3.4)
+    ax = figure.subplots()
+    draw_curves(ax, one)
+    # Beside the axes: within them it would hide one curve or the other.
+    figure.legend(loc="outside right upper", fontsize=draw.SMALL, frameon=False)
+    draw.write(ax.set_title, title or "", draw.LARGE)
+    return figure
+
+
+def draw_areas(axes: Iterable[Axes], view: check.View, before: str = "") -> None:
+    """The image under its mask of each area; the title is the area after ``before``, boxed at a*."""
+    for k, (ax, area) in enumerate(zip(axes, view.found.areas.tolist())):
+        draw_masked(ax, view, k, outline=k == view.best)
+        draw.title(ax, f"{before}{draw.area_text(view.found, area)}", boxed=k == view.best)
+
+
+def draw_kept(ax: Axes, rgb: check.Array, mask: check.Array) -> None:
+    """A picture (H, W, 3) under any mask (H, W): what is hidden is dark and grey."""
+    kept = mask[..., None].clip(0, 1)
+    hidden = 0.28 * draw.grey(rgb)[..., None]  # visible, but clearly not shown
+    draw.image(ax, kept * rgb + (1 - kept) * hidden)
+
+
+def draw_masked(ax: Axes, view: check.View, area: int, *, outline: bool = True) -> None:
+    """The image under its mask of this index."""
+    mask, binary = view.masks[area], view.binary[area]
+    draw_kept(ax, view.rgb, mask)
+    # The outline of a nearly flat mask would follow its ripples.
+    if outline and 0 < binary.mean() < 1 and mask[binary].mean() - mask[~binary].mean() >= 0.25:
+        values, level = _outline(mask, binary)
+        # Dark under light, so that it shows on any picture.
+        ax.contour(values, levels=[level], colors=["black"], linewidths=[2.4], alpha=0.6)
+        ax.contour(values, levels=[level], colors=[draw.MARK], linewidths=[1.2])
+
+
+def _outline(mask: check.Array, binary: NDArray[np.bool_]) -> tuple[check.Array, float]:
+    """Values (H, W) and the level that encloses exactly the binary mask's area."""
+    least, most = float(mask[binary].min()), float(mask[~binary].max())
+    if least > most:
+        return mask, (least + most) / 2
+    # Equal values on both sides: no level separates them, but the binary mask does.
+    return binary.astype(np.float64), 0.5
+
+
+def _fractions(found: ExtremalMasks) -> tuple[list[float], str]:
+    """The bars of figure 5, (A,), not yet saturated, and what they are."""
+    removes = draw.removes_only(found)
+    scores = check.as_array(found.complement_scores if removes else found.scores)[0]
+    what = "score without the region" if removes else "score"
+    clean, perturbed = float(found.clean_score), float(found.perturbed_score)
+    if clean > 0:
+        return (scores / clean).tolist(), f"{what} / score of the whole image"
+    if clean <= perturbed:
+        return [0.0] * len(scores), f"none: the whole image scores {draw.number(clean)}, no more than fully perturbed"
+    share = (scores - perturbed) / (clean - perturbed)
+    return share.tolist(), f"{what}, from fully perturbed (0) to the whole image (1)"
+
+
+def _draw_bar(ax: Axes, fraction: float, colour: str, ticks: Sequence[str] = ("", "")) -> None:
+    ax.bar([0], [min(max(fraction, 0.0), _SATURATION)], width=0.55, color=colour)
+    ax.axhline(1.0, color=draw.GREEN, linewidth=1.0, linestyle="--")
+    ax.set(xlim=(-0.8, 0.8), ylim=(0, _SATURATION))
+    draw.write(partial(ax.set_xticks, [0]), [draw.number(fraction, ".2f")], draw.SMALL)
+    draw.write(partial(ax.set_yticks, [0, 1]), list(ticks), draw.SMALL)
+    ax.tick_params(length=0)
+    ax.spines[["left", "right", "top"]].set_visible(False)
+    ax.spines["bottom"].set_color(draw.FAINT)
+
+
+def draw_curves(ax: Axes, one: ExtremalMasks, *, faint: bool = False) -> None:
+    """The curves of one image; ``faint`` is for the score that the game ignores, or the deleted one of two."""
+    clean, kept, removed, perturbed = _LABELS[one.covers]
+    channels, unit = draw.area_unit(one)
+    sizes = [100 * area if channels is None else round(area * channels) for area in one.areas.tolist()]
+    kept_scores, removed_scores = check.as_array(one.scores)[0], check.as_array(one.complement_scores)[0]
+    ignored = 0.35 if faint else 1.0
+    opacity = (ignored, 1.0) if draw.removes_only(one) else (1.0, ignored)
+    ax.axhline(float(one.clean_score), color=draw.GREEN, linewidth=1.3, linestyle="--", label=clean)
+    ax.plot(sizes, kept_scores, "-o", color=draw.BLUE, markersize=5, label=kept, alpha=opacity[0])
+    ax.plot(sizes, removed_scores, "-s", color=draw.ORANGE, markersize=5, label=removed, alpha=opacity[1])
+    ax.axhline(float(one.perturbed_score), color=draw.RED, linewidth=1.3, linestyle="--", label=perturbed)
+    if bool(one.reached):
+        optimal = sizes[int(one.optimal_index)]
+        ax.axvline(optimal, color=draw.MARK, linewidth=6, alpha=0.3, zorder=0, label=draw.optimal_text(one))
+    else:
+        ax.plot([], [], " ", label=draw.optimal_text(one))
+    if channels is not None and min(sizes) > 0 and max(sizes) >= 50 * min(sizes):  # a linear axis would crowd the small
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    else:
+        ax.set_xlim(left=0)
+        if channels is not None:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    draw.grid(ax, "both")
+    draw.write(ax.set_xlabel, f"area of the mask, {unit}" if channels is None else f"number of channels, of {channels}")
+    draw.write(ax.set_ylabel, "score")
