@@ -9,7 +9,8 @@ a map is not finite or the model's output cannot be explained.
 """
 
 from .explanations import quantus_explainer
-from .faithfulness import InsertionDeletion, MonotoneEvidence, insertion_deletion, monotone_evidence, top_masks
+from .insertion_deletion import InsertionDeletion, insertion_deletion
+from .monotone_evidence import MonotoneEvidence, monotone_evidence, top_masks
 from .outcomes import Outcome, Summary, bootstrap_interval, outcomes_of, summarise
 from .pointing_game import PointingOutcome, difficult_classes, energy_pointing_game, mask_from_boxes, pointing_game
 from .weight_randomisation import WeightRandomisation, rank_correlation, ssim, weight_randomisation
