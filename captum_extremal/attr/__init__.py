@@ -1,8 +1,7 @@
 """Attribution methods, one a file."""
 
 from captum_extremal.attr.center_attribution import CenterAttribution
-from captum_extremal.attr.contrastive_excitation_backprop import ContrastiveExcitationBackprop
-from captum_extremal.attr.excitation_backprop import ExcitationBackprop
+from captum_extremal.attr.excitation_backprop import ContrastiveExcitationBackprop, ExcitationBackprop
 from captum_extremal.attr.extremal_perturbation import ExtremalPerturbation
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
 from captum_extremal.attr.meaningful_perturbation import MeaningfulPerturbation

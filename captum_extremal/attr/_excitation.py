@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from captum_extremal._captum import run_forward
-from captum_extremal.attr._recorder import MOVES, Recorder, depends_on_inputs, mark_input
-from captum_extremal.attr._relevance import SMALLEST, Elementwise, Linear
+from captum_extremal.attr._recorder import MOVES, SMALLEST, Elementwise, Linear, Recorder, depends_on_inputs, marked
 from captum_extremal.hooks import on_output, unwrap
 from captum_extremal.objective import mean_over_positions, select_checked
 from captum_extremal.session import Session
@@ -21,16 +20,12 @@ _SCALE = 2.0**14  # lifts probabilities out of half precision's subnormal range;
 
 
 class Excitation:
-    """The forward pass of a model, recorded for excitation backprop.
+    """The forward pass of a model, recorded down to a layer; None for the inputs.
 
     The classifier is the topmost layer with weights. It and everything above it count as one linear neuron, whose
     weights are the classifier's times the gradient of the score by the classifier's output, with activation functions
     as identities. So it makes no difference whether a network pools before a linear classifier or after a
     convolutional one, and a class whose score ends at 0 in a ReLU is explained too.
-
-    Args:
-        session: the model and its inputs.
-        layer: the module to whose output relevance is propagated; None for the inputs.
 
     Raises:
         TypeError, ValueError: the output cannot be explained, the layer does not run once with one tensor below the
@@ -46,9 +41,7 @@ class Excitation:
 
         with torch.enable_grad():
             leaves = tuple(x.detach().requires_grad_() for x in session.inputs)
-            given = tuple(x.clone() for x in leaves)  # a model may change its inputs in place, but no leaf
-            for x in given:
-                mark_input(x)
+            given = tuple(map(marked, leaves))  # copies, because a model may change its inputs in place, but no leaf
             watched = nullcontext() if layer is None else on_output(layer, keep)
             with watched, session.caller.forward(), Recorder():
                 output = run_forward(unwrap(session.forward_func), given, None, session.arguments)
@@ -71,8 +64,7 @@ class Excitation:
     def probabilities(self, dual: bool = False) -> tuple[Tensor, ...]:
         """The marginal winning probability of every neuron of the layer, or of every input value.
 
-        Args:
-            dual: whether to start at the dual of the target, the neuron whose weights are all negated.
+        With ``dual``, it starts at the dual of the target, the neuron whose weights are all negated.
         """
         sign = -1.0 if dual else 1.0
         excitations = [
@@ -103,12 +95,7 @@ def _only_output(seen: list[Any]) -> Tensor:
 
 
 def _upper_nodes(output: Tensor) -> tuple[list[Any], list[Any]]:
-    """The recorded nodes of autograd's graph from the output down to the classifier, and those of the classifier.
-
-    Raises:
-        ValueError: the output does not depend on the inputs, the graph holds an operation without a rule, or it holds
-            no layer with weights.
-    """
+    """The recorded nodes of autograd's graph from the output down to the classifier, and those of the classifier."""
     if not depends_on_inputs(output):
         raise ValueError(
             "forward_func must be differentiable by its inputs, but its output carries no gradient: look for "
@@ -130,11 +117,11 @@ def _upper_nodes(output: Tensor) -> tuple[list[Any], list[Any]]:
             upper.append(node)
             above = not rule.weighted
         waiting += [(child, above) for child, _ in node.next_functions]
-    if unknown - MOVES:
+    if unknown := unknown - MOVES:
         raise ValueError(
-            f"forward_func contains {', '.join(sorted(unknown - MOVES))}, which excitation backprop cannot follow: it "
-            "takes convolutions, linear layers, pooling, batch normalisation, activations, sums and concatenations, "
-            "none of them in scripted code. Where it stands at the top, give forward_func without it"
+            f"forward_func contains {', '.join(sorted(unknown))}, which excitation backprop cannot follow: it takes "
+            "convolutions, linear layers, pooling, batch normalisation, activations, sums and concatenations, none of "
+            "them in scripted code. Where it stands at the top, give forward_func without it"
         )
     classifier = [node for node in upper if node.rule.weighted]
     if not classifier:

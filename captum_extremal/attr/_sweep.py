@@ -20,11 +20,8 @@ from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, threshold_of
 from captum_extremal.search import Search, as_game
 from captum_extremal.search.area import mask_of_area
-from captum_extremal.search.problem import BoundMasks, Parameters
 from captum_extremal.session import Session
 from captum_extremal.settings import SearchSettings
-
-_Masks = tuple[Tensor, ...]
 
 
 def sweep(
@@ -35,13 +32,12 @@ def sweep(
     settings: SearchSettings,
     name: str,
     about: dict[str, Any],
-    contrast: _Masks | None = None,
+    contrast: tuple[Tensor, ...] | None = None,
 ) -> ExtremalMasks:
     """One search over all areas of a batch.
 
     Args:
-        session: the model and its inputs.
-        objective: the model's score as a function of masks.
+        session, objective: the model's inputs, and its score as a function of masks.
         family, layouts: the masks of each input.
         settings: of the search.
         name: of the method, for the progress bar.
@@ -63,8 +59,15 @@ def sweep(
     plan = solver.plan(Search(objective, game, areas, bounds, report))
     with progress_bar(settings.show_progress, plan.steps, name) as bar:
         found = plan.run()
-    masks = [_exact(parameters, area, bound) for parameters, area, bound in zip(found, areas, bounds)]
-    scores, complements = _measure(objective, masks, areas)
+    masks = [
+        tuple(mask_of_area(one, area, bound) for one, bound in zip(parameters, of_area))
+        for parameters, area, of_area in zip(found, areas, bounds)
+    ]
+    measured = [objective.measure(of_area) for of_area in masks]  # area by area, to limit the memory
+    scores, complements = (torch.cat(rows).T.contiguous() for rows in zip(*measured))
+    if areas[-1] == 1:
+        # The mask of area 1 is the input itself. Its score is the one that the threshold comes from, to the bit.
+        scores[:, -1], complements[:, -1] = objective.clean, objective.perturbed
     by_input = tuple(torch.stack(of_areas, dim=1).float() for of_areas in zip(*masks))
     sigma = torch.tensor([[bound.sigma for bound in of_area] for of_area in bounds])
     return ExtremalMasks(
@@ -84,25 +87,15 @@ def sweep(
             "solver": repr(solver),
             "steps": plan.steps,
             "seconds": time.perf_counter() - started,
-            "versions": _versions(),
+            "versions": {
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "captum": str(captum.__version__),
+                "captum_extremal": own_version(),
+            },
         },
         contrast=contrast if session.is_tuple or contrast is None else contrast[0],
     )
-
-
-def _exact(parameters: Parameters, area: float, bounds: BoundMasks) -> _Masks:
-    return tuple(mask_of_area(p, area, bound) for p, bound in zip(parameters, bounds))
-
-
-def _measure(objective: Objective, masks: list[_Masks], areas: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """Scores (N, A) of what the masks keep and of what they remove, measured area by area to limit the memory."""
-    measured = [objective.measure(of_area) for of_area in masks]
-    scores, complements = (torch.cat(rows).T.contiguous() for rows in zip(*measured))
-    if areas[-1] == 1:
-        # The mask of area 1 is the input itself. Its score is the one that the threshold comes from, to the bit.
-        scores[:, -1] = objective.clean
-        complements[:, -1] = objective.perturbed
-    return scores, complements
 
 
 def warn_unreached(found: ExtremalMasks) -> None:
@@ -114,12 +107,3 @@ def warn_unreached(found: ExtremalMasks) -> None:
             f"{float(found.areas[-1]):g}; their attribution is the mask of that area. Add larger areas (1.0 always "
             "reaches the default threshold) or lower score_threshold"
         )
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "captum": str(captum.__version__),
-        "captum_extremal": own_version(),
-    }

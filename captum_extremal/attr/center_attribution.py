@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -33,14 +35,12 @@ class CenterAttribution(BaseAttribution):
         """The same map for every input of a shape.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of such
-                tensors.
+            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of these.
             target, additional_forward_args: checked, but not used.
 
         Returns:
-            a tensor like ``inputs`` (a tuple where they are one): same shape, type and device, contiguous. Values in
-            (0, 1], largest at the centre: at one position, or at the two nearest along a side of even length. Half
-            precision rounds more positions to the largest value.
+            maps like ``inputs`` in shape and type, contiguous. Values in (0, 1], largest at the one or two central
+            positions of each side; half precision rounds more positions to the largest value.
 
         Raises:
             TypeError, ValueError: an argument is bad.
@@ -49,8 +49,7 @@ class CenterAttribution(BaseAttribution):
         check_target(target, len(tensors[0]), tensors[0].device)
         check_arguments(additional_forward_args, len(tensors[0]))
         maps = tuple(map(_centred_gaussian, tensors))
-        attributions: TensorOrTupleOfTensorsGeneric = like_inputs(maps, tensors, isinstance(inputs, tuple))
-        return attributions
+        return cast(TensorOrTupleOfTensorsGeneric, like_inputs(maps, tensors, isinstance(inputs, tuple)))
 
 
 def _centred_gaussian(x: Tensor) -> Tensor:

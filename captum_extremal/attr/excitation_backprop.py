@@ -72,14 +72,12 @@ class ExcitationBackprop(BaseAttribution, GradientAttribution):
         """The probability of each neuron of the layer, or of each value of the inputs.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of such
-                tensors.
+            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of these.
             target: which output, in any of Captum's forms. Outputs with positions share the probability equally.
             additional_forward_args: passed on to the model.
 
         Returns:
-            a tensor of the layer's shape, or like ``inputs`` (a tuple where they are one): same type and device,
-            contiguous.
+            a tensor of the layer's shape, or maps like ``inputs``: same type and device, contiguous.
 
         Raises:
             TypeError, ValueError: an argument is bad (before the model runs), or the model's output or one of its
@@ -92,3 +90,30 @@ class ExcitationBackprop(BaseAttribution, GradientAttribution):
 
     def _probabilities(self, excitation: Excitation) -> tuple[Tensor, ...]:
         return excitation.probabilities()
+
+
+class ContrastiveExcitationBackprop(ExcitationBackprop):
+    r"""Contrastive marginal winning probability (cMWP): :class:`ExcitationBackprop` that tells classes apart.
+
+    The target's *dual* is a virtual output whose weights in the classifier (the topmost layer with weights) are
+    negated. It detects what speaks against the target. Its probabilities are subtracted:
+
+    .. math::
+
+        C(a_j) = P(a_j) - \bar P(a_j)
+
+    Both add up to 1, so the contrast adds up to 0. The attribution is signed, one value per neuron. The maps of the
+    method are the positive part of its sum over the channels, ``attribution.sum(1, keepdim=True).clamp(min=0)``.
+
+    Reference: section 3.3 of the paper of :class:`ExcitationBackprop`.
+
+    Args:
+        forward_func, layer: as :class:`ExcitationBackprop` takes them. The layer must be below the classifier.
+
+    Raises:
+        TypeError: ``layer`` is no module.
+    """
+
+    def _probabilities(self, excitation: Excitation) -> tuple[Tensor, ...]:
+        pairs = zip(excitation.probabilities(), excitation.probabilities(dual=True))
+        return tuple(target - dual for target, dual in pairs)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from captum.attr import PerturbationAttribution
-from torch import Tensor
 
-from captum_extremal._captum import (
-    BaselineType,
-    TargetType,
-    TensorOrTupleOfTensorsGeneric,
-    log_usage,
-)
+from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage
 from captum_extremal._checks import check_choice
 from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._sweep import sweep, warn_unreached
-from captum_extremal.masks import Layout, MaskFamily, read_axes
+from captum_extremal.masks import read_axes
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.session import Session, open_session
 from captum_extremal.settings import InputSearchSettings, as_perturbation, documents
@@ -44,8 +38,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
     Masks*, ICCV 2019.
 
     Args:
-        forward_func: the model, or any function of its inputs. It must be differentiable by them, and its output must
-            have one row per example.
+        forward_func: the model, or any differentiable function of its inputs, whose output has one row per example.
 
     Examples::
 
@@ -54,7 +47,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         >>> found.optimal_area, found.scores
     """
 
-    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel peels off one wrapper
+    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel removes one wrapper
     @torch.no_grad()
     @documents(InputSearchSettings)
     def attribute(
@@ -72,8 +65,8 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         Where no area reaches the threshold, the largest area's mask is returned, and one warning counts the images.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of such
-                tensors. Every tensor of a tuple gets its own mask, each of area a; what must not be masked goes into
+            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of these,
+                each of which gets its own mask of area a. What must not be masked goes into
                 ``additional_forward_args``.
             baselines: what "fade" fades to: a number, a tensor of the input's shape (or one example of it), or a tuple
                 of these. Default 0, the mean colour of a normalised image. The blur does not use it.
@@ -87,12 +80,11 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
             **settings: as listed here.
 
         Returns:
-            a tensor like ``inputs`` (a tuple where they are one): same shape, type and device, contiguous, the map
-            repeated over the channels.
+            maps like ``inputs`` in shape, type and device, contiguous, repeated over the channels.
 
         Raises:
-            TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output
-                cannot be explained (at its first run).
+            TypeError, ValueError: an argument is bad (before the model runs), or the model's output cannot be
+                explained (at its first run).
         """
         check_choice("reduce", reduce, _REDUCTIONS)
         options = InputSearchSettings.of(settings, ExtremalPerturbation.attribute)
@@ -101,8 +93,8 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         if reduce == "extremal":
             warn_unreached(found)
         maps = _REDUCTIONS[reduce](found)
-        given: TensorOrTupleOfTensorsGeneric = session.like_inputs(maps if isinstance(maps, tuple) else (maps,))
-        return given
+        maps = maps if isinstance(maps, tuple) else (maps,)
+        return cast(TensorOrTupleOfTensorsGeneric, session.like_inputs(maps))
 
     @torch.no_grad()
     @documents(InputSearchSettings)
@@ -132,22 +124,14 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
 
     def _search(self, session: Session, settings: InputSearchSettings) -> ExtremalMasks:
         family, perturbation = settings.family(), as_perturbation(settings.perturbation)
-        layouts = [_layout(family, x) for x in session.inputs]
+        layouts = [family.layout(read_axes(x, channel_dim=1)) for x in session.inputs]
+        for layout, x in zip(layouts, session.inputs):
+            if layout.mask_shape != (1, *x.shape[2:]):
+                raise ValueError(f"mask must cover the positions of the input, got {family!r} over its {layout.unit}")
         settings.fractions(layouts, family)  # checked before the model runs
         settings.check_for(session.images)
         objective = session.objective(perturbation.bind, perturbations_per_eval=settings.perturbations_per_eval)
-        contrast = tuple(_norm(hidden - x) for hidden, x in zip(objective.hidden, session.inputs))
+        changes = [(hidden - x).float() for hidden, x in zip(objective.hidden, session.inputs)]
+        contrast = tuple(change.square().sum(1, keepdim=True).sqrt() for change in changes)  # (N, 1, *S)
         about = {"perturbation": repr(perturbation)}
         return sweep(session, objective, family, layouts, settings, self.get_name(), about, contrast)
-
-
-def _layout(family: MaskFamily, x: Tensor) -> Layout:
-    layout = family.layout(read_axes(x, channel_dim=1))
-    if layout.mask_shape != (1, *x.shape[2:]):
-        raise ValueError(f"mask must cover the positions of the input, got {family!r}, which covers its {layout.unit}")
-    return layout
-
-
-def _norm(change: Tensor) -> Tensor:
-    """The Euclidean norm over the channels of each position, (N, 1, *S) float32."""
-    return change.float().square().sum(1, keepdim=True).sqrt()

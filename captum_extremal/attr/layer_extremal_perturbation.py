@@ -37,8 +37,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
     Masks*, ICCV 2019.
 
     Args:
-        forward_func: the model, or any function of its inputs that calls the layer. Its output must have a row an
-            example.
+        forward_func: the model, or any function of its inputs that calls the layer. Its output has one row per example.
         layer: one of the model's modules, called once in a forward. Before PyTorch 2.6 it must not be inside a part of
             the model that is compiled on its own.
         device_ids: of a ``DataParallel`` model whose ``device_ids`` cannot be read from ``forward_func``.
@@ -55,7 +54,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         PerturbationAttribution.__init__(self, forward_func)
 
-    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel peels off one wrapper
+    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel removes one wrapper
     @torch.no_grad()
     @documents(LayerSearchSettings)
     def attribute(
@@ -83,12 +82,12 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
             **settings: as listed here.
 
         Returns:
-            a tensor like the layer's activation: same shape, type and device, contiguous; a tuple where the layer has
+            a tensor like the layer's activation in shape, type and device, contiguous; a tuple where the layer has
             several tensors, each of which has its own mask.
 
         Raises:
-            TypeError, ValueError: an argument breaks a rule above (before the search), the layer is not called exactly
-                once, or the model's output cannot be explained.
+            TypeError, ValueError: an argument is bad, the layer is not called exactly once, or the model's output
+                cannot be explained. No search has run then.
         """
         options = LayerSearchSettings.of(settings, LayerExtremalPerturbation.attribute)
         with open_session(self.forward_func, inputs, target, additional_forward_args, layer=self.layer) as session:

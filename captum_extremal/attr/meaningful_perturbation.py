@@ -5,20 +5,15 @@ Extremal perturbations fix the area and the smoothness instead, and optimise the
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from captum.attr import PerturbationAttribution
 from torch import Tensor
 
-from captum_extremal._captum import (
-    BaselineType,
-    TargetType,
-    TensorOrTupleOfTensorsGeneric,
-    log_usage,
-    progress_bar,
-)
+from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage, progress_bar
 from captum_extremal._checks import check_count, check_number
-from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._upsampling import upsample
+from captum_extremal.attr._base import BaseAttribution, upsample
 from captum_extremal.masks import REFERENCE_SIDE
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, Perturbation, gaussian_blur
@@ -31,7 +26,6 @@ _CELL = 8.0  # of the grid on which the mask is learned
 _MASK_BLUR = 5.0
 _IMAGE_BLUR = 10.0
 _JITTER = 4.0  # shifts are smaller than this
-
 _DISKS = 20  # number of radii tried for the first mask
 _SUPPRESSED = 0.99  # fraction of the full perturbation's effect that the first mask must reach
 
@@ -52,16 +46,15 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
     Reference: R. Fong, A. Vedaldi, *Interpretable Explanations of Black Boxes by Meaningful Perturbation*, ICCV 2017.
 
     Args:
-        forward_func: the model, or any function of its inputs. It must be differentiable by them, and its output must
-            have one row per example. The default weights are meant for probabilities; scores of another scale, such as
-            logits, need others.
+        forward_func: the model, or any differentiable function of its inputs, whose output has one row per example.
+            The default weights are meant for probabilities; scores of another scale, such as logits, need others.
 
     Examples::
 
         >>> attribution = MeaningfulPerturbation(lambda x: model(x).softmax(1)).attribute(x, target=207)
     """
 
-    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel peels off one wrapper
+    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel removes one wrapper
     @torch.no_grad()
     def attribute(
         self,
@@ -83,8 +76,8 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
         """One mask for each input, near 1 on what deletes the score, or what preserves it, depending on the game.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of such
-                tensors. Each tensor of a tuple gets its own mask.
+            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of these,
+                each of which gets its own mask.
             baselines: what "fade" fades to: a number, a tensor of the input's shape (or one example of it), or a tuple
                 of these. Default 0. The blur does not use it.
             target, additional_forward_args: as :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
@@ -98,12 +91,11 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
             show_progress: draw a progress bar.
 
         Returns:
-            a tensor like ``inputs`` (a tuple where they are one): same shape, type and device, contiguous, the mask in
-            [0, 1] repeated over the channels.
+            maps like ``inputs`` in shape, type and device, contiguous: masks in [0, 1], repeated over the channels.
 
         Raises:
-            TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output
-                cannot be explained (at its first run).
+            TypeError, ValueError: an argument is bad (before the model runs), or the model's output cannot be
+                explained (at its first run).
         """
         check_count("steps", steps)
         check_number("learning_rate", learning_rate, above=0)
@@ -113,11 +105,13 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
         check_count("seed", seed, at_least=None)
         chosen_game, chosen_perturbation = as_game(game), as_perturbation(perturbation)
         weights = (chosen_game.kept, chosen_game.removed)
-        jitter = _Jitter(seed)
+        generator = torch.Generator().manual_seed(seed)
+        shift = torch.zeros(3)  # of the inputs, fractions of the largest shift along each of up to three axes
 
         def bind(x: Tensor, baseline: Tensor) -> BoundPerturbation:
             chosen = BlurPyramid(sigma_max=_scaled(_IMAGE_BLUR, x)) if perturbation == "blur" else chosen_perturbation
-            return jitter.around(chosen.bind(x, baseline), x)
+            # Small images are shifted as well, by at most a pixel.
+            return _shifted(chosen.bind(x, baseline), shift, max(2.0, _scaled(_JITTER, x)))
 
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
             objective = session.objective(bind, perturbations_per_eval=1)  # more than one mask only for the disks
@@ -126,7 +120,7 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
             optimizer = torch.optim.Adam(cells, lr=learning_rate)
             with progress_bar(show_progress, steps, self.get_name()) as bar, torch.enable_grad():
                 for _ in range(steps):
-                    jitter.draw()
+                    torch.rand(3, generator=generator, out=shift)
                     masks: tuple[Tensor, ...] = tuple(map(_Grid.enlarge, grids, cells))
                     by_mask: tuple[Tensor, ...] = objective.value_and_grad(masks, *weights)[1]
                     roughness = torch.stack([_variation(values, variation_power) for values in cells]).sum()
@@ -139,8 +133,7 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
                         values.detach().clamp_(0, 1)
                     bar.update(1)
             maps = tuple(grid.enlarge(values.detach()).clamp(0, 1) for grid, values in zip(grids, cells))
-        attributions: TensorOrTupleOfTensorsGeneric = session.like_inputs(maps)
-        return attributions
+        return cast(TensorOrTupleOfTensorsGeneric, session.like_inputs(maps))
 
 
 def _variation(cells: Tensor, power: float) -> Tensor:
@@ -187,26 +180,14 @@ def _smallest_disks(objective: Objective, grids: list[_Grid], game: Game) -> lis
     return [disk[first].clone().requires_grad_() for disk in disks]
 
 
-class _Jitter:
-    """A random shift of the inputs at each step, the same for every image."""
+def _shifted(perturb: BoundPerturbation, shift: Tensor, largest: float) -> BoundPerturbation:
+    """The perturbation after the present shift of the input, with its mask in place."""
 
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-        self._fractions = torch.zeros(3)
+    def perturb_shifted(mask: Tensor) -> Tensor:
+        pixels = [int(part * largest) for part in shift.tolist()][: mask.dim() - 2]
+        return _shift(perturb(_shift(mask, [-count for count in pixels])), pixels)
 
-    def draw(self) -> None:
-        """Draw the next shift, a fraction of the largest one along each of up to three axes."""
-        self._fractions = torch.rand(3, generator=self._generator)
-
-    def around(self, perturb: BoundPerturbation, x: Tensor) -> BoundPerturbation:
-        """The perturbation of the input x after the present shift, with its mask in place."""
-        largest = max(2.0, _scaled(_JITTER, x))  # small images are shifted as well, by at most a pixel
-
-        def shifted(mask: Tensor) -> Tensor:
-            pixels = [int(part * largest) for part in self._fractions.tolist()][: mask.dim() - 2]
-            return _shift(perturb(_shift(mask, [-count for count in pixels])), pixels)
-
-        return shifted
+    return perturb_shifted
 
 
 def _shift(x: Tensor, pixels: list[int]) -> Tensor:

@@ -17,15 +17,13 @@ from torch.overrides import TorchFunctionMode
 
 from captum_extremal._captum import progress_bar
 from captum_extremal._checks import check_callable, check_count, check_number
-from captum_extremal.inversion.activation import Activation
-from captum_extremal.inversion.goals import Goal, View
+from captum_extremal.inversion.goals import Activation, Goal, View
 from captum_extremal.inversion.image_prior import Canvas, ImagePrior, random_view
 
 Preprocess = Callable[[Tensor], Tensor]
 """From RGB images (N, 3, H, W) in [0, 1] to the model's input."""
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation
 _FINAL_RATE = 0.1  # of the learning rate, so that the noise of the random views fades at the end
 _LEAST_COSINE = 0.1  # below it the dot product alone is followed, whatever its sign
 _LEAK = 0.1
@@ -67,7 +65,7 @@ class Ascent:
     def input_of(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """The model's input for images in [0, 1]."""
         if self.preprocess is None:
-            mean, std = (images.new_tensor(values)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_STD))
+            mean, std = (images.new_tensor(values)[:, None, None] for values in _IMAGENET)
             return ((images - mean) / std).to(dtype)
         found = self.preprocess(images)
         if not isinstance(found, Tensor):
@@ -79,23 +77,22 @@ class Ascent:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The images (N, 3, H, W), and the dot products (N,) and cosines (N,) of their activations and the goal.
 
-        Args:
-            activate: gives the layer's activation.
-            goal: what the activation should be.
-            x: an input of the model. The shape, type and device of the images' inputs are the same.
-            shape: H and W of the images.
-            description: of the progress bar.
-
-        Raises:
-            ValueError: ``preprocess`` gives inputs of another shape, or is not differentiable.
+        The images' inputs have the shape, type and device of x, an input of the model.
         """
         generator = torch.Generator().manual_seed(self.seed)
         canvas = Canvas(self.prior, shape, x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32)))
         waves = canvas.start(len(x), generator).requires_grad_()
         with torch.enable_grad():
-            _check_preprocessed(self.input_of(canvas(waves), x.dtype), x)
+            found = self.input_of(canvas(waves), x.dtype)
+        if found.shape != x.shape:
+            raise ValueError(
+                f"preprocess must turn RGB images (N, 3, H, W) into inputs of shape {tuple(x.shape)}, got "
+                f"{tuple(found.shape)}"
+            )
+        if not found.requires_grad:
+            raise ValueError("preprocess must be differentiable, but what it returns carries no gradient")
 
-        def activation_at(view: View) -> Tensor:
+        def see(view: View) -> Tensor:
             return activate(self.input_of(view(canvas(waves)), x.dtype))
 
         adam = torch.optim.Adam([waves], lr=self.learning_rate)
@@ -103,30 +100,30 @@ class Ascent:
             for step in range(self.steps):
                 adam.param_groups[0]["lr"] = self.learning_rate * _FINAL_RATE ** (step / self.steps)
                 view = random_view(self.prior, shape, generator)
-                waves.grad = -self._direction(partial(activation_at, view), waves, goal, goal.target(view))
+                waves.grad = -self._direction(partial(see, view), waves, goal, goal.target(view))
                 adam.step()
                 bar.update(1)
         images = canvas(waves).detach()
         activation = activate(self.input_of(images, x.dtype)).to(images.dtype)
         return images, *goal.compare(activation, goal.target(None))
 
-    def _direction(self, activation: Callable[[], Tensor], waves: Tensor, goal: Goal, target: Tensor) -> Tensor:
+    def _direction(self, see: Callable[[], Tensor], waves: Tensor, goal: Goal, target: Tensor) -> Tensor:
         """The gradient of what is maximised. Where an image has none, ReLUs leak."""
-        found = self._gradient(activation, waves, goal, target)
+        found = self._gradient(see, waves, goal, target)
         silent = (found.flatten(1) == 0).all(1)
         if bool(silent.any()):
             with _LeakyRectifiers():
-                leaked = self._gradient(activation, waves, goal, target)
+                leaked = self._gradient(see, waves, goal, target)
             found = torch.where(silent.view(-1, 1, 1, 1, 1), leaked, found)
         return found
 
     @torch.enable_grad()
-    def _gradient(self, activation: Callable[[], Tensor], waves: Tensor, goal: Goal, target: Tensor) -> Tensor:
+    def _gradient(self, see: Callable[[], Tensor], waves: Tensor, goal: Goal, target: Tensor) -> Tensor:
         """The gradient by the waves of what is maximised, up to a positive factor per image.
 
         The gradient by the activation is scaled to at most 1, which a backward pass in half precision can hold.
         """
-        found = activation()
+        found = see()
         leaf = found.detach().to(target.dtype).requires_grad_()
         dot, cosine = goal.compare(leaf, target)
         maximised = dot * cosine.clamp(min=_LEAST_COSINE) ** self.cosine_power
@@ -135,16 +132,6 @@ class Ascent:
         slope /= steepest.view(-1, *[1] * (slope.dim() - 1))
         (gradient,) = torch.autograd.grad(found, waves, slope.to(found.dtype))
         return gradient
-
-
-def _check_preprocessed(found: Tensor, x: Tensor) -> None:
-    if found.shape != x.shape:
-        raise ValueError(
-            f"preprocess must turn RGB images (N, 3, H, W) into inputs of shape {tuple(x.shape)}, got "
-            f"{tuple(found.shape)}"
-        )
-    if not found.requires_grad:
-        raise ValueError("preprocess must be differentiable, but what it returns carries no gradient")
 
 
 class _LeakyRectifiers(TorchFunctionMode):

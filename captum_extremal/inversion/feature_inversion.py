@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from captum_extremal._checks import check_callable, check_count
 from captum_extremal._state import as_plain, modules_of
+from captum_extremal.arguments import check_examples
 from captum_extremal.hooks import run_uncompiled
-from captum_extremal.inversion.activation import Activation
 from captum_extremal.inversion.ascent import Ascent, Preprocess
-from captum_extremal.inversion.goals import excite, imitate
+from captum_extremal.inversion.goals import Activation, excite, imitate
 from captum_extremal.inversion.image_prior import ImagePrior
 from captum_extremal.layers import check_layer
 from captum_extremal.masks import check_axes
@@ -52,9 +52,8 @@ class InvertedFeatures:
     settings: dict[str, Any]
 
     def __repr__(self) -> str:
-        dots, cosines = (
-            [round(value, 4) for value in values.tolist()] for values in (self.dot_products, self.cosine_similarities)
-        )
+        both = (self.dot_products, self.cosine_similarities)
+        dots, cosines = ([round(value, 4) for value in values.tolist()] for values in both)
         shape = tuple(self.images.shape)
         return f"InvertedFeatures(images={shape}, dot_products={dots}, cosine_similarities={cosines})"
 
@@ -108,8 +107,7 @@ class FeatureInversion:
             channel_dim: which dimension of the layer's output holds its K channels; None for 1. It must be given for
                 outputs of three dimensions, which may be signals (1) or tokens (-1).
             prior: of the images; default :class:`ImagePrior`.
-            cosine_power: 0 for equation 12 alone. A larger one makes the image more like x to the layer, and less
-                exaggerated.
+            cosine_power: 0 for equation 12 alone. A larger one makes the image less exaggerated, and more like x.
             steps: each is one forward and backward pass of the images up to the layer, and one forward pass of x.
             learning_rate: of Adam, in standard deviations of a wave; it falls to a tenth.
             preprocess: from RGB in [0, 1], (N, 3, H, W), to the model's input, such as
@@ -121,8 +119,8 @@ class FeatureInversion:
             images (N, 3, H, W) in float32 (float64 if ``inputs`` are) with their dot products and similarities.
 
         Raises:
-            TypeError, ValueError: an argument breaks a rule above, the layer is not called exactly once, its output is
-                not a tensor with one row per image, or its activation is zero under the mask.
+            TypeError, ValueError: an argument is bad, the layer is not called exactly once, its output is not a tensor
+                with one row per image, or its activation is zero under the mask.
         """
         _check_inputs(inputs)
         _check_channel_mask(channel_mask, len(inputs))
@@ -164,12 +162,13 @@ class FeatureInversion:
         Raises:
             TypeError, ValueError: as :meth:`invert`, or the layer does not have these channels.
         """
-        indices = _as_indices(channels)
-        shape = _as_size(size)
+        indices, shape = _as_indices(channels), _as_size(size)
         check_axes(channel_dim)
         prior = ImagePrior() if prior is None else prior
         ascent = Ascent(prior, cosine_power, steps, learning_rate, preprocess, seed, show_progress)
-        like = self._parameter()
+        modules = [self.layer, *modules_of(self.forward_func)]
+        floating = (p for module in modules for p in module.parameters() if p.is_floating_point())
+        like = next(floating, torch.empty(0))  # for the device and the type of the model's input
         with self._activation(like.device) as activate:
             grey = like.new_full((len(indices), 3, *shape), 0.5, dtype=torch.promote_types(like.dtype, torch.float32))
             x = ascent.input_of(grey, like.dtype)
@@ -183,12 +182,6 @@ class FeatureInversion:
         with guarded(self.forward_func, device) as caller, run_uncompiled():
             yield Activation(self.forward_func, self.layer, caller)
 
-    def _parameter(self) -> Tensor:
-        """A floating parameter of the model, for its device and type."""
-        modules = [self.layer, *modules_of(self.forward_func)]
-        found = (p for module in modules for p in module.parameters() if p.is_floating_point())
-        return next(found, torch.empty(0))
-
 
 def _check_inputs(inputs: object) -> None:
     if not isinstance(inputs, Tensor):
@@ -197,16 +190,14 @@ def _check_inputs(inputs: object) -> None:
         raise TypeError(f"inputs must be a floating tensor, got {inputs.dtype}")
     if inputs.dim() != 4 or not inputs.numel():
         raise ValueError(f"inputs must be images (N, C, H, W), not empty, got shape {tuple(inputs.shape)}")
-    if not bool(inputs.isfinite().all()):
-        raise ValueError(f"inputs must be finite, got NaN or infinite values in shape {tuple(inputs.shape)}")
+    check_examples(inputs)
 
 
 def _check_channel_mask(mask: object, images: int) -> None:
     if mask is None:
         return
     if not isinstance(mask, Tensor) or mask.is_complex():
-        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"channel_mask must be a real tensor, got {got}")
+        raise TypeError(f"channel_mask must be a real tensor, got {getattr(mask, 'dtype', type(mask).__name__)}")
     if mask.dim() != 2 or len(mask) != images:
         raise ValueError(f"channel_mask must be (N, K) for {images} images, got shape {tuple(mask.shape)}")
     if not bool(((mask >= 0) & (mask <= 1)).all()):

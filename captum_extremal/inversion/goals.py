@@ -1,4 +1,4 @@
-r"""What an image should do to a layer: imitate an activation, or excite one channel.
+r"""What an image should do to a layer: imitate the activation :math:`\Phi_l(x)` of another, or excite one channel.
 
 Shapes: N images; activations (N, ...) with K channels on one axis.
 """
@@ -7,16 +7,67 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from captum_extremal.inversion.activation import Activation
+from captum_extremal._captum import run_forward
+from captum_extremal._state import ForwardPrecision
+from captum_extremal.hooks import unwrap
+from captum_extremal.layers.activations import capture, check_activation
 from captum_extremal.masks import read_axes
 
 View = Callable[[Tensor], Tensor]
 """From images to images that are moved, scaled and turned."""
+
+
+class Activation:
+    """From inputs (N, C, H, W) to the output of a layer, or the first tensor of it.
+
+    The inputs go through one copy of a ``DataParallel`` model, in the caller's autocast state.
+    """
+
+    def __init__(self, forward_func: Callable[..., Any], layer: nn.Module, caller: ForwardPrecision) -> None:
+        self._forward_func, self._layer, self._caller = unwrap(forward_func), layer, caller
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The activation; what stands behind the layer does not run."""
+        activation: Tensor = self._output(x, stop=True)
+        return activation
+
+    def _output(self, x: Tensor, stop: bool) -> Any:
+        with self._caller.forward():
+            found = capture(self._layer, lambda: run_forward(self._forward_func, (x,), None, None), stop=stop)
+        (output,) = found.values()
+        return output[0] if isinstance(output, (tuple, list)) and output else output
+
+    def checked(self, x: Tensor) -> Tensor:
+        """The activation from one run of the whole model, detached, in the type of x but at least float32.
+
+        Raises:
+            TypeError, ValueError: the layer is not called exactly once, or its output cannot be inverted.
+        """
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            activation = self._output(x, stop=False)
+            if not isinstance(activation, Tensor):
+                raise TypeError(
+                    "the layer's output must be a tensor, or a tuple that begins with one, got "
+                    f"{type(activation).__name__}: choose a layer inside of it"
+                )
+            check_activation(activation, len(x))
+            if not bool(activation.isfinite().all()):
+                shape = tuple(activation.shape)
+                raise ValueError(f"the layer's output must be finite, got NaN or infinite values in shape {shape}")
+            depends = activation.requires_grad and torch.autograd.grad(activation.sum(), x, allow_unused=True)[0]
+        if not isinstance(depends, Tensor):
+            raise ValueError(
+                "layer's output must be differentiable by the inputs, but it carries no gradient: look for detach(), "
+                "no_grad() or checkpoints before it"
+            )
+        return activation.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,7 @@ Hook = Callable[[nn.Module, Callable[[Any], Any]], AbstractContextManager[None]]
 
 
 def check_layer(forward_func: Callable[..., Any], layer: object) -> None:
-    """Check what can be known of a layer before the model runs.
-
-    Raises:
-        TypeError: ``layer`` is not a module.
-        ValueError: ``forward_func`` is a module that does not contain the layer.
-    """
+    """Raise TypeError unless ``layer`` is a module, ValueError unless it is one of the model's, where that is known."""
     if not isinstance(layer, nn.Module):
         raise TypeError(
             f"layer must be a torch.nn.Module of the model, got {layer!r} of type {type(layer).__name__}: "
@@ -40,8 +35,7 @@ def check_layer(forward_func: Callable[..., Any], layer: object) -> None:
 def name_of(forward_func: Callable[..., Any], layer: nn.Module) -> str:
     """The layer's name in the model and its class, such as "layer4.1 BasicBlock"; the class alone without a name.
 
-    The model is looked for inside of ``DataParallel`` and ``torch.compile``, and among the modules that a function
-    refers to.
+    The model is looked for inside of wrappers, and among the modules that a function refers to.
     """
     models = [cast(nn.Module, unwrap(model)) for model in modules_of(unwrap(forward_func))]
     names = (name for model in models for name, module in model.named_modules() if module is layer)
@@ -106,7 +100,7 @@ def unpack(value: Any, images: int, name: str) -> tuple[Tensors, Callable[[Tenso
         raise TypeError(f"{name} must hold a tensor, got {value!r}")
     for place in places:
         check_activation(parts[place], images, name)
-    count = len(parts)
+    count = len(parts)  # not the parts themselves, which would be kept in memory
 
     def pack(tensors: Tensors) -> Any:
         by_place = dict(zip(places, tensors))
@@ -130,9 +124,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     """The value with the function applied to its tensors, inside of tuples and lists too."""
     if isinstance(value, Tensor):
         return function(value)
-    if type(value) in (tuple, list):
-        return type(value)(map_tensors(function, part) for part in value)
-    return value
+    return type(value)(map_tensors(function, part) for part in value) if type(value) in (tuple, list) else value
 
 
 def device_of(value: Any) -> torch.device:
