@@ -26,10 +26,6 @@ class Excitation:
     weights are the classifier's times the gradient of the score by the classifier's output, with activation functions
     as identities. So it makes no difference whether a network pools before a linear classifier or after a
     convolutional one, and a class whose score ends at 0 in a ReLU is explained too.
-
-    Raises:
-        TypeError, ValueError: the output cannot be explained, the layer does not run once with one tensor below the
-            classifier, or the model contains an operation that has no rule.
     """
 
     def __init__(self, session: Session, layer: nn.Module | None) -> None:

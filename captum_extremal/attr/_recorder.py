@@ -1,12 +1,9 @@
 """Records a forward pass so that its backward pass propagates relevance instead of a gradient.
 
 *Relevance* is a neuron's marginal winning probability with a sign. Negative relevance belongs to the neuron's *dual*,
-the same neuron with all weights negated (section 3.3 of the paper). A batch normalisation with a negative scale
-therefore turns the sign, and the convolution below it is asked what lowers its output, as if the two were one layer.
-
-Under :class:`Recorder` a model computes what it always computes, but the backward pass of every operation in the table
-below follows a rule of excitation backprop. Concatenation, flattening and max pooling need no rule: their gradients
-already split relevance, add it up, or give it to the maximum.
+the same neuron with all weights negated (section 3.3 of the paper). So a negative scale turns the sign, and the
+convolution below it is asked what lowers its output. Operations without a rule in the table below, such as
+concatenation and max pooling, are those whose gradient already splits relevance, adds it up, or picks the maximum.
 """
 
 from __future__ import annotations
@@ -20,9 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-SMALLEST = 1e-30
-"""A smaller excitation counts as none."""
-
+SMALLEST = 1e-30  # a smaller excitation counts as none
 _DEPENDS = "captum_extremal.depends_on_inputs"
 
 
@@ -30,10 +25,8 @@ _DEPENDS = "captum_extremal.depends_on_inputs"
 class Linear:
     r"""A linear operation :math:`y_i = \sum_j w_{ij} x_j + b_i`, of one input or of several that are added.
 
-    Attributes:
-        positive, negative: the operation without its bias, with its positive or negative weights only; None if there
-            are none.
-        weighted: whether it is a layer with weights, which can be the classifier.
+    ``positive`` and ``negative`` compute it without its bias, with its positive or its negative weights only.
+    ``weighted`` says whether it is a layer with weights, which can be the classifier.
     """
 
     positive: Callable[..., Tensor]
@@ -76,10 +69,7 @@ class Linear:
 
 
 class Elementwise:
-    """An operation whose every output value depends on one value of its input, multiplied by a slope.
-
-    The shape is that of the input, which may be broadcast. The slope is a number or broadcasts with the output.
-    """
+    """A slope times an input of this shape, value by value, where either may be broadcast."""
 
     weighted = False
 
@@ -96,10 +86,9 @@ class Elementwise:
 
 
 class _Recorded(torch.autograd.Function):
-    """An operation that is computed as usual and propagates relevance in its backward pass.
+    """An operation that is computed as usual and propagates relevance in its backward pass by its ``rule``.
 
-    The nodes of the autograd graph carry its ``rule``, and ``averaging``: whether the backward pass takes gradients,
-    and only down to the first layers with weights.
+    While a node is ``averaging``, the backward pass takes gradients, down to the first layers with weights.
     """
 
     @staticmethod
@@ -138,11 +127,10 @@ class Recorder(TorchFunctionMode):
         memory = {value.data_ptr() for value in args if isinstance(value, Tensor)}
 
         def compute() -> Tensor:
-            value = func(*args, **named)
+            value: Tensor = func(*args, **named)
             return value.clone() if value.data_ptr() in memory else value
 
-        rule, inputs = found
-        output: Tensor = _Recorded.apply(rule, compute, *inputs)
+        output = _Recorded.apply(found[0], compute, *found[1])
         if first._version != version:  # the model changes it in place
             first.copy_(output)
             return first

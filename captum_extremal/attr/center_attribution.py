@@ -18,10 +18,7 @@ _SIGMA = 0.25  # fraction of each side
 class CenterAttribution(BaseAttribution):
     """A Gaussian in the middle of the image: the baseline "Cntr." of table 1, which every method should beat.
 
-    The model is never called. The arguments are checked as in other methods, so that this one can replace any of them.
-
-    Args:
-        forward_func: any model.
+    The model, ``forward_func``, is never called. The arguments are checked as in other methods.
     """
 
     @log_usage(part_of_slo=True)  # outermost: NoiseTunnel removes one wrapper
@@ -41,9 +38,6 @@ class CenterAttribution(BaseAttribution):
         Returns:
             maps like ``inputs`` in shape and type, contiguous. Values in (0, 1], largest at the one or two central
             positions of each side; half precision rounds more positions to the largest value.
-
-        Raises:
-            TypeError, ValueError: an argument is bad.
         """
         tensors = check_inputs(inputs)
         check_target(target, len(tensors[0]), tensors[0].device)

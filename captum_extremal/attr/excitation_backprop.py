@@ -25,15 +25,12 @@ class ExcitationBackprop(BaseAttribution, GradientAttribution):
         P(a_j) = \sum_i P(a_j | a_i) P(a_i), \qquad
         P(a_j | a_i) = \frac{a_j w_{ij}^+}{\sum_k a_k w_{ik}^+}
 
-    In the terms of layer-wise relevance propagation this is the z+ rule. The probabilities of a layer add up to 1 for
-    each image, minus those of neurons that only their bias excites. A sum, such as a skip connection, is a neuron with
-    weights of 1; batch normalisation is folded into the layer below; biases excite no neuron. Negative inputs, such as
-    an image's values, excite through negative weights: what counts is the positive part of :math:`a_j w_{ij}`. Where
-    one branch uses a value and another its negation, as batch normalisations with negative scales on both sides of a
-    skip connection do, what they propagate to it cancels.
-
-    What is above the classifier, the topmost layer with weights, is averaged into that layer's weights: it makes no
-    difference whether a network pools before a linear classifier or after a convolutional one.
+    This is the z+ rule of layer-wise relevance propagation. The probabilities of a layer add up to 1 for each image,
+    minus those of neurons that only their bias excites. A sum, such as a skip connection, is a neuron with weights of
+    1; batch normalisation is folded into the layer below; biases excite no neuron. Negative inputs excite through
+    negative weights: what counts is the positive part of :math:`a_j w_{ij}`. Where one branch uses a value and another
+    its negation, what they propagate to it cancels. What is above the classifier, the topmost layer with weights, is
+    averaged into that layer's weights.
 
     Convolutions, linear layers, pooling, batch normalisation, activation functions, sums, concatenations and products
     with constants are followed through any code that PyTorch runs, modules or functions. Anything else is refused.
@@ -45,9 +42,6 @@ class ExcitationBackprop(BaseAttribution, GradientAttribution):
         forward_func: the model, or any function of its inputs.
         layer: the module whose output is explained; None for the inputs. The maps of the method come from a layer in
             the middle, such as the last pooling layer but one, summed over the channels and resized to the image.
-
-    Raises:
-        TypeError: ``layer`` is no module.
 
     Examples::
 
@@ -80,8 +74,8 @@ class ExcitationBackprop(BaseAttribution, GradientAttribution):
             a tensor of the layer's shape, or maps like ``inputs``: same type and device, contiguous.
 
         Raises:
-            TypeError, ValueError: an argument is bad (before the model runs), or the model's output or one of its
-                operations cannot be explained, or the layer does not run once with one tensor (at its only run).
+            TypeError, ValueError: an argument is bad (before the model runs), the model's output or one of its
+                operations cannot be explained, or the layer does not run once with one tensor.
         """
         with open_session(self.forward_func, inputs, target, additional_forward_args) as session:
             found = self._probabilities(Excitation(session, self.layer))
@@ -95,23 +89,14 @@ class ExcitationBackprop(BaseAttribution, GradientAttribution):
 class ContrastiveExcitationBackprop(ExcitationBackprop):
     r"""Contrastive marginal winning probability (cMWP): :class:`ExcitationBackprop` that tells classes apart.
 
-    The target's *dual* is a virtual output whose weights in the classifier (the topmost layer with weights) are
-    negated. It detects what speaks against the target. Its probabilities are subtracted:
-
-    .. math::
-
-        C(a_j) = P(a_j) - \bar P(a_j)
+    The target's *dual* is a virtual output whose weights in the classifier are negated. It detects what speaks against
+    the target. Its probabilities are subtracted: :math:`C(a_j) = P(a_j) - \bar P(a_j)` (section 3.3 of the paper).
 
     Both add up to 1, so the contrast adds up to 0. The attribution is signed, one value per neuron. The maps of the
     method are the positive part of its sum over the channels, ``attribution.sum(1, keepdim=True).clamp(min=0)``.
 
-    Reference: section 3.3 of the paper of :class:`ExcitationBackprop`.
-
     Args:
         forward_func, layer: as :class:`ExcitationBackprop` takes them. The layer must be below the classifier.
-
-    Raises:
-        TypeError: ``layer`` is no module.
     """
 
     def _probabilities(self, excitation: Excitation) -> tuple[Tensor, ...]:

@@ -62,7 +62,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
     ) -> TensorOrTupleOfTensorsGeneric:
         """One map for each input: the mask of its smallest sufficient area a*, or a map of all areas.
 
-        Where no area reaches the threshold, the largest area's mask is returned, and one warning counts the images.
+        Where no area reaches the threshold, it is the largest area's mask, and one warning counts the images.
 
         Args:
             inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of these,
@@ -83,8 +83,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
             maps like ``inputs`` in shape, type and device, contiguous, repeated over the channels.
 
         Raises:
-            TypeError, ValueError: an argument is bad (before the model runs), or the model's output cannot be
-                explained (at its first run).
+            TypeError, ValueError: an argument is bad, or the model's output cannot be explained.
         """
         check_choice("reduce", reduce, _REDUCTIONS)
         options = InputSearchSettings.of(settings, ExtremalPerturbation.attribute)
@@ -114,9 +113,6 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
 
         Returns:
             masks (N, A, 1, *S), scores (N, A), the smallest sufficient area a* (N,), and more.
-
-        Raises:
-            TypeError, ValueError: as :meth:`attribute`.
         """
         options = InputSearchSettings.of(settings, ExtremalPerturbation.extremal_masks)
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:

@@ -9,7 +9,7 @@ import torch
 from captum.attr import LayerAttribution, PerturbationAttribution
 from torch import Tensor, nn
 
-from captum_extremal._captum import TargetType, format_output, log_usage
+from captum_extremal._captum import TargetType, log_usage
 from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._sweep import sweep, warn_unreached
 from captum_extremal.layers import LayerTail, name_of
@@ -69,7 +69,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
     ) -> Tensor | tuple[Tensor, ...]:
         """The mask of the smallest sufficient area a*, in the shape of the layer's activation.
 
-        Where no area reaches the threshold, the largest area's mask is returned, and one warning counts the images.
+        Where no area reaches the threshold, it is the largest area's mask, and one warning counts the images.
 
         Args:
             inputs: the model's input or a tuple of its inputs, of any type, each with N rows.
@@ -91,16 +91,15 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         """
         options = LayerSearchSettings.of(settings, LayerExtremalPerturbation.attribute)
         with open_session(self.forward_func, inputs, target, additional_forward_args, layer=self.layer) as session:
-            at_layer, layouts = self._at_layer(session, options, attribute_to_layer_input)
-            found = self._search(at_layer, layouts, options)
+            found, activation, layouts = self._search(session, options, attribute_to_layer_input)
         warn_unreached(found)
         best = found.optimal_mask()
         attributions = []
-        for x, layout, one in zip(at_layer.inputs, layouts, best if isinstance(best, tuple) else (best,)):
+        for x, layout, one in zip(activation, layouts, best if isinstance(best, tuple) else (best,)):
             values = layout.view(one)
             attribution = values * x if multiply_by_activation else values.expand_as(x)
             attributions.append(attribution.to(x.dtype).contiguous())
-        return cast("Tensor | tuple[Tensor, ...]", format_output(at_layer.is_tuple, tuple(attributions)))
+        return tuple(attributions) if isinstance(best, tuple) else attributions[0]
 
     @torch.no_grad()
     @documents(LayerSearchSettings)
@@ -122,25 +121,20 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
             masks (N, A, K) of channels or (N, A, 1, *S) of positions, areas as fractions, scores (N, A), a* (N,), and
             more. ``settings["runs"]`` is "tail" where a step runs the layers behind alone, and "model" where it runs
             the whole model; ``settings["not_split"]`` then says why.
-
-        Raises:
-            TypeError, ValueError: as :meth:`attribute`.
         """
         options = LayerSearchSettings.of(settings, LayerExtremalPerturbation.extremal_masks)
         with open_session(self.forward_func, inputs, target, additional_forward_args, layer=self.layer) as session:
-            return self._search(*self._at_layer(session, options, attribute_to_layer_input), options)
+            return self._search(session, options, attribute_to_layer_input)[0]
 
-    def _at_layer(
+    def _search(
         self, session: Session, settings: LayerSearchSettings, to_input: bool
-    ) -> tuple[Session, list[Layout]]:
-        """The session on the layer, and how the masks lie on each of its tensors."""
+    ) -> tuple[ExtremalMasks, tuple[Tensor, ...], list[Layout]]:
+        """The result, the layer's tensors, and how the masks lie on each of them."""
         settings.check_for(session.images)
-        at_layer = session.at_layer(self.layer, to_input, self.device_ids)
-        where = (settings.channel_dim, settings.prefix_tokens, settings.token_grid)
-        return at_layer, [settings.family().layout(read_axes(x, *where)) for x in at_layer.inputs]
-
-    def _search(self, session: Session, layouts: list[Layout], settings: LayerSearchSettings) -> ExtremalMasks:
+        session = session.at_layer(self.layer, to_input, self.device_ids)
         family, tail = settings.family(), cast(LayerTail, session.forward_func)
+        where = (settings.channel_dim, settings.prefix_tokens, settings.token_grid)
+        layouts = [family.layout(read_axes(x, *where)) for x in session.inputs]
         settings.fractions(layouts, family)  # checked before the model runs again
         views = iter(layouts)
         objective = session.objective(
@@ -153,4 +147,5 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
             "runs": "tail" if tail.is_split else "model",
             "not_split": tail.not_split,
         }
-        return sweep(session, objective, family, layouts, settings, self.get_name(), about)
+        found = sweep(session, objective, family, layouts, settings, self.get_name(), about)
+        return found, session.inputs, layouts

@@ -73,29 +73,27 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
         seed: int = 0,
         show_progress: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric:
-        """One mask for each input, near 1 on what deletes the score, or what preserves it, depending on the game.
+        """One mask for each input, near 1 on what deletes or preserves the score, depending on the game.
 
         Args:
             inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of these,
                 each of which gets its own mask.
-            baselines: what "fade" fades to: a number, a tensor of the input's shape (or one example of it), or a tuple
-                of these. Default 0. The blur does not use it.
-            target, additional_forward_args: as :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
+            baselines: what "fade" fades to, default 0. This, target and additional_forward_args are as
+                :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
             game: "delete", "preserve", "hybrid", or a :class:`~captum_extremal.Game`.
             perturbation: "blur" (standard deviation 10 px at 224 px), "fade", or an object with ``bind(x, baseline)``.
             steps, learning_rate: of Adam.
             area_weight: lambda_1, of the sum of the mask's cells.
             variation_weight: lambda_2, of the sum of the differences between neighbouring cells, to the power.
             variation_power: beta.
-            seed: of the shifts, which all images of a batch share. The global random state is not used.
+            seed: of the shifts, which all images of a batch share.
             show_progress: draw a progress bar.
 
         Returns:
             maps like ``inputs`` in shape, type and device, contiguous: masks in [0, 1], repeated over the channels.
 
         Raises:
-            TypeError, ValueError: an argument is bad (before the model runs), or the model's output cannot be
-                explained (at its first run).
+            TypeError, ValueError: an argument is bad, or the model's output cannot be explained.
         """
         check_count("steps", steps)
         check_number("learning_rate", learning_rate, above=0)

@@ -26,15 +26,15 @@ class RISE(BaseAttribution, PerturbationAttribution):
 
         S(u) = \frac{1}{n E[M]} \sum_{i=1}^n \Phi(x \odot M_i) M_i(u)
 
-    A mask is a grid of a few cells, each shown with the same probability. It is enlarged by linear interpolation to one
-    cell more than the input and cropped at a random place. The model need not be differentiable.
+    A mask is a grid of a few cells, each shown with the same probability, enlarged by linear interpolation to one cell
+    more than the input and cropped at a random place.
 
     Reference: V. Petsiuk, A. Das, K. Saenko, *RISE: Randomized Input Sampling for Explanation of Black-box Models*,
     BMVC 2018.
 
     Args:
-        forward_func: the model, or any function of its inputs, whose output has one row per example. Probabilities
-            suit the method: if the score of an empty input is far from 0, as logits can be, it adds noise.
+        forward_func: the model, or any function of its inputs, whose output has one row per example. It need not be
+            differentiable. Scores of an empty input that are far from 0, as logits can be, add noise.
 
     Examples::
 
@@ -57,28 +57,25 @@ class RISE(BaseAttribution, PerturbationAttribution):
         perturbations_per_eval: int = 1,
         show_progress: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric:
-        """One map for each input. All images of a batch share the masks, so that none depends on the others.
+        """One map for each input. All images of a batch share the masks.
 
         Args:
             inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of these,
                 each of which has its own masks.
-            baselines: what a hidden position becomes: a number, a tensor of the input's shape (or one example of it),
-                or a tuple of these. Default 0, the mean colour of a normalised image.
-            target, additional_forward_args: as :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
+            baselines: what a hidden position becomes, default 0. This, target and additional_forward_args are as
+                :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
             n_samples: n, the number of masks.
             cells: number of cells of the grid along each side.
             probability: that a cell is shown, in (0, 1).
             seed: of the masks, which are the same on every device. The global random state is not used.
-            perturbations_per_eval: how many masks of each image go through the model at once. It changes only the
-                memory and the time.
+            perturbations_per_eval: how many masks of each image go through the model at once.
             show_progress: draw a progress bar.
 
         Returns:
             maps like ``inputs`` in shape, type and device, contiguous, repeated over the channels.
 
         Raises:
-            TypeError, ValueError: an argument is bad (before the model runs), or the model's output cannot be
-                explained (at its first run).
+            TypeError, ValueError: an argument is bad, or the model's output cannot be explained.
         """
         check_count("n_samples", n_samples)
         check_count("cells", cells)

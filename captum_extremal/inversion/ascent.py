@@ -119,15 +119,13 @@ class Ascent:
 
     @torch.enable_grad()
     def _gradient(self, see: Callable[[], Tensor], waves: Tensor, goal: Goal, target: Tensor) -> Tensor:
-        """The gradient by the waves of what is maximised, up to a positive factor per image.
-
-        The gradient by the activation is scaled to at most 1, which a backward pass in half precision can hold.
-        """
+        """The gradient by the waves of what is maximised, up to a positive factor per image."""
         found = see()
         leaf = found.detach().to(target.dtype).requires_grad_()
         dot, cosine = goal.compare(leaf, target)
         maximised = dot * cosine.clamp(min=_LEAST_COSINE) ** self.cosine_power
         (slope,) = torch.autograd.grad(maximised.sum(), leaf)
+        # At most 1, which a backward pass in half precision can hold.
         steepest = slope.flatten(1).abs().amax(1).clamp(min=torch.finfo(slope.dtype).tiny)
         slope /= steepest.view(-1, *[1] * (slope.dim() - 1))
         (gradient,) = torch.autograd.grad(found, waves, slope.to(found.dtype))
@@ -135,9 +133,9 @@ class Ascent:
 
 
 class _LeakyRectifiers(TorchFunctionMode):
-    """Let gradients pass through ReLUs whose output is 0. The outputs stay as they are.
+    """Let gradients pass through ReLUs whose output is 0: a third of a late layer's channels are 0 for the first image.
 
-    A third of the channels of a late layer are 0 everywhere for the first image, and would never get a gradient.
+    The outputs stay as they are.
     """
 
     _RECTIFIERS = frozenset({F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, F.relu6, F.hardtanh})

@@ -4,9 +4,9 @@ r"""Feature inversion (equation 12): the image that a layer's activation, or sin
 
     I^* = argmax_I (m \otimes \Phi_l(x)) \cdot \Phi_l(I)
 
-Equation 12 alone is largest for high-contrast noise that shows a person nothing. So the image is a sum of waves as in
-natural images (:class:`ImagePrior`), the network sees it slightly moved, scaled and turned in each step, and the dot
-product is multiplied by a power of the cosine similarity, which asks for this activation instead of a large one.
+Equation 12 alone is largest for high-contrast noise. So the image is a sum of waves as in natural images
+(:class:`ImagePrior`), the network sees it slightly moved, scaled and turned in each step, and the dot product is
+multiplied by a power of the cosine similarity, which asks for this activation instead of a large one.
 
 Shapes: N images (N, 3, H, W); activations (N, ...) with K channels on one axis.
 """
@@ -35,7 +35,7 @@ from captum_extremal.session import guarded
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InvertedFeatures:
-    """Images that excite a layer as they were asked to.
+    """Images that excite a layer.
 
     Attributes:
         images: (N, 3, H, W), RGB in [0, 1].
@@ -63,11 +63,7 @@ class FeatureInversion:
 
     Args:
         forward_func: the model, or any function that calls it. Images go through one copy of a ``DataParallel`` model.
-        layer: the module whose output is inverted. Where it returns a tuple, the first tensor counts. What stands
-            behind it in the model runs only once.
-
-    Raises:
-        TypeError, ValueError: ``forward_func`` cannot be called, or ``layer`` is no module of it.
+        layer: the module whose output, or the first tensor of it, is inverted. What stands behind it runs only once.
 
     Examples::
 
@@ -98,20 +94,17 @@ class FeatureInversion:
     ) -> InvertedFeatures:
         r"""The images I that maximise :math:`(m \otimes \Phi_l(x)) \cdot \Phi_l(I)`, times a power of their cosine.
 
-        The image of each input is the one that it would get alone, to rounding.
-
         Args:
             inputs: x (N, C, H, W), as the model takes it. The images have the same H and W.
             channel_mask: m (N, K) in [0, 1], such as :class:`~captum_extremal.ExtremalMasks` hold; None keeps all. What
                 an image excites in channels that are removed (m = 0) does not count.
-            channel_dim: which dimension of the layer's output holds its K channels; None for 1. It must be given for
-                outputs of three dimensions, which may be signals (1) or tokens (-1).
+            channel_dim: the axis of the layer's output that holds its K channels. None is 1, but outputs of three
+                dimensions need it: 1 for signals, -1 for tokens.
             prior: of the images; default :class:`ImagePrior`.
             cosine_power: 0 for equation 12 alone. A larger one makes the image less exaggerated, and more like x.
             steps: each is one forward and backward pass of the images up to the layer, and one forward pass of x.
             learning_rate: of Adam, in standard deviations of a wave; it falls to a tenth.
-            preprocess: from RGB in [0, 1], (N, 3, H, W), to the model's input, such as
-                ``torchvision.transforms.Normalize(mean, std)``; default ImageNet's normalisation.
+            preprocess: from RGB (N, 3, H, W) in [0, 1] to the model's input; default ImageNet's normalisation.
             seed: of the first image and of its views. On CUDA the same seed gives the same images to rounding only.
             show_progress: draw a progress bar.
 
@@ -158,9 +151,6 @@ class FeatureInversion:
 
         Returns:
             images (N, 3, H, W), one per channel, with its mean activations as dot products.
-
-        Raises:
-            TypeError, ValueError: as :meth:`invert`, or the layer does not have these channels.
         """
         indices, shape = _as_indices(channels), _as_size(size)
         check_axes(channel_dim)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +34,7 @@ class Activation:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The activation; what stands behind the layer does not run."""
-        activation: Tensor = self._output(x, stop=True)
-        return activation
+        return cast(Tensor, self._output(x, stop=True))
 
     def _output(self, x: Tensor, stop: bool) -> Any:
         with self._caller.forward():
@@ -44,11 +43,7 @@ class Activation:
         return output[0] if isinstance(output, (tuple, list)) and output else output
 
     def checked(self, x: Tensor) -> Tensor:
-        """The activation from one run of the whole model, detached, in the type of x but at least float32.
-
-        Raises:
-            TypeError, ValueError: the layer is not called exactly once, or its output cannot be inverted.
-        """
+        """The activation from one run of the whole model, detached, at least in float32, if it can be inverted."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             activation = self._output(x, stop=False)

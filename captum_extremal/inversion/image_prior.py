@@ -37,9 +37,6 @@ class ImagePrior:
         jitter: a view moves the image by up to this fraction of its shorter side,
         scale: scales it by a factor of up to 1 + scale, up or down,
         rotation: and turns it by up to this many degrees.
-
-    Raises:
-        TypeError, ValueError: a setting has the wrong type or is out of range.
     """
 
     decay: float = 1.25
@@ -66,8 +63,7 @@ class Canvas:
     """
 
     def __init__(self, prior: ImagePrior, shape: tuple[int, int], like: Tensor) -> None:
-        height, width = shape
-        self._shape = shape
+        self._shape = (height, width) = shape
         vertical = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
         horizontal = torch.fft.rfftfreq(width, dtype=torch.float64)
         # The mean colour, of frequency 0, may vary as much as the longest wave.

@@ -33,10 +33,7 @@ def check_layer(forward_func: Callable[..., Any], layer: object) -> None:
 
 
 def name_of(forward_func: Callable[..., Any], layer: nn.Module) -> str:
-    """The layer's name in the model and its class, such as "layer4.1 BasicBlock"; the class alone without a name.
-
-    The model is looked for inside of wrappers, and among the modules that a function refers to.
-    """
+    """The layer's name in the model and its class, such as "layer4.1 BasicBlock"; the class alone without a name."""
     models = [cast(nn.Module, unwrap(model)) for model in modules_of(unwrap(forward_func))]
     names = (name for model in models for name, module in model.named_modules() if module is layer)
     return f"{next(filter(None, names), '')} {type(layer).__name__}".strip()
@@ -46,10 +43,7 @@ def capture(layer: nn.Module, run: Callable[[], object], hook: Hook = on_output,
     """Copy what a layer returns, or is given where ``hook`` is ``on_input``, while ``run`` calls the model once.
 
     With ``stop``, the run ends at the layer. The result holds one value per device, because ``DataParallel`` runs a
-    copy of the layer on each.
-
-    Raises:
-        ValueError: the model does not call the layer, or calls it more than once.
+    copy of the layer on each. A layer that is not called, or more than once, raises ValueError.
     """
     seen: dict[torch.device, Any] = {}
     calls: Counter[torch.device] = Counter()
@@ -86,9 +80,7 @@ def gathered(seen: dict[torch.device, Any], device_ids: list[int]) -> Any:
 def unpack(value: Any, images: int, name: str) -> tuple[Tensors, Callable[[Tensors], Any]]:
     """The tensors (N, ...) of a layer's output, and a function that puts others in their places.
 
-    Raises:
-        TypeError: the value is no tensor and no tuple or list of tensors and None, or a tensor is not floating.
-        ValueError: a tensor does not have N rows, or has only one dimension.
+    The output must be a floating tensor, or a tuple or list of such tensors and None.
     """
     container = type(value) if type(value) in (tuple, list) else None
     parts = value if container else (value,)

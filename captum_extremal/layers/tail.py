@@ -30,17 +30,14 @@ from captum_extremal.layers.activations import Tensors, capture, device_of, gath
 from captum_extremal.objective import raise_hint_of_batch
 
 _Copies = Callable[[int], tuple[Tensors, tuple[Any, ...]]]
-"""From R to R copies of the model's inputs and of its additional arguments."""
 
 
 class LayerTail:
-    """The rest of a model behind one of its layers: from activations of the layer to the model's output.
+    """From activations of a layer to the model's output.
 
     Args:
-        forward_func: the model or a function that calls it.
-        layer: one of its modules.
-        inputs: the model's input tensors, each with N rows.
-        additional_forward_args: as Captum takes them.
+        forward_func, layer: the model or a function that calls it, and one of its modules.
+        inputs, additional_forward_args: of the model, as Captum takes them, each tensor with N rows.
         to_input: stand at the layer's input instead of its output.
         device_ids: of a ``DataParallel`` model, in the order in which it splits the batch.
         caller: the autocast state in which the activation is computed; None for the present one.
@@ -51,8 +48,7 @@ class LayerTail:
         not_split: why the model was not split, in one sentence; None if it was.
 
     Raises:
-        TypeError: the layer's output holds no tensors, or not only tensors.
-        ValueError: the layer is not called exactly once, or an activation does not have one row per image.
+        TypeError, ValueError: the layer is not called exactly once, or its output is not of tensors with N rows.
     """
 
     def __init__(
@@ -66,8 +62,8 @@ class LayerTail:
         caller: ForwardPrecision | None = None,
     ) -> None:
         self._forward_func = uncompiled(forward_func)
-        self._layer = layer
-        self._to_input, self._hook = to_input, on_input if to_input else on_output
+        self._layer, self._to_input = layer, to_input
+        self._hook = on_input if to_input else on_output
         self._device_ids = device_ids or list(getattr(forward_func, "device_ids", None) or [])
         self._inputs, self._arguments = inputs, additional_forward_args
         self._caller = caller or ForwardPrecision(inputs[0].device)
@@ -84,15 +80,12 @@ class LayerTail:
         self.is_split = self._split is not None
 
     def __call__(self, *activation: Tensor) -> Any:
-        """The model's output for activations (R N, ...) in the place of the layer's own.
-
-        They are copied, because a layer behind may overwrite its input in place.
-        """
+        """The model's output for activations (R N, ...), copied because a layer behind may overwrite its input."""
         run = self._split or self._run_whole
         return run(self._pack(tuple(map(torch.clone, activation))), len(activation[0]) // len(self._inputs[0]))
 
     def _copies(self, repeats: int) -> tuple[Tensors, tuple[Any, ...]]:
-        """Copies of the inputs and arguments, new ones each time, because a model may overwrite its inputs in place."""
+        # New ones each time, because a model may overwrite its inputs in place.
         batch = tuple(x.repeat(repeats, *[1] * (x.dim() - 1)) for x in self._inputs)
         return batch, cast("tuple[Any, ...]", repeat_arguments(self._arguments, repeats) or ())
 
@@ -151,10 +144,9 @@ class _CannotSplitError(Exception):
 
 
 class _Split:
-    """A model in two parts. The head runs once for each number R of copies of the batch, which ``copies`` makes.
+    """A copy of a model in two parts, with the same parameters and buffers; ``copies`` makes R copies of its inputs.
 
-    The model is copied, but its parameters and buffers are shared. With ``to_input``, the tail begins with the layer,
-    instead of behind it. Where torch.fx cannot follow the model's own code, any error may be raised.
+    With ``to_input``, the tail begins with the layer. Where torch.fx cannot follow the model, any error may be raised.
     """
 
     def __init__(
@@ -189,15 +181,13 @@ class _Split:
 
 
 def _trace(model: nn.Module, layer: nn.Module, inputs: Tensors, arguments: tuple[Any, ...]) -> fx.Graph:
-    """The model's graph, with one node for the layer and for each module with hooks, which would see proxies.
-
-    The tracer must know the arguments that are not given, to follow branches on their defaults.
-    """
+    """The model's graph, with one node for the layer and for each module with hooks, which would see proxies."""
 
     class Tracer(fx.Tracer):
         def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
             return m is layer or has_forward_hooks(m) or super().is_leaf_module(m, module_qualified_name)
 
+    # To follow branches on the defaults of arguments that are not given, the tracer must know them.
     rest = list(inspect.signature(model.forward).parameters.values())[len(inputs) + len(arguments) :]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
