@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -77,10 +77,10 @@ def _on_every(hook: Callable[..., Any], modules: _Named, see: Callable[[str, Any
         yield
 
 
-def run_uncompiled() -> AbstractContextManager[Any]:
+def run_uncompiled() -> Any:
     """Run compiled parts of a model uncompiled, because compiled code does not notice hooks that come later."""
     set_stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
-    return nullcontext() if set_stance is None else cast("AbstractContextManager[Any]", set_stance("force_eager"))
+    return set_stance("force_eager") if set_stance else nullcontext()
 
 
 @contextmanager

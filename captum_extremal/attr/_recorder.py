@@ -37,10 +37,8 @@ class Linear:
         """The gradients by the inputs."""
         with torch.enable_grad():
             leaves = tuple(x.detach().requires_grad_() for x in inputs)
-            output = self.positive(*leaves)
-            if self.negative is not None:
-                output = output + self.negative(*leaves)
-            return torch.autograd.grad(output, leaves, grad)
+            parts = [part(*leaves) for part in (self.positive, self.negative) if part is not None]
+            return torch.autograd.grad(parts, leaves, [grad] * len(parts))
 
     def propagate(self, relevance: Tensor, inputs: tuple[Tensor, ...], normalize: bool = True) -> tuple[Tensor, ...]:
         r"""The relevance of the inputs, in float32 or float64.

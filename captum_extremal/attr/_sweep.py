@@ -34,12 +34,10 @@ def sweep(
     about: dict[str, Any],
     contrast: tuple[Tensor, ...] | None = None,
 ) -> ExtremalMasks:
-    """One search over all areas of a batch.
+    """One search over all areas of a batch, with the family's masks on each input.
 
     Args:
-        session, objective: the model's inputs, and its score as a function of masks.
-        family, layouts: the masks of each input.
-        settings: of the search.
+        session, objective, family, layouts, settings: the inputs, the score of masks, the masks, and the search.
         name: of the method, for the progress bar.
         about: what the result's settings say besides those of the search.
         contrast: of the result, one for each input.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import cast
 
 import torch
@@ -48,9 +49,8 @@ class CenterAttribution(BaseAttribution):
 
 def _centred_gaussian(x: Tensor) -> Tensor:
     """A Gaussian (1, 1, *S) in float32 around the middle of x, as wide along each axis as the axis is long."""
-    gaussian = torch.ones(1, 1, *[1] * (x.dim() - 2), device=x.device)
-    for axis, side in enumerate(x.shape[2:], start=2):
+    profiles = []
+    for side in x.shape[2:]:
         offset = torch.arange(side, device=x.device) - (side - 1) / 2
-        profile = torch.exp(-0.5 * (offset / (_SIGMA * side)) ** 2)
-        gaussian = gaussian * profile.view(-1, *[1] * (x.dim() - 1 - axis))
-    return gaussian
+        profiles.append(torch.exp(-0.5 * (offset / (_SIGMA * side)) ** 2))
+    return reduce(lambda gaussian, profile: gaussian[..., None] * profile, profiles)[None, None]

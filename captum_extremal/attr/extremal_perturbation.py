@@ -113,6 +113,9 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
 
         Returns:
             masks (N, A, 1, *S), scores (N, A), the smallest sufficient area a* (N,), and more.
+
+        Raises:
+            TypeError, ValueError: as :meth:`attribute`.
         """
         options = InputSearchSettings.of(settings, ExtremalPerturbation.extremal_masks)
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:

@@ -33,8 +33,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
     and the attribution is the mask of the smallest number whose score reaches that of the whole activation (equation
     10). Masks over the layer's positions are found in the same way.
 
-    Reference: R. Fong, M. Patrick, A. Vedaldi, *Understanding Deep Networks via Extremal Perturbations and Smooth
-    Masks*, ICCV 2019.
+    Reference: that of :class:`~captum_extremal.ExtremalPerturbation`.
 
     Args:
         forward_func: the model, or any function of its inputs that calls the layer. Its output has one row per example.
@@ -121,6 +120,9 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
             masks (N, A, K) of channels or (N, A, 1, *S) of positions, areas as fractions, scores (N, A), a* (N,), and
             more. ``settings["runs"]`` is "tail" where a step runs the layers behind alone, and "model" where it runs
             the whole model; ``settings["not_split"]`` then says why.
+
+        Raises:
+            TypeError, ValueError: as :meth:`attribute`.
         """
         options = LayerSearchSettings.of(settings, LayerExtremalPerturbation.extremal_masks)
         with open_session(self.forward_func, inputs, target, additional_forward_args, layer=self.layer) as session:

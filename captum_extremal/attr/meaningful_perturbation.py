@@ -1,10 +1,8 @@
-"""Meaningful perturbations (equation 1 of the paper): score, area and smoothness weighed against each other.
-
-Extremal perturbations fix the area and the smoothness instead, and optimise the score alone.
-"""
+"""Meaningful perturbations (equation 1 of the paper): score, area and smoothness weighed against each other."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -41,7 +39,7 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
 
     The mask is learned on a grid of 28 cells along the shorter side, enlarged and blurred. It starts as the smallest
     disk in the middle that has 99 % of the effect of perturbing everything. At each step the input is shifted by a few
-    pixels (:math:`\tau`) while the mask stays, so that the mask cannot exploit single pixels.
+    pixels (:math:`\tau`) while the mask stays.
 
     Reference: R. Fong, A. Vedaldi, *Interpretable Explanations of Black Boxes by Meaningful Perturbation*, ICCV 2017.
 
@@ -107,21 +105,23 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
         shift = torch.zeros(3)  # of the inputs, fractions of the largest shift along each of up to three axes
 
         def bind(x: Tensor, baseline: Tensor) -> BoundPerturbation:
-            chosen = BlurPyramid(sigma_max=_scaled(_IMAGE_BLUR, x)) if perturbation == "blur" else chosen_perturbation
+            blur = BlurPyramid(sigma_max=_scaled(_IMAGE_BLUR, x.shape[2:]))
+            chosen = blur if perturbation == "blur" else chosen_perturbation
             # Small images are shifted as well, by at most a pixel.
-            return _shifted(chosen.bind(x, baseline), shift, max(2.0, _scaled(_JITTER, x)))
+            return _shifted(chosen.bind(x, baseline), shift, max(2.0, _scaled(_JITTER, x.shape[2:])))
 
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
             objective = session.objective(bind, perturbations_per_eval=1)  # more than one mask only for the disks
-            grids = [_Grid(x) for x in session.inputs]
-            cells = _smallest_disks(objective, grids, chosen_game)
+            shapes = [tuple(x.shape[2:]) for x in session.inputs]
+            cells = _smallest_disks(objective, shapes, chosen_game)
             optimizer = torch.optim.Adam(cells, lr=learning_rate)
             with progress_bar(show_progress, steps, self.get_name()) as bar, torch.enable_grad():
                 for _ in range(steps):
                     torch.rand(3, generator=generator, out=shift)
-                    masks: tuple[Tensor, ...] = tuple(map(_Grid.enlarge, grids, cells))
+                    masks: tuple[Tensor, ...] = tuple(map(_enlarge, cells, shapes))
                     by_mask: tuple[Tensor, ...] = objective.value_and_grad(masks, *weights)[1]
-                    roughness = torch.stack([_variation(values, variation_power) for values in cells]).sum()
+                    steepness = [v.diff(dim=axis).abs() ** variation_power for v in cells for axis in range(2, v.dim())]
+                    roughness = torch.stack([part.sum() for part in steepness]).sum()
                     area = torch.stack([values.sum() for values in cells]).sum()
                     penalty = area_weight * area + variation_weight * roughness
                     optimizer.zero_grad()
@@ -130,45 +130,34 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
                     for values in cells:
                         values.detach().clamp_(0, 1)
                     bar.update(1)
-            maps = tuple(grid.enlarge(values.detach()).clamp(0, 1) for grid, values in zip(grids, cells))
+            maps = tuple(_enlarge(values.detach(), shape).clamp(0, 1) for values, shape in zip(cells, shapes))
         return cast(TensorOrTupleOfTensorsGeneric, session.like_inputs(maps))
 
 
-def _variation(cells: Tensor, power: float) -> Tensor:
-    """The sum of the differences, to the power, between neighbours along each axis of cells (N, 1, ...)."""
-    return torch.stack([(cells.diff(dim=axis).abs() ** power).sum() for axis in range(2, cells.dim())]).sum()
+def _scaled(length: float, shape: Sequence[int]) -> float:
+    """A length given for a shorter side of 224 pixels, in pixels of an input of this shape S."""
+    return length * min(shape) / REFERENCE_SIDE
 
 
-def _scaled(length: float, x: Tensor) -> float:
-    """A length given for a shorter side of 224 pixels, in pixels of x (N, C, *S)."""
-    return length * min(x.shape[2:]) / REFERENCE_SIDE
+def _enlarge(cells: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Masks (B, 1, *S) of cells (B, 1, ...), in [0, 1] up to rounding."""
+    return gaussian_blur(upsample(cells, shape), _scaled(_MASK_BLUR, shape))
 
 
-class _Grid:
-    """The cells on which the mask of an input x (N, C, *S) is learned."""
-
-    def __init__(self, x: Tensor) -> None:
-        self._shape = tuple(x.shape[2:])
-        self._blur = _scaled(_MASK_BLUR, x)
-        cell = max(1.0, _scaled(_CELL, x))
-        self._cells = tuple(max(1, round(side / cell)) for side in self._shape)
-
-    def enlarge(self, cells: Tensor) -> Tensor:
-        """Masks (B, 1, *S) of cells (B, 1, ...), in [0, 1] up to rounding."""
-        return gaussian_blur(upsample(cells, self._shape), self._blur)
-
-    def disks(self, like: Tensor) -> Tensor:
-        """Cells (R, 1, ...) of disks in the middle, from the smallest to one that covers everything."""
-        axes = [torch.arange(count).to(like) - (count - 1) / 2 for count in self._cells]
-        distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
-        radii = torch.lerp(distance.min(), distance.max(), torch.linspace(0, 1, _DISKS).to(like))
-        return (distance <= radii.view(-1, 1, *[1] * len(axes))).to(like)
+def _disks(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Cells (R, 1, ...) of disks in the middle, from the smallest to one that covers everything."""
+    cell = max(1.0, _scaled(_CELL, shape))
+    counts = [max(1, round(side / cell)) for side in shape]
+    axes = [torch.arange(count).to(like) - (count - 1) / 2 for count in counts]
+    distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
+    radii = torch.lerp(distance.min(), distance.max(), torch.linspace(0, 1, _DISKS).to(like))
+    return (distance <= radii.view(-1, 1, *[1] * len(axes))).to(like)
 
 
-def _smallest_disks(objective: Objective, grids: list[_Grid], game: Game) -> list[Tensor]:
+def _smallest_disks(objective: Objective, shapes: list[tuple[int, ...]], game: Game) -> list[Tensor]:
     """For each image the cells (N, 1, ...) of the smallest disk that reaches 99 % of the full mask's effect."""
-    disks = [grid.disks(objective.clean) for grid in grids]
-    rows = tuple(grid.enlarge(disk).repeat_interleave(objective.images, 0) for grid, disk in zip(grids, disks))
+    disks = [_disks(shape, objective.clean) for shape in shapes]
+    rows = tuple(_enlarge(disk, shape).repeat_interleave(objective.images, 0) for disk, shape in zip(disks, shapes))
     values = objective.value(rows, game.kept, game.removed)  # (R, N)
     nothing = game.value(objective.perturbed, objective.clean)
     everything = game.value(objective.clean, objective.perturbed)

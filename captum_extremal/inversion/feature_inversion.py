@@ -13,8 +13,7 @@ Shapes: N images (N, 3, H, W); activations (N, ...) with K channels on one axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +24,7 @@ from captum_extremal._checks import check_callable, check_count
 from captum_extremal._state import as_plain, modules_of
 from captum_extremal.arguments import check_examples
 from captum_extremal.hooks import run_uncompiled
-from captum_extremal.inversion.ascent import Ascent, Preprocess
-from captum_extremal.inversion.goals import Activation, excite, imitate
+from captum_extremal.inversion.ascent import Activation, Ascent, Preprocess, excite, imitate
 from captum_extremal.inversion.image_prior import ImagePrior
 from captum_extremal.layers import check_layer
 from captum_extremal.masks import check_axes
@@ -59,7 +57,7 @@ class InvertedFeatures:
 
 
 class FeatureInversion:
-    """Show what a layer responds to: equation 12 by gradient ascent, with a prior of natural images.
+    """Show what a layer responds to (equation 12).
 
     Args:
         forward_func: the model, or any function that calls it. Images go through one copy of a ``DataParallel`` model.
@@ -120,7 +118,9 @@ class FeatureInversion:
         check_axes(channel_dim)
         prior = ImagePrior() if prior is None else prior
         ascent = Ascent(prior, cosine_power, steps, learning_rate, preprocess, seed, show_progress)
-        with self._activation(inputs.device) as activate:
+        # Backward passes run uncompiled too, because their checkpoints run parts of the model again.
+        with guarded(self.forward_func, inputs.device) as caller, run_uncompiled():
+            activate = Activation(self.forward_func, self.layer, caller)
             x = as_plain(inputs.detach())
             own = activate.checked(x)
             goal = imitate(activate, x, own, as_plain(channel_mask), channel_dim)
@@ -159,18 +159,13 @@ class FeatureInversion:
         modules = [self.layer, *modules_of(self.forward_func)]
         floating = (p for module in modules for p in module.parameters() if p.is_floating_point())
         like = next(floating, torch.empty(0))  # for the device and the type of the model's input
-        with self._activation(like.device) as activate:
+        with guarded(self.forward_func, like.device) as caller, run_uncompiled():
+            activate = Activation(self.forward_func, self.layer, caller)
             grey = like.new_full((len(indices), 3, *shape), 0.5, dtype=torch.promote_types(like.dtype, torch.float32))
             x = ascent.input_of(grey, like.dtype)
             goal = excite(activate.checked(x), indices, channel_dim)
             found = ascent.run(activate, goal, x, shape, f"channels of {type(self.layer).__name__}")
             return InvertedFeatures(*found, None, ascent.as_dict())
-
-    @contextmanager
-    def _activation(self, device: torch.device) -> Iterator[Activation]:
-        # Backward passes run uncompiled too, because their checkpoints run parts of the model again.
-        with guarded(self.forward_func, device) as caller, run_uncompiled():
-            yield Activation(self.forward_func, self.layer, caller)
 
 
 def _check_inputs(inputs: object) -> None:

@@ -1,12 +1,10 @@
 """A prior of natural images: a sum of waves, and random views in which an image must look alike to a network.
 
 The amplitudes of the waves fall with their frequency and their colours are decorrelated, as in photographs. So a step
-along a gradient changes an image as photographs differ: smoothly, and at all scales at once.
+along a gradient changes an image smoothly, and at all scales at once.
 
 References: A. Mordvintsev, N. Pezzotti, L. Schubert, C. Olah, *Differentiable Image Parameterizations*, Distill 2018;
 C. Olah, A. Mordvintsev, L. Schubert, *Feature Visualization*, Distill 2017.
-
-Shapes: N images (N, 3, H, W).
 """
 
 from __future__ import annotations

@@ -106,10 +106,8 @@ def check_activation(tensor: Tensor, images: int, name: str = "the layer's outpu
     if not tensor.is_floating_point():
         raise TypeError(f"{name} must be a floating tensor, got {tensor.dtype}")
     if tensor.dim() < 2 or len(tensor) != images:
-        raise ValueError(
-            f"{name} must have a row for each of {images} images and at least one more dimension, "
-            f"got shape {tuple(tensor.shape)}"
-        )
+        rule = f"{name} must have a row for each of {images} images and at least one more dimension"
+        raise ValueError(f"{rule}, got shape {tuple(tensor.shape)}")
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:

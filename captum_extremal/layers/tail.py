@@ -5,7 +5,7 @@ function :math:`\Phi_{l+}` from activations to outputs. Where torch.fx can split
 before the layer is computed once. Elsewhere the whole model runs, and a hook replaces the layer's activation.
 
 The split model is a head before the layer and a tail behind it. The tail takes what the layer returns, and whatever
-else it needs from before the layer, such as the other branch of a residual block. The head computes the latter.
+else it needs from before the layer, such as the other branch of a residual block, which the head computes.
 
 Shapes: N images; activations (N, ...); R copies of the images as rows (R N, ...), one copy after another.
 """
@@ -76,7 +76,14 @@ class LayerTail:
             value, name = gathered(seen, self._device_ids), "the layer's input" if to_input else "the layer's output"
             tensors, self._pack = unpack(value, len(inputs[0]), name)
             self.activation = tuple(tensor.detach() for tensor in tensors)
-            self._split, self.not_split = self._try_split()
+            self._split, self.not_split = None, None
+            try:
+                self._split = self._checked_split()
+            except _CannotSplitError as reason:
+                self.not_split = str(reason)
+            except Exception as error:  # the model's own code may raise any while it is traced
+                message = str(error).partition("\n")[0]
+                self.not_split = f"torch.fx cannot split the model: {type(error).__name__}: {message}"
         self.is_split = self._split is not None
 
     def __call__(self, *activation: Tensor) -> Any:
@@ -99,17 +106,7 @@ class LayerTail:
         with self._hook(self._layer, lambda value: on_device[device_of(value)]):
             return self._run(repeats)
 
-    def _try_split(self) -> tuple[_Split | None, str | None]:
-        """The split model; where it cannot be split, or does not give the model's outputs, None and the reason."""
-        try:
-            return self._checked_split(), None
-        except _CannotSplitError as reason:
-            return None, str(reason)
-        except Exception as error:  # the model's own code may raise any while it is traced
-            message = str(error).partition("\n")[0]
-            return None, f"torch.fx cannot split the model: {type(error).__name__}: {message}"
-
-    def _checked_split(self) -> _Split:
+    def _checked_split(self) -> Callable[[Any, int], Any]:
         """The split model, if it gives the model's output for half the activation.
 
         Values that reach the output past the graph, such as one that a hook stored, are constants in the graph, and
@@ -122,7 +119,7 @@ class LayerTail:
             raise _CannotSplitError("the model runs on several devices")
         if model.training:
             raise _CannotSplitError("the model is in train mode")
-        split = _Split(model, self._layer, self._to_input, self._copies, self._caller)
+        split = _split(model, self._layer, self._to_input, self._copies, self._caller)
         half = self._pack(tuple(0.5 * tensor for tensor in self.activation))
         expected = self._run_whole(map_tensors(torch.clone, half), 1)
         if not isinstance(expected, Tensor):
@@ -143,41 +140,36 @@ class _CannotSplitError(Exception):
     """Says in one sentence why a model was not split."""
 
 
-class _Split:
-    """A copy of a model in two parts, with the same parameters and buffers; ``copies`` makes R copies of its inputs.
+def _split(
+    model: nn.Module, layer: nn.Module, to_input: bool, copies: _Copies, caller: ForwardPrecision
+) -> Callable[[Any, int], Any]:
+    """From the layer's value (its input with ``to_input``) and R to the model's output for R copies of its inputs."""
+    name = next((name for name, module in model.named_modules() if module is layer), None)
+    if name is None:
+        raise _CannotSplitError("the layer is none of the model's modules")
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    twin = copy.deepcopy(model, shared)  # because tracing a model may change its attributes
+    twin_layer = twin.get_submodule(name)
+    graph = _trace(twin, twin_layer, *copies(1))
+    nodes = [n for n in graph.nodes if n.op == "call_module" and twin.get_submodule(n.target) is twin_layer]
+    if len(nodes) != 1:
+        raise _CannotSplitError("torch.fx does not look into the module that calls the layer")
+    behind = _behind(nodes[0])
+    needed = dict.fromkeys(source for node in behind for source in node.all_input_nodes)
+    boundary = [node for node in needed if node not in {nodes[0], *behind}]
+    head = fx.GraphModule(twin, _head(graph, boundary)) if boundary else None
+    tail = fx.GraphModule(twin, _tail(behind, boundary, nodes[0], to_input))
+    at_boundary: dict[int, tuple[Any, ...]] = {}
 
-    With ``to_input``, the tail begins with the layer. Where torch.fx cannot follow the model, any error may be raised.
-    """
-
-    def __init__(
-        self, model: nn.Module, layer: nn.Module, to_input: bool, copies: _Copies, caller: ForwardPrecision
-    ) -> None:
-        self._copies, self._caller = copies, caller
-        self._at_boundary: dict[int, tuple[Any, ...]] = {}
-        name = next((name for name, module in model.named_modules() if module is layer), None)
-        if name is None:
-            raise _CannotSplitError("the layer is none of the model's modules")
-        shared: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-        twin = copy.deepcopy(model, shared)  # because tracing a model may change its attributes
-        twin_layer = twin.get_submodule(name)
-        graph = _trace(twin, twin_layer, *copies(1))
-        nodes = [n for n in graph.nodes if n.op == "call_module" and twin.get_submodule(n.target) is twin_layer]
-        if len(nodes) != 1:
-            raise _CannotSplitError("torch.fx does not look into the module that calls the layer")
-        behind = _behind(nodes[0])
-        needed = dict.fromkeys(source for node in behind for source in node.all_input_nodes)
-        boundary = [node for node in needed if node not in {nodes[0], *behind}]
-        self._head = fx.GraphModule(twin, _head(graph, boundary)) if boundary else None
-        self._tail = fx.GraphModule(twin, _tail(behind, boundary, nodes[0], to_input))
-
-    def __call__(self, value: Any, repeats: int) -> Any:
-        """The model's output where the layer returns (or is given) this value, for R copies of the batch."""
-        if self._head is not None and repeats not in self._at_boundary:
-            inputs, arguments = self._copies(repeats)
-            with torch.no_grad(), self._caller.forward():
-                self._at_boundary[repeats] = self._head(*inputs, *arguments)
+    def run(value: Any, repeats: int) -> Any:
+        if head is not None and repeats not in at_boundary:
+            inputs, arguments = copies(repeats)
+            with torch.no_grad(), caller.forward():
+                at_boundary[repeats] = head(*inputs, *arguments)
         # The tail may overwrite its inputs in place.
-        return self._tail(value, *map_tensors(torch.clone, self._at_boundary.get(repeats, ())))
+        return tail(value, *map_tensors(torch.clone, at_boundary.get(repeats, ())))
+
+    return run
 
 
 def _trace(model: nn.Module, layer: nn.Module, inputs: Tensors, arguments: tuple[Any, ...]) -> fx.Graph:
