@@ -33,7 +33,7 @@ class CenterAttribution(BaseAttribution):
         """The same map for every input of a shape.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of these.
+            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these.
             target, additional_forward_args: checked, but not used.
 
         Returns:

@@ -65,9 +65,8 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         Where no area reaches the threshold, it is the largest area's mask, and one warning counts the images.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of these,
-                each of which gets its own mask of area a. What must not be masked goes into
-                ``additional_forward_args``.
+            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these, each with a mask
+                of area a. What must not be masked goes into ``additional_forward_args``.
             baselines: what "fade" fades to: a number, a tensor of the input's shape (or one example of it), or a tuple
                 of these. Default 0, the mean colour of a normalised image. The blur does not use it.
             target: which output, in any of Captum's forms, of Python's, NumPy's or PyTorch's integers. Outputs with

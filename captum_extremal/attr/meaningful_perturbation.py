@@ -74,16 +74,14 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
         """One mask for each input, near 1 on what deletes or preserves the score, depending on the game.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of these,
-                each of which gets its own mask.
+            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these, each with a mask.
             baselines: what "fade" fades to, default 0. This, target and additional_forward_args are as
                 :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
             game: "delete", "preserve", "hybrid", or a :class:`~captum_extremal.Game`.
             perturbation: "blur" (standard deviation 10 px at 224 px), "fade", or an object with ``bind(x, baseline)``.
             steps, learning_rate: of Adam.
             area_weight: lambda_1, of the sum of the mask's cells.
-            variation_weight: lambda_2, of the sum of the differences between neighbouring cells, to the power.
-            variation_power: beta.
+            variation_weight, variation_power: lambda_2, of the sum of differences of neighbouring cells, and beta.
             seed: of the shifts, which all images of a batch share.
             show_progress: draw a progress bar.
 

@@ -60,8 +60,7 @@ class RISE(BaseAttribution, PerturbationAttribution):
         """One map for each input. All images of a batch share the masks.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of these,
-                each of which has its own masks.
+            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these, each with a mask.
             baselines: what a hidden position becomes, default 0. This, target and additional_forward_args are as
                 :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
             n_samples: n, the number of masks.

@@ -24,6 +24,7 @@ from captum_extremal.layers.activations import capture, check_activation
 from captum_extremal.masks import read_axes
 
 Preprocess = Callable[[Tensor], Tensor]  # from RGB images (N, 3, H, W) in [0, 1] to the model's input
+Activate = Callable[..., Any]  # :func:`activation_of` of an input, or of an input and ``stop``
 View = Callable[[Tensor], Tensor]  # from images to images that are moved, scaled and turned
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation
 _FINAL_RATE = 0.1  # of the learning rate, so that the noise of the random views fades at the end
@@ -31,46 +32,40 @@ _LEAST_COSINE = 0.1  # below it the dot product alone is followed, whatever its 
 _LEAK = 0.1
 
 
-class Activation:
-    """From inputs (N, C, H, W) to the output of a layer, or the first tensor of it.
+def activation_of(
+    forward_func: Callable[..., Any], layer: nn.Module, caller: ForwardPrecision, x: Tensor, stop: bool = True
+) -> Any:
+    """The output of a layer, or the first tensor of it. With ``stop``, what stands behind the layer does not run.
 
-    The inputs go through one copy of a ``DataParallel`` model, in the caller's autocast state.
+    The inputs x (N, C, H, W) go through one copy of a ``DataParallel`` model, in the caller's autocast state.
     """
+    with caller.forward():
+        found = capture(layer, lambda: run_forward(unwrap(forward_func), (x,), None, None), stop=stop)
+    (output,) = found.values()
+    return output[0] if isinstance(output, (tuple, list)) and output else output
 
-    def __init__(self, forward_func: Callable[..., Any], layer: nn.Module, caller: ForwardPrecision) -> None:
-        self._forward_func, self._layer, self._caller = unwrap(forward_func), layer, caller
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The activation; what stands behind the layer does not run."""
-        return cast(Tensor, self._output(x, stop=True))
-
-    def _output(self, x: Tensor, stop: bool) -> Any:
-        with self._caller.forward():
-            found = capture(self._layer, lambda: run_forward(self._forward_func, (x,), None, None), stop=stop)
-        (output,) = found.values()
-        return output[0] if isinstance(output, (tuple, list)) and output else output
-
-    def checked(self, x: Tensor) -> Tensor:
-        """The activation from one run of the whole model, detached, at least in float32, if it can be inverted."""
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
-            activation = self._output(x, stop=False)
-            if not isinstance(activation, Tensor):
-                raise TypeError(
-                    "the layer's output must be a tensor, or a tuple that begins with one, got "
-                    f"{type(activation).__name__}: choose a layer inside of it"
-                )
-            check_activation(activation, len(x))
-            if not bool(activation.isfinite().all()):
-                shape = tuple(activation.shape)
-                raise ValueError(f"the layer's output must be finite, got NaN or infinite values in shape {shape}")
-            depends = activation.requires_grad and torch.autograd.grad(activation.sum(), x, allow_unused=True)[0]
-        if not isinstance(depends, Tensor):
-            raise ValueError(
-                "layer's output must be differentiable by the inputs, but it carries no gradient: look for detach(), "
-                "no_grad() or checkpoints before it"
+def checked_activation(activate: Activate, x: Tensor) -> Tensor:
+    """The activation from one run of the whole model, detached, at least in float32, if it can be inverted."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        activation = activate(x, stop=False)
+        if not isinstance(activation, Tensor):
+            raise TypeError(
+                "the layer's output must be a tensor, or a tuple that begins with one, got "
+                f"{type(activation).__name__}: choose a layer inside of it"
             )
-        return activation.detach().to(torch.promote_types(x.dtype, torch.float32))
+        check_activation(activation, len(x))
+        if not bool(activation.isfinite().all()):
+            shape = tuple(activation.shape)
+            raise ValueError(f"the layer's output must be finite, got NaN or infinite values in shape {shape}")
+        depends = activation.requires_grad and torch.autograd.grad(activation.sum(), x, allow_unused=True)[0]
+    if not isinstance(depends, Tensor):
+        raise ValueError(
+            "layer's output must be differentiable by the inputs, but it carries no gradient: look for detach(), "
+            "no_grad() or checkpoints before it"
+        )
+    return activation.detach().to(torch.promote_types(x.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ class Goal:
         return dot, dot / norms.clamp(min=torch.finfo(norms.dtype).tiny)
 
 
-def imitate(activate: Activation, x: Tensor, own: Tensor, mask: Tensor | None, channel_dim: int | None) -> Goal:
+def imitate(activate: Activate, x: Tensor, own: Tensor, mask: Tensor | None, channel_dim: int | None) -> Goal:
     r"""Point to :math:`m \otimes \Phi_l(x)`, where ``own`` is :math:`\Phi_l(x)`.
 
     The view that moves the image moves x too.
@@ -117,7 +112,7 @@ def imitate(activate: Activation, x: Tensor, own: Tensor, mask: Tensor | None, c
         if view is None:
             return own * factor
         seen = view(x.to(own.dtype)).to(x.dtype)  # half-precision images cannot be interpolated
-        return activate(seen).to(own.dtype) * factor
+        return cast(Tensor, activate(seen).to(own.dtype) * factor)
 
     return Goal(target, (factor > 0).to(own.dtype))
 
@@ -179,7 +174,7 @@ class Ascent:
         return found.to(dtype)
 
     def run(
-        self, activate: Activation, goal: Goal, x: Tensor, shape: tuple[int, int], description: str
+        self, activate: Activate, goal: Goal, x: Tensor, shape: tuple[int, int], description: str
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The images (N, 3, H, W), and the dot products (N,) and cosines (N,) of their activations and the goal."""
         generator = torch.Generator().manual_seed(self.seed)
@@ -194,7 +189,7 @@ class Ascent:
             raise ValueError("preprocess must be differentiable, but what it returns carries no gradient")
 
         def see(view: View) -> Tensor:
-            return activate(self.input_of(view(canvas(waves)), x.dtype))
+            return cast(Tensor, activate(self.input_of(view(canvas(waves)), x.dtype)))
 
         adam = torch.optim.Adam([waves], lr=self.learning_rate)
         with progress_bar(self.show_progress, self.steps, description) as bar:

@@ -1,20 +1,10 @@
-r"""Feature inversion (equation 12): the image that a layer's activation, or single channels of it, call for.
-
-.. math::
-
-    I^* = argmax_I (m \otimes \Phi_l(x)) \cdot \Phi_l(I)
-
-Equation 12 alone is largest for high-contrast noise. So the image is a sum of waves as in natural images
-(:class:`ImagePrior`), the network sees it slightly moved, scaled and turned in each step, and the dot product is
-multiplied by a power of the cosine similarity, which asks for this activation instead of a large one.
-
-Shapes: N images (N, 3, H, W); activations (N, ...) with K channels on one axis.
-"""
+"""Feature inversion (equation 12): the image that a layer's activation, or single channels of it, call for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +14,7 @@ from captum_extremal._checks import check_callable, check_count
 from captum_extremal._state import as_plain, modules_of
 from captum_extremal.arguments import check_examples
 from captum_extremal.hooks import run_uncompiled
-from captum_extremal.inversion.ascent import Activation, Ascent, Preprocess, excite, imitate
+from captum_extremal.inversion.ascent import Ascent, Preprocess, activation_of, checked_activation, excite, imitate
 from captum_extremal.inversion.image_prior import ImagePrior
 from captum_extremal.layers import check_layer
 from captum_extremal.masks import check_axes
@@ -57,7 +47,15 @@ class InvertedFeatures:
 
 
 class FeatureInversion:
-    """Show what a layer responds to (equation 12).
+    r"""Show what a layer responds to: the image that maximises equation 12.
+
+    .. math::
+
+        I^* = argmax_I (m \otimes \Phi_l(x)) \cdot \Phi_l(I)
+
+    Equation 12 alone is largest for high-contrast noise. So the image is a sum of waves as in natural images
+    (:class:`ImagePrior`), the network sees it slightly moved, scaled and turned in each step, and the dot product is
+    multiplied by a power of the cosine similarity, which asks for this activation instead of a large one.
 
     Args:
         forward_func: the model, or any function that calls it. Images go through one copy of a ``DataParallel`` model.
@@ -90,7 +88,7 @@ class FeatureInversion:
         seed: int = 0,
         show_progress: bool = False,
     ) -> InvertedFeatures:
-        r"""The images I that maximise :math:`(m \otimes \Phi_l(x)) \cdot \Phi_l(I)`, times a power of their cosine.
+        """The images I that maximise the dot product of equation 12, times a power of their cosine.
 
         Args:
             inputs: x (N, C, H, W), as the model takes it. The images have the same H and W.
@@ -120,9 +118,9 @@ class FeatureInversion:
         ascent = Ascent(prior, cosine_power, steps, learning_rate, preprocess, seed, show_progress)
         # Backward passes run uncompiled too, because their checkpoints run parts of the model again.
         with guarded(self.forward_func, inputs.device) as caller, run_uncompiled():
-            activate = Activation(self.forward_func, self.layer, caller)
+            activate = partial(activation_of, self.forward_func, self.layer, caller)
             x = as_plain(inputs.detach())
-            own = activate.checked(x)
+            own = checked_activation(activate, x)
             goal = imitate(activate, x, own, as_plain(channel_mask), channel_dim)
             found = ascent.run(activate, goal, x, x.shape[2:], f"inversion of {type(self.layer).__name__}")
             return InvertedFeatures(*found, goal.compare(own, goal.target(None))[0], ascent.as_dict())
@@ -160,10 +158,10 @@ class FeatureInversion:
         floating = (p for module in modules for p in module.parameters() if p.is_floating_point())
         like = next(floating, torch.empty(0))  # for the device and the type of the model's input
         with guarded(self.forward_func, like.device) as caller, run_uncompiled():
-            activate = Activation(self.forward_func, self.layer, caller)
+            activate = partial(activation_of, self.forward_func, self.layer, caller)
             grey = like.new_full((len(indices), 3, *shape), 0.5, dtype=torch.promote_types(like.dtype, torch.float32))
             x = ascent.input_of(grey, like.dtype)
-            goal = excite(activate.checked(x), indices, channel_dim)
+            goal = excite(checked_activation(activate, x), indices, channel_dim)
             found = ascent.run(activate, goal, x, shape, f"channels of {type(self.layer).__name__}")
             return InvertedFeatures(*found, None, ascent.as_dict())
 

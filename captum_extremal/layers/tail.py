@@ -73,8 +73,8 @@ class LayerTail:
             except RuntimeError as error:
                 raise_hint_of_batch(inputs[0], error)
                 raise
-            value, name = gathered(seen, self._device_ids), "the layer's input" if to_input else "the layer's output"
-            tensors, self._pack = unpack(value, len(inputs[0]), name)
+            name = "the layer's input" if to_input else "the layer's output"
+            tensors, self._pack = unpack(gathered(seen, self._device_ids), len(inputs[0]), name)
             self.activation = tuple(tensor.detach() for tensor in tensors)
             self._split, self.not_split = None, None
             try:
