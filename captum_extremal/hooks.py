@@ -14,8 +14,6 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-_Named = Iterable[tuple[str, nn.Module]]
-
 
 def unwrap(forward_func: Callable[..., Any]) -> Callable[..., Any]:
     """The module inside ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel``; anything else as it is.
@@ -59,22 +57,19 @@ def on_input(module: nn.Module, see: Callable[[Any], Any]) -> AbstractContextMan
     return _hooked(module.register_forward_pre_hook, hook)
 
 
-def on_every_output(modules: _Named, see: Callable[[str, Any], None]) -> AbstractContextManager[None]:
-    """Call ``see`` with the name and the output of each of these modules, in the order in which they return."""
-    return _on_every(on_output, modules, see)
-
-
-def on_every_input(modules: _Named, see: Callable[[str, Any], None]) -> AbstractContextManager[None]:
-    """Call ``see`` with the name and the input of each of these modules, in the order in which they are called."""
-    return _on_every(on_input, modules, see)
-
-
 @contextmanager
-def _on_every(hook: Callable[..., Any], modules: _Named, see: Callable[[str, Any], None]) -> Iterator[None]:
+def _on_every(
+    hook: Callable[..., Any], modules: Iterable[tuple[str, nn.Module]], see: Callable[[str, Any], None]
+) -> Iterator[None]:
     with ExitStack() as stack:
         for name, module in modules:
             stack.enter_context(hook(module, partial(see, name)))
         yield
+
+
+# Call ``see`` with the name and the output (or the input) of each of these modules, in the order of the calls.
+on_every_output = partial(_on_every, on_output)
+on_every_input = partial(_on_every, on_input)
 
 
 def run_uncompiled() -> Any:

@@ -135,7 +135,11 @@ class _Excitation:
         if not bool(score.isfinite().all()):
             raise ValueError(f"forward_func's output must be finite, got scores {score.tolist()}")
         above, self._classifier = _upper_nodes(output)
-        self._ends = leaves if layer is None else (_only_output(seen),)
+        if layer is not None and len(seen) != 1:
+            raise ValueError(f"layer must run once in a forward pass of forward_func, but ran {len(seen)} times")
+        self._ends = leaves if layer is None else tuple(seen)
+        if not all(isinstance(end, Tensor) and end.requires_grad for end in self._ends):
+            raise ValueError(f"layer must return one tensor that depends on the inputs, got {type(seen[0]).__name__}")
         self._sources = [node.saved_tensors[0] for node in self._classifier]
         if any(len(source) != session.images for source in self._sources):
             shapes = [tuple(source.shape) for source in self._sources]
@@ -165,14 +169,6 @@ class _Excitation:
             torch.zeros_like(end, requires_grad=False) if relevance is None else relevance.abs() / _SCALE
             for end, relevance in zip(self._ends, found)
         )
-
-
-def _only_output(seen: list[Any]) -> Tensor:
-    if len(seen) != 1:
-        raise ValueError(f"layer must run once in a forward pass of forward_func, but ran {len(seen)} times")
-    if not isinstance(seen[0], Tensor) or not seen[0].requires_grad:
-        raise ValueError(f"layer must return one tensor that depends on the inputs, got {type(seen[0]).__name__}")
-    return seen[0]
 
 
 def _upper_nodes(output: Tensor) -> tuple[list[Any], list[Any]]:

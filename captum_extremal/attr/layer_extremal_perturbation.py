@@ -144,10 +144,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
             [layout.mask_shape for layout in layouts],
             perturbations_per_eval=settings.perturbations_per_eval,
         )
-        about = {
-            "layer": name_of(self.forward_func, self.layer),
-            "runs": "tail" if tail.is_split else "model",
-            "not_split": tail.not_split,
-        }
+        runs = "tail" if tail.is_split else "model"
+        about = {"layer": name_of(self.forward_func, self.layer), "runs": runs, "not_split": tail.not_split}
         found = sweep(session, objective, family, layouts, settings, self.get_name(), about)
         return found, session.inputs, layouts

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -18,7 +18,6 @@ from captum_extremal._state import modules_of
 from captum_extremal.hooks import on_output, unwrap
 
 Tensors = tuple[Tensor, ...]
-Hook = Callable[[nn.Module, Callable[[Any], Any]], AbstractContextManager[None]]
 
 
 def check_layer(forward_func: Callable[..., Any], layer: object) -> None:
@@ -39,7 +38,9 @@ def name_of(forward_func: Callable[..., Any], layer: nn.Module) -> str:
     return f"{next(filter(None, names), '')} {type(layer).__name__}".strip()
 
 
-def capture(layer: nn.Module, run: Callable[[], object], hook: Hook = on_output, stop: bool = False) -> dict[Any, Any]:
+def capture(
+    layer: nn.Module, run: Callable[[], object], hook: Callable[..., Any] = on_output, stop: bool = False
+) -> dict[torch.device, Any]:
     """Copy what a layer returns, or is given where ``hook`` is ``on_input``, while ``run`` calls the model once.
 
     With ``stop``, the run ends at the layer. The result holds one value per device, because ``DataParallel`` runs a

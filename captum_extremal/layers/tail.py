@@ -154,9 +154,13 @@ def _split(
     nodes = [n for n in graph.nodes if n.op == "call_module" and twin.get_submodule(n.target) is twin_layer]
     if len(nodes) != 1:
         raise _CannotSplitError("torch.fx does not look into the module that calls the layer")
-    behind = _behind(nodes[0])
+    depending = {nodes[0]: None}  # the layer's node and those that depend on it, in order
+    for node in graph.nodes:
+        if not depending.keys().isdisjoint(node.all_input_nodes):
+            depending[node] = None
+    behind = list(depending)[1:]
     needed = dict.fromkeys(source for node in behind for source in node.all_input_nodes)
-    boundary = [node for node in needed if node not in {nodes[0], *behind}]
+    boundary = [node for node in needed if node not in depending]
     head = fx.GraphModule(twin, _head(graph, boundary)) if boundary else None
     tail = fx.GraphModule(twin, _tail(behind, boundary, nodes[0], to_input))
     at_boundary: dict[int, tuple[Any, ...]] = {}
@@ -184,15 +188,6 @@ def _trace(model: nn.Module, layer: nn.Module, inputs: Tensors, arguments: tuple
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Tracer().trace(model, {p.name: p.default for p in rest if p.default is not p.empty})
-
-
-def _behind(layer: fx.Node) -> list[fx.Node]:
-    """The nodes that depend on the layer's node, in order."""
-    behind = {layer: None}
-    for node in layer.graph.nodes:
-        if not behind.keys().isdisjoint(node.all_input_nodes):
-            behind[node] = None
-    return list(behind)[1:]
 
 
 def _head(graph: fx.Graph, boundary: list[fx.Node]) -> fx.Graph:
