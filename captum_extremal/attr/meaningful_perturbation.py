@@ -100,7 +100,7 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
         chosen_game, chosen_perturbation = as_game(game), as_perturbation(perturbation)
         weights = (chosen_game.kept, chosen_game.removed)
         generator = torch.Generator().manual_seed(seed)
-        shift = torch.zeros(3)  # of the inputs, fractions of the largest shift along each of up to three axes
+        shift = [0.0] * 3  # of the inputs, fractions of the largest shift along each of up to three axes
 
         def bind(x: Tensor, baseline: Tensor) -> BoundPerturbation:
             blur = BlurPyramid(sigma_max=_scaled(_IMAGE_BLUR, x.shape[2:]))
@@ -115,7 +115,7 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
             optimizer = torch.optim.Adam(cells, lr=learning_rate)
             with progress_bar(show_progress, steps, self.get_name()) as bar, torch.enable_grad():
                 for _ in range(steps):
-                    torch.rand(3, generator=generator, out=shift)
+                    shift[:] = torch.rand(3, generator=generator).tolist()
                     masks: tuple[Tensor, ...] = tuple(map(_enlarge, cells, shapes))
                     by_mask: tuple[Tensor, ...] = objective.value_and_grad(masks, *weights)[1]
                     steepness = [v.diff(dim=axis).abs() ** variation_power for v in cells for axis in range(2, v.dim())]
@@ -165,11 +165,11 @@ def _smallest_disks(objective: Objective, shapes: list[tuple[int, ...]], game: G
     return [disk[first].clone().requires_grad_() for disk in disks]
 
 
-def _shifted(perturb: BoundPerturbation, shift: Tensor, largest: float) -> BoundPerturbation:
+def _shifted(perturb: BoundPerturbation, shift: list[float], largest: float) -> BoundPerturbation:
     """The perturbation after the present shift of the input, with its mask in place."""
 
     def perturb_shifted(mask: Tensor) -> Tensor:
-        pixels = [int(part * largest) for part in shift.tolist()][: mask.dim() - 2]
+        pixels = [int(part * largest) for part in shift][: mask.dim() - 2]
         return _shift(perturb(_shift(mask, [-count for count in pixels])), pixels)
 
     return perturb_shifted

@@ -65,7 +65,7 @@ class FeatureInversion:
 
         >>> found = FeatureInversion(model, model.layer3).invert(x)
         >>> found.images, found.cosine_similarities
-        >>> FeatureInversion(model, model.layer3).invert_channels([3, 17]).images
+        >>> FeatureInversion(model, model.layer3).invert_channels([3, 7]).images
     """
 
     def __init__(self, forward_func: Callable[..., Any], layer: nn.Module) -> None:
