@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,36 +57,25 @@ def on_input(module: nn.Module, see: Callable[[Any], Any]) -> AbstractContextMan
     return _hooked(module.register_forward_pre_hook, hook)
 
 
-def on_every_output(
-    modules: Iterable[tuple[str, nn.Module]], see: Callable[[str, Any], None]
-) -> AbstractContextManager[None]:
-    """Call ``see`` with the name and the output of each of these modules, in the order in which they return."""
-    return _on_every(on_output, modules, see)
-
-
-def on_every_input(
-    modules: Iterable[tuple[str, nn.Module]], see: Callable[[str, Any], None]
-) -> AbstractContextManager[None]:
-    """Call ``see`` with the name and the input of each of these modules, in the order in which they are called."""
-    return _on_every(on_input, modules, see)
-
-
 @contextmanager
 def _on_every(
-    on_one: Callable[..., AbstractContextManager[None]],
-    modules: Iterable[tuple[str, nn.Module]],
-    see: Callable[[str, Any], None],
+    hook: Callable[..., Any], modules: Iterable[tuple[str, nn.Module]], see: Callable[[str, Any], None]
 ) -> Iterator[None]:
     with ExitStack() as stack:
         for name, module in modules:
-            stack.enter_context(on_one(module, partial(see, name)))
+            stack.enter_context(hook(module, partial(see, name)))
         yield
 
 
-def run_uncompiled() -> AbstractContextManager[Any]:
+# Call ``see`` with the name and the output (or the input) of each of these modules, in the order of the calls.
+on_every_output = partial(_on_every, on_output)
+on_every_input = partial(_on_every, on_input)
+
+
+def run_uncompiled() -> Any:
     """Run compiled parts of a model uncompiled, because compiled code does not notice hooks that come later."""
     set_stance = getattr(torch.compiler, "set_stance", None)  # since PyTorch 2.6
-    return nullcontext() if set_stance is None else cast("AbstractContextManager[Any]", set_stance("force_eager"))
+    return set_stance("force_eager") if set_stance else nullcontext()
 
 
 @contextmanager

@@ -596,8 +596,10 @@ class Stopped(Exception):  # noqa: N818
 
 @pytest.mark.usefixtures("_calls_model")
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("fails", [False, True], ids=["well", "stopped in its last forward"])
-def test_nothing_is_left_behind(method: Method, model: nn.Sequential, x: Tensor, fails: bool, training: bool) -> None:
+@pytest.mark.parametrize("ending", ["well", "stopped in its last forward", "interrupted by its callback"])
+def test_nothing_is_left_behind(method: Method, model: nn.Sequential, x: Tensor, ending: str, training: bool) -> None:
+    if "callback" in ending and "callback" not in parameters(method):
+        pytest.skip("this method has no callback")
     model[0].weight.requires_grad_(False)
     model[-1].weight.grad = torch.ones_like(model[-1].weight)
     x.requires_grad_()
@@ -609,6 +611,10 @@ def test_nothing_is_left_behind(method: Method, model: nn.Sequential, x: Tensor,
         if len(calls) == last:
             raise Stopped
 
+    def interrupt(step: int, areas: Tensor, scores: Tensor) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
     model[-1].register_forward_pre_hook(count)
     with torch.autocast("cpu", torch.bfloat16), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of train mode
@@ -618,7 +624,10 @@ def test_nothing_is_left_behind(method: Method, model: nn.Sequential, x: Tensor,
         calls.clear()
         attribute(method, model, x)
         assert calls
-        if fails:
+        if "callback" in ending:
+            with pytest.raises(KeyboardInterrupt):
+                attribute(method, model, x, callback=interrupt)
+        elif ending != "well":
             last = len(calls)
             calls.clear()
             with pytest.raises(Stopped):

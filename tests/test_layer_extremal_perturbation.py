@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -552,11 +551,6 @@ def test_several_inputs_and_arguments_reach_the_model(wrapped: bool) -> None:
     assert isinstance(attribute(forward, inputs, net.layer, **how), Tensor)  # the layer has one tensor
 
 
-@pytest.mark.parametrize("target", [1, torch.tensor(1), torch.tensor([1]), [1, 1], torch.tensor([1, 1]), np.int64(1)])
-def test_every_form_of_one_target_is_the_same(net: nn.Sequential, x: Tensor, target: Any) -> None:
-    same(explain(net, x, areas=(2, 6), target=target), explain(net, x, areas=(2, 6)), atol=0)
-
-
 @pytest.mark.parametrize("target", [[0, 3], torch.tensor([0, 3]), torch.tensor([0, 3], dtype=torch.int32)])
 def test_every_image_may_have_its_target(net: nn.Sequential, x: Tensor, target: Any) -> None:
     found = explain(net, x, areas=(2, 6), target=target)
@@ -704,15 +698,6 @@ def test_autocast_of_the_caller_is_that_of_the_model(net: nn.Sequential, x: Tens
     assert set(seen) == {torch.bfloat16, torch.float32}
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_grad_mode_of_the_caller_plays_no_part(net: nn.Sequential, x: Tensor, mode: Any) -> None:
-    expected = explain(net, x, areas=(2, 6))
-    with mode():
-        same(explain(net, x, areas=(2, 6)), expected, atol=0)
-        same(explain(net, x.clone(), areas=(2, 6), target=torch.tensor([1, 1])), expected, atol=0)
-        assert torch.is_grad_enabled() is (mode is torch.enable_grad)
-
-
 def test_model_on_a_device_is_explained_there(net: nn.Sequential, x: Tensor, device: torch.device) -> None:
     expected = explain(net, x, areas=(2, 5, 6))
     for forward in (net, nn.DataParallel(net)):
@@ -742,19 +727,10 @@ class Handing(nn.Module):
 
 
 BEFORE_ANY_FORWARD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "no tensor": ({"x": [[1.0]]}, TypeError, "inputs must be a tensor"),
-    "no tensor in a tuple": ({"x": (torch.zeros(2, 3, 9, 7), 1.0)}, TypeError, r"inputs\[1\] must be a tensor"),
-    "no inputs": ({"x": ()}, ValueError, "inputs must hold at least one tensor"),
     "rank 0": ({"x": torch.tensor(1.0)}, ValueError, "inputs must have one row per example"),
-    "empty": ({"x": torch.zeros(0, 3, 9, 7)}, ValueError, "inputs .* not be empty"),
-    "rows": ({"x": (torch.zeros(2, 3), torch.zeros(3, 3))}, ValueError, r"inputs\[1\] must have as many examples"),
-    "NaN": ({"x": torch.full((2, 3, 9, 7), math.nan)}, ValueError, "inputs must be finite"),
     "foreign layer": ({"layer": nn.Linear(2, 2)}, ValueError, "layer must be a part of the model"),
     "layer by name": ({"layer": "1"}, TypeError, "layer must be a torch.nn.Module"),
     "no layer": ({"layer": nn.Linear}, TypeError, "layer must be a torch.nn.Module"),
-    "target of text": ({"target": "cat"}, TypeError, "target must be"),
-    "target too long": ({"target": [1, 2, 3]}, ValueError, "target must be a list of 2"),
-    "argument rows": ({"additional_forward_args": torch.zeros(3)}, ValueError, "additional_forward_args must have a"),
     "area zero": ({"areas": 0}, ValueError, "areas must be strictly increasing numbers of channels from 1 up"),
     "area negative": ({"areas": (-1, 2)}, ValueError, "areas must be strictly increasing"),
     "area 0.0": ({"areas": 0.0}, ValueError, r"areas must be fractions in \(0, 1\]"),
@@ -772,7 +748,6 @@ BEFORE_ANY_FORWARD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "counts decreasing": ({"areas": (3, 2)}, ValueError, "areas must be strictly increasing"),
     "counts repeated": ({"areas": (3, 3)}, ValueError, "areas must be strictly increasing"),
     "fractions decreasing": ({"areas": (0.3, 0.2)}, ValueError, "areas must be strictly increasing"),
-    "game": ({"game": "keep"}, ValueError, "game must be one of"),
     "mask": ({"mask": "rows"}, ValueError, "mask must be one of 'channels', 'spatial'"),
     "mask class": ({"mask": ChannelMask}, TypeError, "mask must be an object"),
     "mask number": ({"mask": 3}, TypeError, "mask must be an object"),
@@ -784,7 +759,6 @@ BEFORE_ANY_FORWARD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "grid list": ({"token_grid": [3, 3]}, TypeError, "token_grid must be a tuple of integers"),
     "threshold": ({"score_threshold": "high"}, TypeError, "score_threshold must be"),
     "threshold length": ({"score_threshold": [1.0, 2.0, 3.0]}, ValueError, "score_threshold must be"),
-    "at once": ({"perturbations_per_eval": 0}, ValueError, "perturbations_per_eval must be at least 1"),
     "callback": ({"callback": 3}, TypeError, "callback must be callable"),
 }
 
@@ -872,78 +846,6 @@ def test_one_warning_counts_the_images_that_reach_no_area(net: nn.Sequential, x:
 
 
 # Nothing is left behind
-
-
-class Trained(nn.Module):
-    """Buffers, flags and gradients to be found again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer, self.norm, self.drop = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Dropout(0.3)
-        self.head = nn.Linear(6, 4)
-        self.layer.weight.requires_grad_(False)
-        self.head.weight.grad = torch.ones_like(self.head.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.features = self.layer(x)
-        return self.head(self.drop(self.norm(self.features).relu()).mean((2, 3)))
-
-
-def traces(net: nn.Module, x: Tensor) -> dict[str, Any]:
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return {
-        "flags": [p.requires_grad for p in net.parameters()],
-        "gradients": [None if p.grad is None else p.grad.tolist() for p in net.parameters()],
-        "values": {name: value.tolist() for name, value in net.state_dict().items()},
-        "modes": [module.training for module in net.modules()],
-        "hooks": [len(getattr(module, kind)) for module in net.modules() for kind in hooks],
-        "attributes": [sorted(vars(module)) for module in net.modules()],
-        "stored": type(getattr(net, "features", None)),
-        "inputs": (x.tolist(), x.grad, x.requires_grad, x._version),
-        "chance": torch.get_rng_state().tolist(),
-        "grad mode": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-    }
-
-
-@pytest.mark.parametrize("ending", [None, RuntimeError, KeyboardInterrupt], ids=["well", "error", "interrupted"])
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("wrapped", [False, True], ids=["model", "function"])
-@pytest.mark.parametrize("place", ["callback", "model"])
-def test_nothing_is_left_behind_however_it_ends(
-    ending: type[BaseException] | None, training: bool, wrapped: bool, place: str
-) -> None:
-    net, x = Trained().train(training), torch.randn(2, 3, 8, 8, requires_grad=True)
-    net.eval()(x)
-    net.train(training)
-    told: list[int] = []
-    calls: list[int] = []
-
-    def callback(step: int, areas: Tensor, scores: Tensor) -> None:
-        told.append(step)
-        if ending is not None and place == "callback" and step == 2:
-            raise ending
-
-    def later(module: nn.Module, args: Any, output: Tensor) -> None:
-        calls.append(1)
-        if ending is not None and place == "model" and len(calls) == 12:
-            raise ending
-
-    net.head.register_forward_hook(later)
-    before = traces(net, x)
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        run = (lambda x: net(x)) if wrapped else net
-        method = LayerExtremalPerturbation(run, net.layer)
-        how: dict[str, Any] = {"areas": (2, 6), "game": "hybrid", "solver": QUICK, "callback": callback}
-        if ending is None:
-            method.attribute(x, 1, **how)
-        else:
-            with pytest.raises(ending):
-                method.attribute(x, 1, **how)
-    assert traces(net, x) == before
-    assert told
-    assert ending is None or len(told) < 9
-    assert ["train mode" in str(w.message) for w in warned] == [True] * training
 
 
 def test_settings_and_results_are_plain(net: nn.Sequential, x: Tensor, tmp_path: Any) -> None:

@@ -1,10 +1,12 @@
-"""What all attributions of the package tell Captum about themselves."""
+"""What the attributions share: what they tell Captum about themselves, and linear interpolation."""
 
 from __future__ import annotations
 
 import re
 
+import torch.nn.functional as F
 from captum.attr import Attribution
+from torch import Tensor
 
 
 class BaseAttribution(Attribution):
@@ -23,3 +25,9 @@ class BaseAttribution(Attribution):
     def get_name(cls) -> str:
         """The name of the class in words; acronyms stay whole."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__)
+
+
+def upsample(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Enlarge x (B, C, *S) to a shape of one to three dimensions, by linear interpolation."""
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape)]
+    return F.interpolate(x, size=shape, mode=mode, align_corners=False)

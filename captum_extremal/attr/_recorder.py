@@ -1,13 +1,15 @@
 """Records a forward pass so that its backward pass propagates relevance instead of a gradient.
 
-Under :class:`Recorder` a model computes what it always computes, but the backward pass of every operation in the table
-below follows a rule of excitation backprop. Concatenation, flattening and max pooling need no rule: their gradients
-already split relevance, add it up, or give it to the maximum.
+*Relevance* is a neuron's marginal winning probability with a sign. Negative relevance belongs to the neuron's *dual*,
+the same neuron with all weights negated (section 3.3 of the paper). So a negative scale turns the sign, and the
+convolution below it is asked what lowers its output. Operations without a rule in the table below, such as
+concatenation and max pooling, are those whose gradient already splits relevance, adds it up, or picks the maximum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,9 +17,91 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from captum_extremal.attr._relevance import Elementwise, Linear, Recorded
-
+SMALLEST = 1e-30  # a smaller excitation counts as none
 _DEPENDS = "captum_extremal.depends_on_inputs"
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    r"""A linear operation :math:`y_i = \sum_j w_{ij} x_j + b_i`, of one input or of several that are added.
+
+    ``positive`` and ``negative`` compute it without its bias, with its positive or its negative weights only.
+    ``weighted`` says whether it is a layer with weights, which can be the classifier.
+    """
+
+    positive: Callable[..., Tensor]
+    negative: Callable[..., Tensor] | None = None
+    weighted: bool = False
+
+    def gradient(self, grad: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The gradients by the inputs."""
+        with torch.enable_grad():
+            leaves = tuple(x.detach().requires_grad_() for x in inputs)
+            parts = [part(*leaves) for part in (self.positive, self.negative) if part is not None]
+            return torch.autograd.grad(parts, leaves, [grad] * len(parts))
+
+    def propagate(self, relevance: Tensor, inputs: tuple[Tensor, ...], normalize: bool = True) -> tuple[Tensor, ...]:
+        r"""The relevance of the inputs, in float32 or float64.
+
+        :math:`P(x_j | y_i)` is proportional to the excitation :math:`\max(w_{ij} x_j, 0)`. A neuron without any
+        excitation propagates nothing. The relevance of a negative input belongs to the input's dual. Without
+        ``normalize``, the excitations of a neuron are not divided by their sum.
+        """
+        dtype = torch.promote_types(relevance.dtype, torch.float32)
+        found = [torch.zeros_like(x, dtype=dtype) for x in inputs]
+        for sign in (1.0, -1.0):  # the neurons, then their duals
+            weight = (sign * relevance.to(dtype)).clamp(min=0)
+            if not bool(weight.any()):
+                continue
+            with torch.enable_grad():
+                signed = tuple((sign * x.detach().to(dtype)).requires_grad_() for x in inputs)
+                excitation = self.positive(*(x.relu() for x in signed))
+                if self.negative is not None and any(bool((x < 0).any()) for x in signed):
+                    excitation = excitation - self.negative(*((-x).relu() for x in signed))
+                if normalize:
+                    weight = torch.where(excitation > SMALLEST, weight / excitation.clamp(min=SMALLEST), 0.0)
+                slopes = torch.autograd.grad(excitation, signed, weight)
+            for total, x, slope in zip(found, signed, slopes):
+                total += sign * x.detach().abs() * slope
+        return tuple(found)
+
+
+class Elementwise:
+    """A slope times an input of this shape, value by value, where either may be broadcast."""
+
+    weighted = False
+
+    def __init__(self, shape: torch.Size, slope: Tensor | float) -> None:
+        self._shape, self._slope = shape, torch.as_tensor(slope).detach()
+
+    def gradient(self, grad: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The gradient by the input; nonlinear operations count as the identity."""
+        return ((grad * self._slope).sum_to_size(self._shape),)
+
+    def propagate(self, relevance: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """All relevance goes to the only input, or to its dual if the slope is negative."""
+        return ((relevance * self._slope.sign()).sum_to_size(self._shape),)
+
+
+class _Recorded(torch.autograd.Function):
+    """An operation that is computed as usual and propagates relevance in its backward pass by its ``rule``.
+
+    While a node is ``averaging``, the backward pass takes gradients, down to the first layers with weights.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rule: Linear | Elementwise, compute: Callable[[], Tensor], *inputs: Tensor) -> Tensor:
+        ctx.rule, ctx.averaging = rule, False
+        if isinstance(rule, Linear):
+            ctx.save_for_backward(*inputs)
+        return compute()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        if ctx.averaging and ctx.rule.weighted:
+            return None, None, None
+        follow = ctx.rule.gradient if ctx.averaging else ctx.rule.propagate
+        return None, None, *follow(grads[0], ctx.saved_tensors)
 
 
 class Recorder(TorchFunctionMode):
@@ -35,13 +119,28 @@ class Recorder(TorchFunctionMode):
         if not depends or (depends != [0] and make not in (_scaled, _added)):
             return func(*args, **named)
         found = make(func, *args, **named)
-        return func(*args, **named) if found is None else _record(*found, lambda: func(*args, **named), args)
+        if found is None:
+            return func(*args, **named)
+        first, version = args[0], args[0]._version
+        memory = {value.data_ptr() for value in args if isinstance(value, Tensor)}
+
+        def compute() -> Tensor:
+            value: Tensor = func(*args, **named)
+            return value.clone() if value.data_ptr() in memory else value
+
+        output = _Recorded.apply(found[0], compute, *found[1])
+        if first._version != version:  # the model changes it in place
+            first.copy_(output)
+            return first
+        return output
 
 
-def mark_input(x: Tensor) -> None:
-    """Mark an input of the model, which must not be a leaf, for :func:`depends_on_inputs`."""
+def marked(x: Tensor) -> Tensor:
+    """A copy of an input of the model, marked for :func:`depends_on_inputs`."""
+    x = x.clone()
     node: Any = x.grad_fn
     node.metadata[_DEPENDS] = True
+    return x
 
 
 def depends_on_inputs(value: object) -> bool:
@@ -62,22 +161,6 @@ def depends_on_inputs(value: object) -> bool:
     for node in known_now:
         node.metadata[_DEPENDS] = found  # so that later walks end here
     return found
-
-
-def _record(
-    rule: Linear | Elementwise, inputs: tuple[Tensor, ...], compute: Callable[[], Tensor], args: tuple[Any, ...]
-) -> Tensor:
-    """Compute an operation on ``args`` so that it propagates relevance to ``inputs`` by its rule."""
-    first, version = args[0], args[0]._version
-    memory = {value.data_ptr() for value in args if isinstance(value, Tensor)}
-
-    def copied() -> Tensor:
-        value = compute()
-        return value.clone() if value.data_ptr() in memory else value
-
-    output: Tensor = Recorded.apply(rule, copied, *inputs)
-    changed_in_place = first._version != version
-    return first.copy_(output) if changed_in_place else output
 
 
 # From the arguments of an operation to its rule and to the inputs that get relevance, or to None if there is no rule.
@@ -130,39 +213,32 @@ def _added(func: Callable[..., Any], x: Any, other: Any, *, alpha: float = 1) ->
     if not depends_on_inputs(x):
         return Elementwise(other.shape, weights[1]), (other,)
 
-    def positive(*values: Tensor) -> Tensor:
-        return max(weights[0], 0) * values[0] + max(weights[1], 0) * values[1]
-
-    def negative(*values: Tensor) -> Tensor:
-        return min(weights[0], 0) * values[0] + min(weights[1], 0) * values[1]
+    def part(bound: Callable[[float, float], float]) -> Callable[..., Tensor]:
+        return lambda x, other: bound(weights[0], 0) * x + bound(weights[1], 0) * other
 
     # Copies, because the model may change in place what a sum does not need for its gradient.
-    return Linear(positive, negative if min(weights) < 0 else None), (x.clone(), other.clone())
+    return Linear(part(max), part(min) if min(weights) < 0 else None), (x.clone(), other.clone())
 
 
-def _table(make: Callable[..., _Found], names: str) -> dict[str, Callable[..., _Found]]:
-    return dict.fromkeys(names.split(), make)
-
-
-_RULES = {
-    **_table(_weighted, "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"),
-    **_table(_averaged, "avg_pool1d avg_pool2d avg_pool3d mean sum interpolate"),
-    **_table(_averaged, "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
-    **_table(_activation, "relu relu_ relu6 hardtanh hardtanh_ leaky_relu leaky_relu_ elu elu_ selu selu_ celu celu_"),
-    **_table(_activation, "prelu silu gelu mish softplus sigmoid sigmoid_ tanh tanh_ hardsigmoid hardswish"),
-    **_table(_activation, "clamp clamp_ clamp_min clamp_min_ softmax log_softmax"),
-    **_table(_activation, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
-    **_table(_batch_norm, "batch_norm"),
-    **_table(_scaled, "neg neg_ __neg__ mul mul_ __mul__ __rmul__ __imul__ div div_ __truediv__ __itruediv__"),
-    **_table(_added, "add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __rsub__ __isub__ rsub"),
+_NAMES: dict[Callable[..., _Found], str] = {
+    _weighted: "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
+    _averaged: "avg_pool1d avg_pool2d avg_pool3d mean sum interpolate "
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d",
+    _activation: "relu relu_ relu6 hardtanh hardtanh_ leaky_relu leaky_relu_ elu elu_ selu selu_ celu celu_ "
+    "prelu silu gelu mish softplus sigmoid sigmoid_ tanh tanh_ hardsigmoid hardswish "
+    "clamp clamp_ clamp_min clamp_min_ softmax log_softmax "
+    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout",
+    _batch_norm: "batch_norm",
+    _scaled: "neg neg_ __neg__ mul mul_ __mul__ __rmul__ __imul__ div div_ __truediv__ __itruediv__",
+    _added: "add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __rsub__ __isub__ rsub",
 }
+_RULES = {name: make for make, names in _NAMES.items() for name in names.split()}
 
 # Autograd's names of operations that need no rule: they move values, copy them or pick the largest.
-MOVES = {
-    *("AccumulateGrad", "Alias", "AsStrided", "Clone", "Copy", "CopyBackwards", "CopySlices", "ToCopy"),
-    *("View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "T", "Expand", "Repeat", "Squeeze", "Unsqueeze"),
-    *("Cat", "Stack", "Split", "SplitWithSizes", "Unbind", "Select", "Slice", "Index", "IndexSelect", "Gather"),
-    *("Flip", "Roll", "ConstantPadNd", "ReflectionPad1D", "ReflectionPad2D", "ReplicationPad1D", "ReplicationPad2D"),
-    *("MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D", "Amax", "Max"),
-    *("PixelShuffle", "PixelUnshuffle"),
-}
+_MOVES = """
+AccumulateGrad Alias AsStrided Clone Copy CopyBackwards CopySlices ToCopy View UnsafeView ReshapeAlias Permute Transpose
+T Expand Repeat Squeeze Unsqueeze Cat Stack Split SplitWithSizes Unbind Select Slice Index IndexSelect Gather Flip Roll
+ConstantPadNd ReflectionPad1D ReflectionPad2D ReplicationPad1D ReplicationPad2D MaxPool2DWithIndices
+MaxPool3DWithIndices AdaptiveMaxPool2D AdaptiveMaxPool3D Amax Max PixelShuffle PixelUnshuffle
+"""
+MOVES = frozenset(_MOVES.split())

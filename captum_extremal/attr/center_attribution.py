@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -16,10 +19,7 @@ _SIGMA = 0.25  # fraction of each side
 class CenterAttribution(BaseAttribution):
     """A Gaussian in the middle of the image: the baseline "Cntr." of table 1, which every method should beat.
 
-    The model is never called. The arguments are checked as in other methods, so that this one can replace any of them.
-
-    Args:
-        forward_func: any model.
+    The model, ``forward_func``, is never called. The arguments are checked as in other methods.
     """
 
     @log_usage(part_of_slo=True)  # outermost: NoiseTunnel removes one wrapper
@@ -33,31 +33,24 @@ class CenterAttribution(BaseAttribution):
         """The same map for every input of a shape.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of such
-                tensors.
+            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these.
             target, additional_forward_args: checked, but not used.
 
         Returns:
-            a tensor like ``inputs`` (a tuple where they are one): same shape, type and device, contiguous. Values in
-            (0, 1], largest at the centre: at one position, or at the two nearest along a side of even length. Half
-            precision rounds more positions to the largest value.
-
-        Raises:
-            TypeError, ValueError: an argument is bad.
+            maps like ``inputs`` in shape and type, contiguous. Values in (0, 1], largest at the one or two central
+            positions of each side; half precision rounds more positions to the largest value.
         """
         tensors = check_inputs(inputs)
         check_target(target, len(tensors[0]), tensors[0].device)
         check_arguments(additional_forward_args, len(tensors[0]))
         maps = tuple(map(_centred_gaussian, tensors))
-        attributions: TensorOrTupleOfTensorsGeneric = like_inputs(maps, tensors, isinstance(inputs, tuple))
-        return attributions
+        return cast(TensorOrTupleOfTensorsGeneric, like_inputs(maps, tensors, isinstance(inputs, tuple)))
 
 
 def _centred_gaussian(x: Tensor) -> Tensor:
     """A Gaussian (1, 1, *S) in float32 around the middle of x, as wide along each axis as the axis is long."""
-    gaussian = torch.ones(1, 1, *[1] * (x.dim() - 2), device=x.device)
-    for axis, side in enumerate(x.shape[2:], start=2):
+    profiles = []
+    for side in x.shape[2:]:
         offset = torch.arange(side, device=x.device) - (side - 1) / 2
-        profile = torch.exp(-0.5 * (offset / (_SIGMA * side)) ** 2)
-        gaussian = gaussian * profile.view(-1, *[1] * (x.dim() - 1 - axis))
-    return gaussian
+        profiles.append(torch.exp(-0.5 * (offset / (_SIGMA * side)) ** 2))
+    return reduce(lambda gaussian, profile: gaussian[..., None] * profile, profiles)[None, None]

@@ -1,26 +1,30 @@
-"""Extremal perturbations of the input (section 3): the smallest part of it that is enough for the model's output."""
+"""Extremal perturbations of the input (section 3), and the search over all areas, which those of a layer share."""
 
 from __future__ import annotations
 
-from typing import Any
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, cast
 
+import captum
 import torch
 from captum.attr import PerturbationAttribution
 from torch import Tensor
 
-from captum_extremal._captum import (
-    BaselineType,
-    TargetType,
-    TensorOrTupleOfTensorsGeneric,
-    log_usage,
-)
+from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage, progress_bar
 from captum_extremal._checks import check_choice
+from captum_extremal._state import warn_caller
+from captum_extremal._version import own_version
 from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._sweep import sweep, warn_unreached
 from captum_extremal.masks import Layout, MaskFamily, read_axes
-from captum_extremal.results import ExtremalMasks
+from captum_extremal.objective import Objective
+from captum_extremal.results import ExtremalMasks, threshold_of
+from captum_extremal.search import Search, as_game
+from captum_extremal.search.area import mask_of_area
 from captum_extremal.session import Session, open_session
-from captum_extremal.settings import InputSearchSettings, as_perturbation, documents
+from captum_extremal.settings import InputSearchSettings, SearchSettings, as_perturbation, documents
 
 _REDUCTIONS = {
     "extremal": ExtremalMasks.optimal_mask,
@@ -44,8 +48,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
     Masks*, ICCV 2019.
 
     Args:
-        forward_func: the model, or any function of its inputs. It must be differentiable by them, and its output must
-            have one row per example.
+        forward_func: the model, or any differentiable function of its inputs, whose output has one row per example.
 
     Examples::
 
@@ -54,7 +57,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         >>> found.optimal_area, found.scores
     """
 
-    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel peels off one wrapper
+    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel removes one wrapper
     @torch.no_grad()
     @documents(InputSearchSettings)
     def attribute(
@@ -69,12 +72,11 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
     ) -> TensorOrTupleOfTensorsGeneric:
         """One map for each input: the mask of its smallest sufficient area a*, or a map of all areas.
 
-        Where no area reaches the threshold, the largest area's mask is returned, and one warning counts the images.
+        Where no area reaches the threshold, it is the largest area's mask, and one warning counts the images.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of such
-                tensors. Every tensor of a tuple gets its own mask, each of area a; what must not be masked goes into
-                ``additional_forward_args``.
+            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these, each with a mask
+                of area a. What must not be masked goes into ``additional_forward_args``.
             baselines: what "fade" fades to: a number, a tensor of the input's shape (or one example of it), or a tuple
                 of these. Default 0, the mean colour of a normalised image. The blur does not use it.
             target: which output, in any of Captum's forms, of Python's, NumPy's or PyTorch's integers. Outputs with
@@ -87,12 +89,10 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
             **settings: as listed here.
 
         Returns:
-            a tensor like ``inputs`` (a tuple where they are one): same shape, type and device, contiguous, the map
-            repeated over the channels.
+            maps like ``inputs`` in shape, type and device, contiguous, repeated over the channels.
 
         Raises:
-            TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output
-                cannot be explained (at its first run).
+            TypeError, ValueError: an argument is bad, or the model's output cannot be explained.
         """
         check_choice("reduce", reduce, _REDUCTIONS)
         options = InputSearchSettings.of(settings, ExtremalPerturbation.attribute)
@@ -101,8 +101,8 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         if reduce == "extremal":
             warn_unreached(found)
         maps = _REDUCTIONS[reduce](found)
-        given: TensorOrTupleOfTensorsGeneric = session.like_inputs(maps if isinstance(maps, tuple) else (maps,))
-        return given
+        maps = maps if isinstance(maps, tuple) else (maps,)
+        return cast(TensorOrTupleOfTensorsGeneric, session.like_inputs(maps))
 
     @torch.no_grad()
     @documents(InputSearchSettings)
@@ -132,22 +132,97 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
 
     def _search(self, session: Session, settings: InputSearchSettings) -> ExtremalMasks:
         family, perturbation = settings.family(), as_perturbation(settings.perturbation)
-        layouts = [_layout(family, x) for x in session.inputs]
+        layouts = [family.layout(read_axes(x, channel_dim=1)) for x in session.inputs]
+        for layout, x in zip(layouts, session.inputs):
+            if layout.mask_shape != (1, *x.shape[2:]):
+                raise ValueError(f"mask must cover the positions of the input, got {family!r} over its {layout.unit}")
         settings.fractions(layouts, family)  # checked before the model runs
         settings.check_for(session.images)
         objective = session.objective(perturbation.bind, perturbations_per_eval=settings.perturbations_per_eval)
-        contrast = tuple(_norm(hidden - x) for hidden, x in zip(objective.hidden, session.inputs))
+        changes = [(hidden - x).float() for hidden, x in zip(objective.hidden, session.inputs)]
+        contrast = tuple(change.square().sum(1, keepdim=True).sqrt() for change in changes)  # (N, 1, *S)
         about = {"perturbation": repr(perturbation)}
         return sweep(session, objective, family, layouts, settings, self.get_name(), about, contrast)
 
 
-def _layout(family: MaskFamily, x: Tensor) -> Layout:
-    layout = family.layout(read_axes(x, channel_dim=1))
-    if layout.mask_shape != (1, *x.shape[2:]):
-        raise ValueError(f"mask must cover the positions of the input, got {family!r}, which covers its {layout.unit}")
-    return layout
+def sweep(
+    session: Session,
+    objective: Objective,
+    family: MaskFamily,
+    layouts: Sequence[Layout],
+    settings: SearchSettings,
+    name: str,
+    about: dict[str, Any],
+    contrast: tuple[Tensor, ...] | None = None,
+) -> ExtremalMasks:
+    """One search over all areas of a batch, with the family's masks on each input.
+
+    Args:
+        session, objective, family, layouts, settings: the inputs, the score of masks, the masks, and the search.
+        name: of the method, for the progress bar.
+        about: what the result's settings say besides those of the search.
+        contrast: of the result, one for each input.
+    """
+    game, solver = as_game(settings.game), settings.chosen_solver()
+    areas = settings.fractions(layouts, family)
+    # A bad threshold should not cost a search.
+    threshold = threshold_of(settings.score_threshold, game, objective.clean, objective.perturbed)
+    started = time.perf_counter()
+    bounds = list(zip(*(family.bind_areas(layout.shape, session.device, session.dtype, areas) for layout in layouts)))
+
+    def report(step: int, at: Tensor, values: Tensor) -> None:
+        bar.update(1)
+        if settings.callback is not None:
+            settings.callback(step, at, values.T)
+
+    plan = solver.plan(Search(objective, game, areas, bounds, report))
+    with progress_bar(settings.show_progress, plan.steps, name) as bar:
+        found = plan.run()
+    masks = [
+        tuple(mask_of_area(one, area, bound) for one, bound in zip(parameters, of_area))
+        for parameters, area, of_area in zip(found, areas, bounds)
+    ]
+    measured = [objective.measure(of_area) for of_area in masks]  # area by area, to limit the memory
+    scores, complements = (torch.cat(rows).T.contiguous() for rows in zip(*measured))
+    if areas[-1] == 1:
+        # The mask of area 1 is the input itself. Its score is the one that the threshold comes from, to the bit.
+        scores[:, -1], complements[:, -1] = objective.clean, objective.perturbed
+    by_input = tuple(torch.stack(of_areas, dim=1).float() for of_areas in zip(*masks))
+    sigma = torch.tensor([[bound.sigma for bound in of_area] for of_area in bounds])
+    return ExtremalMasks(
+        masks=by_input if session.is_tuple else by_input[0],
+        areas=scores.new_tensor(areas),
+        scores=scores,
+        complement_scores=complements,
+        clean_score=objective.clean,
+        perturbed_score=objective.perturbed,
+        values=game.value(scores, complements),
+        threshold=threshold,
+        sigma=sigma if session.is_tuple else sigma[:, 0],
+        settings={
+            **about,
+            "mask": repr(family),
+            "game": asdict(game),
+            "solver": repr(solver),
+            "steps": plan.steps,
+            "seconds": time.perf_counter() - started,
+            "versions": {
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "captum": str(captum.__version__),
+                "captum_extremal": own_version(),
+            },
+        },
+        contrast=contrast if session.is_tuple or contrast is None else contrast[0],
+    )
 
 
-def _norm(change: Tensor) -> Tensor:
-    """The Euclidean norm over the channels of each position, (N, 1, *S) float32."""
-    return change.float().square().sum(1, keepdim=True).sqrt()
+def warn_unreached(found: ExtremalMasks) -> None:
+    """Warn once, with the number of images that do not reach the threshold."""
+    missing = int((~found.reached).sum())
+    if missing:
+        warn_caller(
+            f"{missing} of {len(found.reached)} images do not reach the score threshold at any area up to "
+            f"{float(found.areas[-1]):g}; their attribution is the mask of that area. Add larger areas (1.0 always "
+            "reaches the default threshold) or lower score_threshold"
+        )

@@ -9,9 +9,9 @@ import torch
 from captum.attr import LayerAttribution, PerturbationAttribution
 from torch import Tensor, nn
 
-from captum_extremal._captum import TargetType, format_output, log_usage
+from captum_extremal._captum import TargetType, log_usage
 from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._sweep import sweep, warn_unreached
+from captum_extremal.attr.extremal_perturbation import sweep, warn_unreached
 from captum_extremal.layers import LayerTail, name_of
 from captum_extremal.masks import Layout, read_axes
 from captum_extremal.perturbations.product import masked
@@ -33,12 +33,10 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
     and the attribution is the mask of the smallest number whose score reaches that of the whole activation (equation
     10). Masks over the layer's positions are found in the same way.
 
-    Reference: R. Fong, M. Patrick, A. Vedaldi, *Understanding Deep Networks via Extremal Perturbations and Smooth
-    Masks*, ICCV 2019.
+    Reference: that of :class:`~captum_extremal.ExtremalPerturbation`.
 
     Args:
-        forward_func: the model, or any function of its inputs that calls the layer. Its output must have a row an
-            example.
+        forward_func: the model, or any function of its inputs that calls the layer. Its output has one row per example.
         layer: one of the model's modules, called once in a forward. Before PyTorch 2.6 it must not be inside a part of
             the model that is compiled on its own.
         device_ids: of a ``DataParallel`` model whose ``device_ids`` cannot be read from ``forward_func``.
@@ -55,7 +53,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         PerturbationAttribution.__init__(self, forward_func)
 
-    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel peels off one wrapper
+    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel removes one wrapper
     @torch.no_grad()
     @documents(LayerSearchSettings)
     def attribute(
@@ -70,7 +68,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
     ) -> Tensor | tuple[Tensor, ...]:
         """The mask of the smallest sufficient area a*, in the shape of the layer's activation.
 
-        Where no area reaches the threshold, the largest area's mask is returned, and one warning counts the images.
+        Where no area reaches the threshold, it is the largest area's mask, and one warning counts the images.
 
         Args:
             inputs: the model's input or a tuple of its inputs, of any type, each with N rows.
@@ -83,25 +81,24 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
             **settings: as listed here.
 
         Returns:
-            a tensor like the layer's activation: same shape, type and device, contiguous; a tuple where the layer has
+            a tensor like the layer's activation in shape, type and device, contiguous; a tuple where the layer has
             several tensors, each of which has its own mask.
 
         Raises:
-            TypeError, ValueError: an argument breaks a rule above (before the search), the layer is not called exactly
-                once, or the model's output cannot be explained.
+            TypeError, ValueError: an argument is bad, the layer is not called exactly once, or the model's output
+                cannot be explained. No search has run then.
         """
         options = LayerSearchSettings.of(settings, LayerExtremalPerturbation.attribute)
         with open_session(self.forward_func, inputs, target, additional_forward_args, layer=self.layer) as session:
-            at_layer, layouts = self._at_layer(session, options, attribute_to_layer_input)
-            found = self._search(at_layer, layouts, options)
+            found, activation, layouts = self._search(session, options, attribute_to_layer_input)
         warn_unreached(found)
         best = found.optimal_mask()
         attributions = []
-        for x, layout, one in zip(at_layer.inputs, layouts, best if isinstance(best, tuple) else (best,)):
+        for x, layout, one in zip(activation, layouts, best if isinstance(best, tuple) else (best,)):
             values = layout.view(one)
             attribution = values * x if multiply_by_activation else values.expand_as(x)
             attributions.append(attribution.to(x.dtype).contiguous())
-        return cast("Tensor | tuple[Tensor, ...]", format_output(at_layer.is_tuple, tuple(attributions)))
+        return tuple(attributions) if isinstance(best, tuple) else attributions[0]
 
     @torch.no_grad()
     @documents(LayerSearchSettings)
@@ -129,19 +126,17 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         """
         options = LayerSearchSettings.of(settings, LayerExtremalPerturbation.extremal_masks)
         with open_session(self.forward_func, inputs, target, additional_forward_args, layer=self.layer) as session:
-            return self._search(*self._at_layer(session, options, attribute_to_layer_input), options)
+            return self._search(session, options, attribute_to_layer_input)[0]
 
-    def _at_layer(
+    def _search(
         self, session: Session, settings: LayerSearchSettings, to_input: bool
-    ) -> tuple[Session, list[Layout]]:
-        """The session on the layer, and how the masks lie on each of its tensors."""
+    ) -> tuple[ExtremalMasks, tuple[Tensor, ...], list[Layout]]:
+        """The result, the layer's tensors, and how the masks lie on each of them."""
         settings.check_for(session.images)
-        at_layer = session.at_layer(self.layer, to_input, self.device_ids)
-        where = (settings.channel_dim, settings.prefix_tokens, settings.token_grid)
-        return at_layer, [settings.family().layout(read_axes(x, *where)) for x in at_layer.inputs]
-
-    def _search(self, session: Session, layouts: list[Layout], settings: LayerSearchSettings) -> ExtremalMasks:
+        session = session.at_layer(self.layer, to_input, self.device_ids)
         family, tail = settings.family(), cast(LayerTail, session.forward_func)
+        where = (settings.channel_dim, settings.prefix_tokens, settings.token_grid)
+        layouts = [family.layout(read_axes(x, *where)) for x in session.inputs]
         settings.fractions(layouts, family)  # checked before the model runs again
         views = iter(layouts)
         objective = session.objective(
@@ -149,9 +144,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
             [layout.mask_shape for layout in layouts],
             perturbations_per_eval=settings.perturbations_per_eval,
         )
-        about = {
-            "layer": name_of(self.forward_func, self.layer),
-            "runs": "tail" if tail.is_split else "model",
-            "not_split": tail.not_split,
-        }
-        return sweep(session, objective, family, layouts, settings, self.get_name(), about)
+        runs = "tail" if tail.is_split else "model"
+        about = {"layer": name_of(self.forward_func, self.layer), "runs": runs, "not_split": tail.not_split}
+        found = sweep(session, objective, family, layouts, settings, self.get_name(), about)
+        return found, session.inputs, layouts

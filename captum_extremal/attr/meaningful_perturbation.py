@@ -1,24 +1,17 @@
-"""Meaningful perturbations (equation 1 of the paper): score, area and smoothness weighed against each other.
-
-Extremal perturbations fix the area and the smoothness instead, and optimise the score alone.
-"""
+"""Meaningful perturbations (equation 1 of the paper): score, area and smoothness weighed against each other."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from captum.attr import PerturbationAttribution
 from torch import Tensor
 
-from captum_extremal._captum import (
-    BaselineType,
-    TargetType,
-    TensorOrTupleOfTensorsGeneric,
-    log_usage,
-    progress_bar,
-)
+from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage, progress_bar
 from captum_extremal._checks import check_count, check_number
-from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._upsampling import upsample
+from captum_extremal.attr._base import BaseAttribution, upsample
 from captum_extremal.masks import REFERENCE_SIDE
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, Perturbation, gaussian_blur
@@ -31,7 +24,6 @@ _CELL = 8.0  # of the grid on which the mask is learned
 _MASK_BLUR = 5.0
 _IMAGE_BLUR = 10.0
 _JITTER = 4.0  # shifts are smaller than this
-
 _DISKS = 20  # number of radii tried for the first mask
 _SUPPRESSED = 0.99  # fraction of the full perturbation's effect that the first mask must reach
 
@@ -47,21 +39,20 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
 
     The mask is learned on a grid of 28 cells along the shorter side, enlarged and blurred. It starts as the smallest
     disk in the middle that has 99 % of the effect of perturbing everything. At each step the input is shifted by a few
-    pixels (:math:`\tau`) while the mask stays, so that the mask cannot exploit single pixels.
+    pixels (:math:`\tau`) while the mask stays.
 
     Reference: R. Fong, A. Vedaldi, *Interpretable Explanations of Black Boxes by Meaningful Perturbation*, ICCV 2017.
 
     Args:
-        forward_func: the model, or any function of its inputs. It must be differentiable by them, and its output must
-            have one row per example. The default weights are meant for probabilities; scores of another scale, such as
-            logits, need others.
+        forward_func: the model, or any differentiable function of its inputs, whose output has one row per example.
+            The default weights are meant for probabilities; scores of another scale, such as logits, need others.
 
     Examples::
 
         >>> attribution = MeaningfulPerturbation(lambda x: model(x).softmax(1)).attribute(x, target=207)
     """
 
-    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel peels off one wrapper
+    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel removes one wrapper
     @torch.no_grad()
     def attribute(
         self,
@@ -80,30 +71,25 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
         seed: int = 0,
         show_progress: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric:
-        """One mask for each input, near 1 on what deletes the score, or what preserves it, depending on the game.
+        """One mask for each input, near 1 on what deletes or preserves the score, depending on the game.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of such
-                tensors. Each tensor of a tuple gets its own mask.
-            baselines: what "fade" fades to: a number, a tensor of the input's shape (or one example of it), or a tuple
-                of these. Default 0. The blur does not use it.
-            target, additional_forward_args: as :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
+            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these, each with a mask.
+            baselines: what "fade" fades to, default 0. This, target and additional_forward_args are as
+                :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
             game: "delete", "preserve", "hybrid", or a :class:`~captum_extremal.Game`.
             perturbation: "blur" (standard deviation 10 px at 224 px), "fade", or an object with ``bind(x, baseline)``.
             steps, learning_rate: of Adam.
             area_weight: lambda_1, of the sum of the mask's cells.
-            variation_weight: lambda_2, of the sum of the differences between neighbouring cells, to the power.
-            variation_power: beta.
-            seed: of the shifts, which all images of a batch share. The global random state is not used.
+            variation_weight, variation_power: lambda_2, of the sum of differences of neighbouring cells, and beta.
+            seed: of the shifts, which all images of a batch share.
             show_progress: draw a progress bar.
 
         Returns:
-            a tensor like ``inputs`` (a tuple where they are one): same shape, type and device, contiguous, the mask in
-            [0, 1] repeated over the channels.
+            maps like ``inputs`` in shape, type and device, contiguous: masks in [0, 1], repeated over the channels.
 
         Raises:
-            TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output
-                cannot be explained (at its first run).
+            TypeError, ValueError: an argument is bad, or the model's output cannot be explained.
         """
         check_count("steps", steps)
         check_number("learning_rate", learning_rate, above=0)
@@ -113,23 +99,27 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
         check_count("seed", seed, at_least=None)
         chosen_game, chosen_perturbation = as_game(game), as_perturbation(perturbation)
         weights = (chosen_game.kept, chosen_game.removed)
-        jitter = _Jitter(seed)
+        generator = torch.Generator().manual_seed(seed)
+        shift = [0.0] * 3  # of the inputs, fractions of the largest shift along each of up to three axes
 
         def bind(x: Tensor, baseline: Tensor) -> BoundPerturbation:
-            chosen = BlurPyramid(sigma_max=_scaled(_IMAGE_BLUR, x)) if perturbation == "blur" else chosen_perturbation
-            return jitter.around(chosen.bind(x, baseline), x)
+            blur = BlurPyramid(sigma_max=_scaled(_IMAGE_BLUR, x.shape[2:]))
+            chosen = blur if perturbation == "blur" else chosen_perturbation
+            # Small images are shifted as well, by at most a pixel.
+            return _shifted(chosen.bind(x, baseline), shift, max(2.0, _scaled(_JITTER, x.shape[2:])))
 
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
             objective = session.objective(bind, perturbations_per_eval=1)  # more than one mask only for the disks
-            grids = [_Grid(x) for x in session.inputs]
-            cells = _smallest_disks(objective, grids, chosen_game)
+            shapes = [tuple(x.shape[2:]) for x in session.inputs]
+            cells = _smallest_disks(objective, shapes, chosen_game)
             optimizer = torch.optim.Adam(cells, lr=learning_rate)
             with progress_bar(show_progress, steps, self.get_name()) as bar, torch.enable_grad():
                 for _ in range(steps):
-                    jitter.draw()
-                    masks: tuple[Tensor, ...] = tuple(map(_Grid.enlarge, grids, cells))
+                    shift[:] = torch.rand(3, generator=generator).tolist()
+                    masks: tuple[Tensor, ...] = tuple(map(_enlarge, cells, shapes))
                     by_mask: tuple[Tensor, ...] = objective.value_and_grad(masks, *weights)[1]
-                    roughness = torch.stack([_variation(values, variation_power) for values in cells]).sum()
+                    steepness = [v.diff(dim=axis).abs() ** variation_power for v in cells for axis in range(2, v.dim())]
+                    roughness = torch.stack([part.sum() for part in steepness]).sum()
                     area = torch.stack([values.sum() for values in cells]).sum()
                     penalty = area_weight * area + variation_weight * roughness
                     optimizer.zero_grad()
@@ -138,46 +128,34 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
                     for values in cells:
                         values.detach().clamp_(0, 1)
                     bar.update(1)
-            maps = tuple(grid.enlarge(values.detach()).clamp(0, 1) for grid, values in zip(grids, cells))
-        attributions: TensorOrTupleOfTensorsGeneric = session.like_inputs(maps)
-        return attributions
+            maps = tuple(_enlarge(values.detach(), shape).clamp(0, 1) for values, shape in zip(cells, shapes))
+        return cast(TensorOrTupleOfTensorsGeneric, session.like_inputs(maps))
 
 
-def _variation(cells: Tensor, power: float) -> Tensor:
-    """The sum of the differences, to the power, between neighbours along each axis of cells (N, 1, ...)."""
-    return torch.stack([(cells.diff(dim=axis).abs() ** power).sum() for axis in range(2, cells.dim())]).sum()
+def _scaled(length: float, shape: Sequence[int]) -> float:
+    """A length given for a shorter side of 224 pixels, in pixels of an input of this shape S."""
+    return length * min(shape) / REFERENCE_SIDE
 
 
-def _scaled(length: float, x: Tensor) -> float:
-    """A length given for a shorter side of 224 pixels, in pixels of x (N, C, *S)."""
-    return length * min(x.shape[2:]) / REFERENCE_SIDE
+def _enlarge(cells: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Masks (B, 1, *S) of cells (B, 1, ...), in [0, 1] up to rounding."""
+    return gaussian_blur(upsample(cells, shape), _scaled(_MASK_BLUR, shape))
 
 
-class _Grid:
-    """The cells on which the mask of an input x (N, C, *S) is learned."""
-
-    def __init__(self, x: Tensor) -> None:
-        self._shape = tuple(x.shape[2:])
-        self._blur = _scaled(_MASK_BLUR, x)
-        cell = max(1.0, _scaled(_CELL, x))
-        self._cells = tuple(max(1, round(side / cell)) for side in self._shape)
-
-    def enlarge(self, cells: Tensor) -> Tensor:
-        """Masks (B, 1, *S) of cells (B, 1, ...), in [0, 1] up to rounding."""
-        return gaussian_blur(upsample(cells, self._shape), self._blur)
-
-    def disks(self, like: Tensor) -> Tensor:
-        """Cells (R, 1, ...) of disks in the middle, from the smallest to one that covers everything."""
-        axes = [torch.arange(count).to(like) - (count - 1) / 2 for count in self._cells]
-        distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
-        radii = torch.lerp(distance.min(), distance.max(), torch.linspace(0, 1, _DISKS).to(like))
-        return (distance <= radii.view(-1, 1, *[1] * len(axes))).to(like)
+def _disks(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Cells (R, 1, ...) of disks in the middle, from the smallest to one that covers everything."""
+    cell = max(1.0, _scaled(_CELL, shape))
+    counts = [max(1, round(side / cell)) for side in shape]
+    axes = [torch.arange(count).to(like) - (count - 1) / 2 for count in counts]
+    distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
+    radii = torch.lerp(distance.min(), distance.max(), torch.linspace(0, 1, _DISKS).to(like))
+    return (distance <= radii.view(-1, 1, *[1] * len(axes))).to(like)
 
 
-def _smallest_disks(objective: Objective, grids: list[_Grid], game: Game) -> list[Tensor]:
+def _smallest_disks(objective: Objective, shapes: list[tuple[int, ...]], game: Game) -> list[Tensor]:
     """For each image the cells (N, 1, ...) of the smallest disk that reaches 99 % of the full mask's effect."""
-    disks = [grid.disks(objective.clean) for grid in grids]
-    rows = tuple(grid.enlarge(disk).repeat_interleave(objective.images, 0) for grid, disk in zip(grids, disks))
+    disks = [_disks(shape, objective.clean) for shape in shapes]
+    rows = tuple(_enlarge(disk, shape).repeat_interleave(objective.images, 0) for disk, shape in zip(disks, shapes))
     values = objective.value(rows, game.kept, game.removed)  # (R, N)
     nothing = game.value(objective.perturbed, objective.clean)
     everything = game.value(objective.clean, objective.perturbed)
@@ -187,26 +165,14 @@ def _smallest_disks(objective: Objective, grids: list[_Grid], game: Game) -> lis
     return [disk[first].clone().requires_grad_() for disk in disks]
 
 
-class _Jitter:
-    """A random shift of the inputs at each step, the same for every image."""
+def _shifted(perturb: BoundPerturbation, shift: list[float], largest: float) -> BoundPerturbation:
+    """The perturbation after the present shift of the input, with its mask in place."""
 
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-        self._fractions = torch.zeros(3)
+    def perturb_shifted(mask: Tensor) -> Tensor:
+        pixels = [int(part * largest) for part in shift][: mask.dim() - 2]
+        return _shift(perturb(_shift(mask, [-count for count in pixels])), pixels)
 
-    def draw(self) -> None:
-        """Draw the next shift, a fraction of the largest one along each of up to three axes."""
-        self._fractions = torch.rand(3, generator=self._generator)
-
-    def around(self, perturb: BoundPerturbation, x: Tensor) -> BoundPerturbation:
-        """The perturbation of the input x after the present shift, with its mask in place."""
-        largest = max(2.0, _scaled(_JITTER, x))  # small images are shifted as well, by at most a pixel
-
-        def shifted(mask: Tensor) -> Tensor:
-            pixels = [int(part * largest) for part in self._fractions.tolist()][: mask.dim() - 2]
-            return _shift(perturb(_shift(mask, [-count for count in pixels])), pixels)
-
-        return shifted
+    return perturb_shifted
 
 
 def _shift(x: Tensor, pixels: list[int]) -> Tensor:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from captum.attr import PerturbationAttribution
 from torch import Tensor
 
-from captum_extremal._captum import (
-    BaselineType,
-    TargetType,
-    TensorOrTupleOfTensorsGeneric,
-    log_usage,
-    progress_bar,
-)
+from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage, progress_bar
 from captum_extremal._checks import check_count, check_number
-from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._upsampling import upsample
+from captum_extremal.attr._base import BaseAttribution, upsample
 from captum_extremal.perturbations import FadePyramid
 from captum_extremal.session import open_session
 
@@ -32,22 +26,22 @@ class RISE(BaseAttribution, PerturbationAttribution):
 
         S(u) = \frac{1}{n E[M]} \sum_{i=1}^n \Phi(x \odot M_i) M_i(u)
 
-    A mask is a grid of a few cells, each shown with the same probability. It is enlarged by linear interpolation to one
-    cell more than the input and cropped at a random place. The model need not be differentiable.
+    A mask is a grid of a few cells, each shown with the same probability, enlarged by linear interpolation to one cell
+    more than the input and cropped at a random place.
 
     Reference: V. Petsiuk, A. Das, K. Saenko, *RISE: Randomized Input Sampling for Explanation of Black-box Models*,
     BMVC 2018.
 
     Args:
-        forward_func: the model, or any function of its inputs, whose output has one row per example. The method was
-            proposed for probabilities: if the score of an empty input is far from 0, as logits can be, it adds noise.
+        forward_func: the model, or any function of its inputs, whose output has one row per example. It need not be
+            differentiable. Scores of an empty input that are far from 0, as logits can be, add noise.
 
     Examples::
 
         >>> attribution = RISE(lambda x: model(x).softmax(1)).attribute(x, target=207, perturbations_per_eval=50)
     """
 
-    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel peels off one wrapper
+    @log_usage(part_of_slo=True)  # outermost: NoiseTunnel removes one wrapper
     @torch.no_grad()
     def attribute(
         self,
@@ -63,31 +57,24 @@ class RISE(BaseAttribution, PerturbationAttribution):
         perturbations_per_eval: int = 1,
         show_progress: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric:
-        """One map for each input.
-
-        All images of a batch share the masks, so the result for an image does not depend on the batch.
+        """One map for each input. All images of a batch share the masks.
 
         Args:
-            inputs: (N, C, *S) with one to three spatial dimensions of at least 8 positions each, or a tuple of such
-                tensors. Each tensor of a tuple has its own masks.
-            baselines: what a hidden position becomes: a number, a tensor of the input's shape (or one example of it),
-                or a tuple of these. Default 0, the mean colour of a normalised image.
-            target, additional_forward_args: as :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
+            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these, each with a mask.
+            baselines: what a hidden position becomes, default 0. This, target and additional_forward_args are as
+                :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
             n_samples: n, the number of masks.
             cells: number of cells of the grid along each side.
             probability: that a cell is shown, in (0, 1).
             seed: of the masks, which are the same on every device. The global random state is not used.
-            perturbations_per_eval: how many masks of each image go through the model at once. It changes only the
-                memory and the time.
+            perturbations_per_eval: how many masks of each image go through the model at once.
             show_progress: draw a progress bar.
 
         Returns:
-            a tensor like ``inputs`` (a tuple where they are one): same shape, type and device, contiguous, the map
-            repeated over the channels.
+            maps like ``inputs`` in shape, type and device, contiguous, repeated over the channels.
 
         Raises:
-            TypeError, ValueError: an argument breaks a rule above (before the model runs), or the model's output
-                cannot be explained (at its first run).
+            TypeError, ValueError: an argument is bad, or the model's output cannot be explained.
         """
         check_count("n_samples", n_samples)
         check_count("cells", cells)
@@ -96,8 +83,8 @@ class RISE(BaseAttribution, PerturbationAttribution):
         check_count("perturbations_per_eval", perturbations_per_eval)
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
             shapes = [tuple(x.shape[2:]) for x in session.inputs]
-            if cells > min(map(min, shapes)):
-                raise ValueError(f"cells must be at most the shortest side, {min(map(min, shapes))}, got {cells}")
+            if cells > (shortest := min(map(min, shapes))):
+                raise ValueError(f"cells must be at most the shortest side, {shortest}, got {cells}")
             objective = session.objective(
                 FadePyramid().bind, perturbations_per_eval=perturbations_per_eval, differentiable=False
             )
@@ -106,14 +93,12 @@ class RISE(BaseAttribution, PerturbationAttribution):
             with progress_bar(show_progress, n_samples, self.get_name()) as bar:
                 for chunk in chunks:
                     masks = tuple(mask.to(objective.clean) for mask in chunk)
-                    rows = tuple(mask.repeat_interleave(session.images, 0) for mask in masks)
-                    scores = objective.value(rows)  # (R, N)
+                    scores = objective.value(tuple(mask.repeat_interleave(session.images, 0) for mask in masks))
                     for total, mask in zip(totals, masks):
                         total += torch.einsum("rn,r...->n...", scores, mask)
                     bar.update(len(scores))
         maps = tuple(total / (n_samples * probability) for total in totals)
-        attributions: TensorOrTupleOfTensorsGeneric = session.like_inputs(maps)
-        return attributions
+        return cast(TensorOrTupleOfTensorsGeneric, session.like_inputs(maps))
 
 
 def _random_masks(
@@ -123,22 +108,18 @@ def _random_masks(
     generator = torch.Generator().manual_seed(seed)
     drawn = []
     for shape in shapes:
+        lengths = [math.ceil(side / cells) for side in shape]  # of a cell, in pixels
         grids = (torch.rand(n, 1, *[cells] * len(shape), generator=generator) < probability).float()
-        shifts = [torch.randint(_cell(side, cells) + 1, (n,), generator=generator) for side in shape]
-        drawn.append((shape, grids, torch.stack(shifts, dim=1).tolist()))
+        corners = torch.stack([torch.randint(length + 1, (n,), generator=generator) for length in lengths], dim=1)
+        drawn.append((shape, grids, tuple((cells + 1) * length for length in lengths), corners.tolist()))
     for first in range(0, n, at_once):
         chunk = slice(first, first + at_once)
-        yield tuple(_enlarged(grids[chunk], shifts[chunk], shape) for shape, grids, shifts in drawn)
+        yield tuple(
+            _cropped(upsample(grids[chunk], large), corners[chunk], shape) for shape, grids, large, corners in drawn
+        )
 
 
-def _cell(side: int, cells: int) -> int:
-    """The side of a cell in pixels. ``cells`` of them cover the input's side; one more leaves room for the crop."""
-    return math.ceil(side / cells)
-
-
-def _enlarged(grids: Tensor, shifts: list[list[int]], shape: tuple[int, ...]) -> Tensor:
-    """Masks (R, 1, *S): grids (R, 1, cells, ...) enlarged to one cell more than the input, cropped at each shift."""
-    cells = grids.shape[-1]
-    large = upsample(grids, tuple((cells + 1) * _cell(side, cells) for side in shape))
-    crops = [(..., *(slice(first, first + side) for first, side in zip(shift, shape))) for shift in shifts]
-    return torch.stack([mask[crop] for mask, crop in zip(large, crops)])
+def _cropped(masks: Tensor, corners: list[list[int]], shape: tuple[int, ...]) -> Tensor:
+    """The part (R, 1, *S) of larger masks that begins at each corner."""
+    crops = [(..., *(slice(first, first + side) for first, side in zip(corner, shape))) for corner in corners]
+    return torch.stack([mask[crop] for mask, crop in zip(masks, crops)])

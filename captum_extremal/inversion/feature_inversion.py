@@ -1,21 +1,10 @@
-r"""Feature inversion (equation 12): the image that a layer's activation, or single channels of it, call for.
-
-.. math::
-
-    I^* = argmax_I (m \otimes \Phi_l(x)) \cdot \Phi_l(I)
-
-Equation 12 alone is largest for high-contrast noise that shows a person nothing. So the image is a sum of waves as in
-natural images (:class:`ImagePrior`), the network sees it slightly moved, scaled and turned in each step, and the dot
-product is multiplied by a power of the cosine similarity, which asks for this activation instead of a large one.
-
-Shapes: N images (N, 3, H, W); activations (N, ...) with K channels on one axis.
-"""
+"""Feature inversion (equation 12): the image that a layer's activation, or single channels of it, call for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,10 +12,9 @@ from torch import Tensor, nn
 
 from captum_extremal._checks import check_callable, check_count
 from captum_extremal._state import as_plain, modules_of
+from captum_extremal.arguments import check_examples
 from captum_extremal.hooks import run_uncompiled
-from captum_extremal.inversion.activation import Activation
-from captum_extremal.inversion.ascent import Ascent, Preprocess
-from captum_extremal.inversion.goals import excite, imitate
+from captum_extremal.inversion.ascent import Ascent, Preprocess, activation_of, checked_activation, excite, imitate
 from captum_extremal.inversion.image_prior import ImagePrior
 from captum_extremal.layers import check_layer
 from captum_extremal.masks import check_axes
@@ -35,7 +23,7 @@ from captum_extremal.session import guarded
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InvertedFeatures:
-    """Images that excite a layer as they were asked to.
+    """Images that excite a layer.
 
     Attributes:
         images: (N, 3, H, W), RGB in [0, 1].
@@ -52,29 +40,32 @@ class InvertedFeatures:
     settings: dict[str, Any]
 
     def __repr__(self) -> str:
-        dots, cosines = (
-            [round(value, 4) for value in values.tolist()] for values in (self.dot_products, self.cosine_similarities)
-        )
+        both = (self.dot_products, self.cosine_similarities)
+        dots, cosines = ([round(value, 4) for value in values.tolist()] for values in both)
         shape = tuple(self.images.shape)
         return f"InvertedFeatures(images={shape}, dot_products={dots}, cosine_similarities={cosines})"
 
 
 class FeatureInversion:
-    """Show what a layer responds to: equation 12 by gradient ascent, with a prior of natural images.
+    r"""Show what a layer responds to: the image that maximises equation 12.
+
+    .. math::
+
+        I^* = argmax_I (m \otimes \Phi_l(x)) \cdot \Phi_l(I)
+
+    Equation 12 alone is largest for high-contrast noise. So the image is a sum of waves as in natural images
+    (:class:`ImagePrior`), the network sees it slightly moved, scaled and turned in each step, and the dot product is
+    multiplied by a power of the cosine similarity, which asks for this activation instead of a large one.
 
     Args:
         forward_func: the model, or any function that calls it. Images go through one copy of a ``DataParallel`` model.
-        layer: the module whose output is inverted. Where it returns a tuple, the first tensor counts. What stands
-            behind it in the model runs only once.
-
-    Raises:
-        TypeError, ValueError: ``forward_func`` cannot be called, or ``layer`` is no module of it.
+        layer: the module whose output, or the first tensor of it, is inverted. What stands behind it runs only once.
 
     Examples::
 
         >>> found = FeatureInversion(model, model.layer3).invert(x)
         >>> found.images, found.cosine_similarities
-        >>> FeatureInversion(model, model.layer3).invert_channels([3, 17]).images
+        >>> FeatureInversion(model, model.layer3).invert_channels([3, 7]).images
     """
 
     def __init__(self, forward_func: Callable[..., Any], layer: nn.Module) -> None:
@@ -97,23 +88,19 @@ class FeatureInversion:
         seed: int = 0,
         show_progress: bool = False,
     ) -> InvertedFeatures:
-        r"""The images I that maximise :math:`(m \otimes \Phi_l(x)) \cdot \Phi_l(I)`, times a power of their cosine.
-
-        The image of each input is the one that it would get alone, to rounding.
+        """The images I that maximise the dot product of equation 12, times a power of their cosine.
 
         Args:
             inputs: x (N, C, H, W), as the model takes it. The images have the same H and W.
             channel_mask: m (N, K) in [0, 1], such as :class:`~captum_extremal.ExtremalMasks` hold; None keeps all. What
                 an image excites in channels that are removed (m = 0) does not count.
-            channel_dim: which dimension of the layer's output holds its K channels; None for 1. It must be given for
-                outputs of three dimensions, which may be signals (1) or tokens (-1).
+            channel_dim: the axis of the layer's output that holds its K channels. None is 1, but outputs of three
+                dimensions need it: 1 for signals, -1 for tokens.
             prior: of the images; default :class:`ImagePrior`.
-            cosine_power: 0 for equation 12 alone. A larger one makes the image more like x to the layer, and less
-                exaggerated.
+            cosine_power: 0 for equation 12 alone. A larger one makes the image less exaggerated, and more like x.
             steps: each is one forward and backward pass of the images up to the layer, and one forward pass of x.
             learning_rate: of Adam, in standard deviations of a wave; it falls to a tenth.
-            preprocess: from RGB in [0, 1], (N, 3, H, W), to the model's input, such as
-                ``torchvision.transforms.Normalize(mean, std)``; default ImageNet's normalisation.
+            preprocess: from RGB (N, 3, H, W) in [0, 1] to the model's input; default ImageNet's normalisation.
             seed: of the first image and of its views. On CUDA the same seed gives the same images to rounding only.
             show_progress: draw a progress bar.
 
@@ -121,17 +108,19 @@ class FeatureInversion:
             images (N, 3, H, W) in float32 (float64 if ``inputs`` are) with their dot products and similarities.
 
         Raises:
-            TypeError, ValueError: an argument breaks a rule above, the layer is not called exactly once, its output is
-                not a tensor with one row per image, or its activation is zero under the mask.
+            TypeError, ValueError: an argument is bad, the layer is not called exactly once, its output is not a tensor
+                with one row per image, or its activation is zero under the mask.
         """
         _check_inputs(inputs)
         _check_channel_mask(channel_mask, len(inputs))
         check_axes(channel_dim)
         prior = ImagePrior() if prior is None else prior
         ascent = Ascent(prior, cosine_power, steps, learning_rate, preprocess, seed, show_progress)
-        with self._activation(inputs.device) as activate:
+        # Backward passes run uncompiled too, because their checkpoints run parts of the model again.
+        with guarded(self.forward_func, inputs.device) as caller, run_uncompiled():
+            activate = partial(activation_of, self.forward_func, self.layer, caller)
             x = as_plain(inputs.detach())
-            own = activate.checked(x)
+            own = checked_activation(activate, x)
             goal = imitate(activate, x, own, as_plain(channel_mask), channel_dim)
             found = ascent.run(activate, goal, x, x.shape[2:], f"inversion of {type(self.layer).__name__}")
             return InvertedFeatures(*found, goal.compare(own, goal.target(None))[0], ascent.as_dict())
@@ -160,34 +149,21 @@ class FeatureInversion:
 
         Returns:
             images (N, 3, H, W), one per channel, with its mean activations as dot products.
-
-        Raises:
-            TypeError, ValueError: as :meth:`invert`, or the layer does not have these channels.
         """
-        indices = _as_indices(channels)
-        shape = _as_size(size)
+        indices, shape = _as_indices(channels), _as_size(size)
         check_axes(channel_dim)
         prior = ImagePrior() if prior is None else prior
         ascent = Ascent(prior, cosine_power, steps, learning_rate, preprocess, seed, show_progress)
-        like = self._parameter()
-        with self._activation(like.device) as activate:
+        modules = [self.layer, *modules_of(self.forward_func)]
+        floating = (p for module in modules for p in module.parameters() if p.is_floating_point())
+        like = next(floating, torch.empty(0))  # for the device and the type of the model's input
+        with guarded(self.forward_func, like.device) as caller, run_uncompiled():
+            activate = partial(activation_of, self.forward_func, self.layer, caller)
             grey = like.new_full((len(indices), 3, *shape), 0.5, dtype=torch.promote_types(like.dtype, torch.float32))
             x = ascent.input_of(grey, like.dtype)
-            goal = excite(activate.checked(x), indices, channel_dim)
+            goal = excite(checked_activation(activate, x), indices, channel_dim)
             found = ascent.run(activate, goal, x, shape, f"channels of {type(self.layer).__name__}")
             return InvertedFeatures(*found, None, ascent.as_dict())
-
-    @contextmanager
-    def _activation(self, device: torch.device) -> Iterator[Activation]:
-        # Backward passes run uncompiled too, because their checkpoints run parts of the model again.
-        with guarded(self.forward_func, device) as caller, run_uncompiled():
-            yield Activation(self.forward_func, self.layer, caller)
-
-    def _parameter(self) -> Tensor:
-        """A floating parameter of the model, for its device and type."""
-        modules = [self.layer, *modules_of(self.forward_func)]
-        found = (p for module in modules for p in module.parameters() if p.is_floating_point())
-        return next(found, torch.empty(0))
 
 
 def _check_inputs(inputs: object) -> None:
@@ -197,16 +173,14 @@ def _check_inputs(inputs: object) -> None:
         raise TypeError(f"inputs must be a floating tensor, got {inputs.dtype}")
     if inputs.dim() != 4 or not inputs.numel():
         raise ValueError(f"inputs must be images (N, C, H, W), not empty, got shape {tuple(inputs.shape)}")
-    if not bool(inputs.isfinite().all()):
-        raise ValueError(f"inputs must be finite, got NaN or infinite values in shape {tuple(inputs.shape)}")
+    check_examples(inputs)
 
 
 def _check_channel_mask(mask: object, images: int) -> None:
     if mask is None:
         return
     if not isinstance(mask, Tensor) or mask.is_complex():
-        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"channel_mask must be a real tensor, got {got}")
+        raise TypeError(f"channel_mask must be a real tensor, got {getattr(mask, 'dtype', type(mask).__name__)}")
     if mask.dim() != 2 or len(mask) != images:
         raise ValueError(f"channel_mask must be (N, K) for {images} images, got shape {tuple(mask.shape)}")
     if not bool(((mask >= 0) & (mask <= 1)).all()):

@@ -1,12 +1,10 @@
 """A prior of natural images: a sum of waves, and random views in which an image must look alike to a network.
 
 The amplitudes of the waves fall with their frequency and their colours are decorrelated, as in photographs. So a step
-along a gradient changes an image as photographs differ: smoothly, and at all scales at once.
+along a gradient changes an image smoothly, and at all scales at once.
 
 References: A. Mordvintsev, N. Pezzotti, L. Schubert, C. Olah, *Differentiable Image Parameterizations*, Distill 2018;
 C. Olah, A. Mordvintsev, L. Schubert, *Feature Visualization*, Distill 2017.
-
-Shapes: N images (N, 3, H, W).
 """
 
 from __future__ import annotations
@@ -37,9 +35,6 @@ class ImagePrior:
         jitter: a view moves the image by up to this fraction of its shorter side,
         scale: scales it by a factor of up to 1 + scale, up or down,
         rotation: and turns it by up to this many degrees.
-
-    Raises:
-        TypeError, ValueError: a setting has the wrong type or is out of range.
     """
 
     decay: float = 1.25
@@ -66,8 +61,7 @@ class Canvas:
     """
 
     def __init__(self, prior: ImagePrior, shape: tuple[int, int], like: Tensor) -> None:
-        height, width = shape
-        self._shape = shape
+        self._shape = (height, width) = shape
         vertical = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
         horizontal = torch.fft.rfftfreq(width, dtype=torch.float64)
         # The mean colour, of frequency 0, may vary as much as the longest wave.

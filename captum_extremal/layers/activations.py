@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -18,16 +18,10 @@ from captum_extremal._state import modules_of
 from captum_extremal.hooks import on_output, unwrap
 
 Tensors = tuple[Tensor, ...]
-Hook = Callable[[nn.Module, Callable[[Any], Any]], AbstractContextManager[None]]
 
 
 def check_layer(forward_func: Callable[..., Any], layer: object) -> None:
-    """Check what can be known of a layer before the model runs.
-
-    Raises:
-        TypeError: ``layer`` is not a module.
-        ValueError: ``forward_func`` is a module that does not contain the layer.
-    """
+    """Raise TypeError unless ``layer`` is a module, ValueError unless it is one of the model's, where that is known."""
     if not isinstance(layer, nn.Module):
         raise TypeError(
             f"layer must be a torch.nn.Module of the model, got {layer!r} of type {type(layer).__name__}: "
@@ -38,24 +32,19 @@ def check_layer(forward_func: Callable[..., Any], layer: object) -> None:
 
 
 def name_of(forward_func: Callable[..., Any], layer: nn.Module) -> str:
-    """The layer's name in the model and its class, such as "layer4.1 BasicBlock"; the class alone without a name.
-
-    The model is looked for inside of ``DataParallel`` and ``torch.compile``, and among the modules that a function
-    refers to.
-    """
+    """The layer's name in the model and its class, such as "layer4.1 BasicBlock"; the class alone without a name."""
     models = [cast(nn.Module, unwrap(model)) for model in modules_of(unwrap(forward_func))]
     names = (name for model in models for name, module in model.named_modules() if module is layer)
     return f"{next(filter(None, names), '')} {type(layer).__name__}".strip()
 
 
-def capture(layer: nn.Module, run: Callable[[], object], hook: Hook = on_output, stop: bool = False) -> dict[Any, Any]:
+def capture(
+    layer: nn.Module, run: Callable[[], object], hook: Callable[..., Any] = on_output, stop: bool = False
+) -> dict[torch.device, Any]:
     """Copy what a layer returns, or is given where ``hook`` is ``on_input``, while ``run`` calls the model once.
 
     With ``stop``, the run ends at the layer. The result holds one value per device, because ``DataParallel`` runs a
-    copy of the layer on each.
-
-    Raises:
-        ValueError: the model does not call the layer, or calls it more than once.
+    copy of the layer on each. A layer that is not called, or more than once, raises ValueError.
     """
     seen: dict[torch.device, Any] = {}
     calls: Counter[torch.device] = Counter()
@@ -92,9 +81,7 @@ def gathered(seen: dict[torch.device, Any], device_ids: list[int]) -> Any:
 def unpack(value: Any, images: int, name: str) -> tuple[Tensors, Callable[[Tensors], Any]]:
     """The tensors (N, ...) of a layer's output, and a function that puts others in their places.
 
-    Raises:
-        TypeError: the value is no tensor and no tuple or list of tensors and None, or a tensor is not floating.
-        ValueError: a tensor does not have N rows, or has only one dimension.
+    The output must be a floating tensor, or a tuple or list of such tensors and None.
     """
     container = type(value) if type(value) in (tuple, list) else None
     parts = value if container else (value,)
@@ -106,7 +93,7 @@ def unpack(value: Any, images: int, name: str) -> tuple[Tensors, Callable[[Tenso
         raise TypeError(f"{name} must hold a tensor, got {value!r}")
     for place in places:
         check_activation(parts[place], images, name)
-    count = len(parts)
+    count = len(parts)  # not the parts themselves, which would be kept in memory
 
     def pack(tensors: Tensors) -> Any:
         by_place = dict(zip(places, tensors))
@@ -120,19 +107,15 @@ def check_activation(tensor: Tensor, images: int, name: str = "the layer's outpu
     if not tensor.is_floating_point():
         raise TypeError(f"{name} must be a floating tensor, got {tensor.dtype}")
     if tensor.dim() < 2 or len(tensor) != images:
-        raise ValueError(
-            f"{name} must have a row for each of {images} images and at least one more dimension, "
-            f"got shape {tuple(tensor.shape)}"
-        )
+        rule = f"{name} must have a row for each of {images} images and at least one more dimension"
+        raise ValueError(f"{rule}, got shape {tuple(tensor.shape)}")
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     """The value with the function applied to its tensors, inside of tuples and lists too."""
     if isinstance(value, Tensor):
         return function(value)
-    if type(value) in (tuple, list):
-        return type(value)(map_tensors(function, part) for part in value)
-    return value
+    return type(value)(map_tensors(function, part) for part in value) if type(value) in (tuple, list) else value
 
 
 def device_of(value: Any) -> torch.device:

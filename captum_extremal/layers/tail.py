@@ -4,34 +4,40 @@ r"""The rest of a model behind one of its layers (section 5).
 function :math:`\Phi_{l+}` from activations to outputs. Where torch.fx can split the model at the layer, what comes
 before the layer is computed once. Elsewhere the whole model runs, and a hook replaces the layer's activation.
 
+The split model is a head before the layer and a tail behind it. The tail takes what the layer returns, and whatever
+else it needs from before the layer, such as the other branch of a residual block, which the head computes.
+
 Shapes: N images; activations (N, ...); R copies of the images as rows (R N, ...), one copy after another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import inspect
+import operator
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.parallel import scatter
 
 from captum_extremal._captum import repeat_arguments, run_forward
 from captum_extremal._state import ForwardPrecision
-from captum_extremal.hooks import on_input, on_output, uncompiled, unwrap
+from captum_extremal.hooks import has_forward_hooks, on_input, on_output, uncompiled, unwrap
 from captum_extremal.layers.activations import Tensors, capture, device_of, gathered, map_tensors, unpack
-from captum_extremal.layers.split import CannotSplitError, Copies, Split
 from captum_extremal.objective import raise_hint_of_batch
+
+_Copies = Callable[[int], tuple[Tensors, tuple[Any, ...]]]
 
 
 class LayerTail:
-    """The rest of a model behind one of its layers: from activations of the layer to the model's output.
+    """From activations of a layer to the model's output.
 
     Args:
-        forward_func: the model or a function that calls it.
-        layer: one of its modules.
-        inputs: the model's input tensors, each with N rows.
-        additional_forward_args: as Captum takes them.
+        forward_func, layer: the model or a function that calls it, and one of its modules.
+        inputs, additional_forward_args: of the model, as Captum takes them, each tensor with N rows.
         to_input: stand at the layer's input instead of its output.
         device_ids: of a ``DataParallel`` model, in the order in which it splits the batch.
         caller: the autocast state in which the activation is computed; None for the present one.
@@ -42,9 +48,7 @@ class LayerTail:
         not_split: why the model was not split, in one sentence; None if it was.
 
     Raises:
-        TypeError: the layer's output holds no tensors, or not only tensors.
-        ValueError: the model does not call the layer, or calls it more than once; an activation does not have one row
-            per image.
+        TypeError, ValueError: the layer is not called exactly once, or its output is not of tensors with N rows.
     """
 
     def __init__(
@@ -58,36 +62,39 @@ class LayerTail:
         caller: ForwardPrecision | None = None,
     ) -> None:
         self._forward_func = uncompiled(forward_func)
-        self._layer = layer
-        self._to_input, self._hook = to_input, on_input if to_input else on_output
+        self._layer, self._to_input = layer, to_input
+        self._hook = on_input if to_input else on_output
         self._device_ids = device_ids or list(getattr(forward_func, "device_ids", None) or [])
-        self._images = len(inputs[0])
-        self._copies = _copies_of(inputs, additional_forward_args)
+        self._inputs, self._arguments = inputs, additional_forward_args
         self._caller = caller or ForwardPrecision(inputs[0].device)
         with torch.no_grad(), self._caller.forward():
-            value = self._own_value(inputs[0])
-            tensors, self._pack = unpack(value, self._images, "the layer's input" if to_input else "the layer's output")
+            try:
+                seen = capture(layer, lambda: self._run(1), self._hook)
+            except RuntimeError as error:
+                raise_hint_of_batch(inputs[0], error)
+                raise
+            name = "the layer's input" if to_input else "the layer's output"
+            tensors, self._pack = unpack(gathered(seen, self._device_ids), len(inputs[0]), name)
             self.activation = tuple(tensor.detach() for tensor in tensors)
-            self._split, self.not_split = self._try_split()
+            self._split, self.not_split = None, None
+            try:
+                self._split = self._checked_split()
+            except _CannotSplitError as reason:
+                self.not_split = str(reason)
+            except Exception as error:  # the model's own code may raise any while it is traced
+                message = str(error).partition("\n")[0]
+                self.not_split = f"torch.fx cannot split the model: {type(error).__name__}: {message}"
         self.is_split = self._split is not None
 
     def __call__(self, *activation: Tensor) -> Any:
-        """The model's output for activations (R N, ...) in the place of the layer's own.
-
-        They are copied, because a layer behind may overwrite its input in place.
-        """
-        value = self._pack(tuple(map(torch.clone, activation)))
+        """The model's output for activations (R N, ...), copied because a layer behind may overwrite its input."""
         run = self._split or self._run_whole
-        return run(value, len(activation[0]) // self._images)
+        return run(self._pack(tuple(map(torch.clone, activation))), len(activation[0]) // len(self._inputs[0]))
 
-    def _own_value(self, x: Tensor) -> Any:
-        """What the layer returns, or is given, for the images."""
-        try:
-            seen = capture(self._layer, lambda: self._run(1), self._hook)
-        except RuntimeError as error:
-            raise_hint_of_batch(x, error)
-            raise
-        return gathered(seen, self._device_ids)
+    def _copies(self, repeats: int) -> tuple[Tensors, tuple[Any, ...]]:
+        # New ones each time, because a model may overwrite its inputs in place.
+        batch = tuple(x.repeat(repeats, *[1] * (x.dim() - 1)) for x in self._inputs)
+        return batch, cast("tuple[Any, ...]", repeat_arguments(self._arguments, repeats) or ())
 
     def _run(self, repeats: int) -> Any:
         inputs, arguments = self._copies(repeats)
@@ -99,17 +106,7 @@ class LayerTail:
         with self._hook(self._layer, lambda value: on_device[device_of(value)]):
             return self._run(repeats)
 
-    def _try_split(self) -> tuple[Split | None, str | None]:
-        """The split model; where it cannot be split, or does not give the model's outputs, None and the reason."""
-        try:
-            return self._checked_split(), None
-        except CannotSplitError as reason:
-            return None, str(reason)
-        except Exception as error:  # the model's own code may raise any while it is traced
-            message = str(error).partition("\n")[0]
-            return None, f"torch.fx cannot split the model: {type(error).__name__}: {message}"
-
-    def _checked_split(self) -> Split:
+    def _checked_split(self) -> Callable[[Any, int], Any]:
         """The split model, if it gives the model's output for half the activation.
 
         Values that reach the output past the graph, such as one that a hook stored, are constants in the graph, and
@@ -117,29 +114,19 @@ class LayerTail:
         """
         model = unwrap(self._forward_func)
         if not isinstance(model, nn.Module):
-            raise CannotSplitError("forward_func is not a module")
+            raise _CannotSplitError("forward_func is not a module")
         if len(self._device_ids) > 1:
-            raise CannotSplitError("the model runs on several devices")
+            raise _CannotSplitError("the model runs on several devices")
         if model.training:
-            raise CannotSplitError("the model is in train mode")
-        split = Split(model, self._layer, self._to_input, self._copies, self._caller)
+            raise _CannotSplitError("the model is in train mode")
+        split = _split(model, self._layer, self._to_input, self._copies, self._caller)
         half = self._pack(tuple(0.5 * tensor for tensor in self.activation))
         expected = self._run_whole(map_tensors(torch.clone, half), 1)
         if not isinstance(expected, Tensor):
-            raise CannotSplitError("the model's output is not a tensor")
+            raise _CannotSplitError("the model's output is not a tensor")
         if not _same(expected, split(half, 1)):
-            raise CannotSplitError("the split model gives other outputs")
+            raise _CannotSplitError("the split model gives other outputs")
         return split
-
-
-def _copies_of(inputs: Tensors, arguments: object) -> Copies:
-    """Makes new copies in each call, because a model may overwrite its inputs in place."""
-
-    def copies(repeats: int) -> tuple[Tensors, tuple[Any, ...]]:
-        batch = tuple(x.repeat(repeats, *[1] * (x.dim() - 1)) for x in inputs)
-        return batch, cast("tuple[Any, ...]", repeat_arguments(arguments, repeats) or ())
-
-    return copies
 
 
 def _same(expected: Tensor, found: Any) -> bool:
@@ -147,3 +134,90 @@ def _same(expected: Tensor, found: Any) -> bool:
         return False
     tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}.get(expected.dtype, 1e-2)
     return bool(torch.allclose(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())))
+
+
+class _CannotSplitError(Exception):
+    """Says in one sentence why a model was not split."""
+
+
+def _split(
+    model: nn.Module, layer: nn.Module, to_input: bool, copies: _Copies, caller: ForwardPrecision
+) -> Callable[[Any, int], Any]:
+    """From the layer's value (its input with ``to_input``) and R to the model's output for R copies of its inputs."""
+    name = next((name for name, module in model.named_modules() if module is layer), None)
+    if name is None:
+        raise _CannotSplitError("the layer is none of the model's modules")
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    twin = copy.deepcopy(model, shared)  # because tracing a model may change its attributes
+    twin_layer = twin.get_submodule(name)
+    graph = _trace(twin, twin_layer, *copies(1))
+    nodes = [n for n in graph.nodes if n.op == "call_module" and twin.get_submodule(n.target) is twin_layer]
+    if len(nodes) != 1:
+        raise _CannotSplitError("torch.fx does not look into the module that calls the layer")
+    depending = {nodes[0]: None}  # the layer's node and those that depend on it, in order
+    for node in graph.nodes:
+        if not depending.keys().isdisjoint(node.all_input_nodes):
+            depending[node] = None
+    behind = list(depending)[1:]
+    needed = dict.fromkeys(source for node in behind for source in node.all_input_nodes)
+    boundary = [node for node in needed if node not in depending]
+    head = fx.GraphModule(twin, _head(graph, boundary)) if boundary else None
+    tail = fx.GraphModule(twin, _tail(behind, boundary, nodes[0], to_input))
+    at_boundary: dict[int, tuple[Any, ...]] = {}
+
+    def run(value: Any, repeats: int) -> Any:
+        if head is not None and repeats not in at_boundary:
+            inputs, arguments = copies(repeats)
+            with torch.no_grad(), caller.forward():
+                at_boundary[repeats] = head(*inputs, *arguments)
+        # The tail may overwrite its inputs in place.
+        return tail(value, *map_tensors(torch.clone, at_boundary.get(repeats, ())))
+
+    return run
+
+
+def _trace(model: nn.Module, layer: nn.Module, inputs: Tensors, arguments: tuple[Any, ...]) -> fx.Graph:
+    """The model's graph, with one node for the layer and for each module with hooks, which would see proxies."""
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return m is layer or has_forward_hooks(m) or super().is_leaf_module(m, module_qualified_name)
+
+    # To follow branches on the defaults of arguments that are not given, the tracer must know them.
+    rest = list(inspect.signature(model.forward).parameters.values())[len(inputs) + len(arguments) :]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Tracer().trace(model, {p.name: p.default for p in rest if p.default is not p.empty})
+
+
+def _head(graph: fx.Graph, boundary: list[fx.Node]) -> fx.Graph:
+    """From the model's inputs, all of them, to what the tail needs."""
+    wanted = set(boundary)
+    for node in reversed(graph.nodes):
+        if node in wanted:
+            wanted.update(node.all_input_nodes)
+    head, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    _copy_nodes((node for node in graph.nodes if node in wanted or node.op == "placeholder"), head, copies)
+    head.output(tuple(copies[node] for node in boundary))
+    return head
+
+
+def _tail(behind: list[fx.Node], boundary: list[fx.Node], layer: fx.Node, to_input: bool) -> fx.Graph:
+    """From the layer's value and the boundary to the model's output."""
+    tail = fx.Graph()
+    value = tail.placeholder("value")
+    copies = {node: tail.placeholder(f"boundary_{k}") for k, node in enumerate(boundary)}
+    if to_input:
+        if layer.kwargs:
+            raise _CannotSplitError("the layer is called with keyword arguments")
+        count = len(layer.args)  # several are given as a tuple
+        items = [value] if count == 1 else [tail.call_function(operator.getitem, (value, k)) for k in range(count)]
+        value = tail.call_module(str(layer.target), tuple(items))
+    copies[layer] = value
+    _copy_nodes(behind, tail, copies)
+    return tail
+
+
+def _copy_nodes(nodes: Iterable[fx.Node], graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> None:
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
