@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from captum_extremal.datasets.digits import DigitScenes, digit_network
 from captum_extremal.inversion import FeatureInversion, ImagePrior, ascent
-from captum_extremal.inversion.ascent import Goal
+from captum_extremal.inversion.goals import Goal
 from captum_extremal.inversion.image_prior import Canvas, random_view
 
 STILL = ImagePrior(jitter=0, scale=0, rotation=0)

@@ -83,33 +83,15 @@ class ExcitationBackprop(BaseAttribution, GradientAttribution):
                 operations cannot be explained, or the layer does not run once with one tensor.
         """
         with open_session(self.forward_func, inputs, target, additional_forward_args) as session:
-            found = self._probabilities(_Excitation(session, self.layer))
+            found = self._probabilities(Excitation(session, self.layer))
         attributions = session.like_inputs(found) if self.layer is None else found[0].contiguous()
         return cast(TensorOrTupleOfTensorsGeneric, attributions)
 
-    def _probabilities(self, excitation: _Excitation) -> tuple[Tensor, ...]:
+    def _probabilities(self, excitation: Excitation) -> tuple[Tensor, ...]:
         return excitation.probabilities()
 
 
-class ContrastiveExcitationBackprop(ExcitationBackprop):
-    r"""Contrastive marginal winning probability (cMWP): :class:`ExcitationBackprop` that tells classes apart.
-
-    The target's *dual* is a virtual output whose weights in the classifier are negated. It detects what speaks against
-    the target. Its probabilities are subtracted: :math:`C(a_j) = P(a_j) - \bar P(a_j)` (section 3.3 of the paper).
-
-    Both add up to 1, so the contrast adds up to 0. The maps of the method are the positive part of its sum over the
-    channels, ``attribution.sum(1, keepdim=True).clamp(min=0)``.
-
-    Args:
-        forward_func, layer: as :class:`ExcitationBackprop` takes them. The layer must be below the classifier.
-    """
-
-    def _probabilities(self, excitation: _Excitation) -> tuple[Tensor, ...]:
-        pairs = zip(excitation.probabilities(), excitation.probabilities(dual=True))
-        return tuple(target - dual for target, dual in pairs)
-
-
-class _Excitation:
+class Excitation:
     """The forward pass of a model, recorded down to a layer; None for the inputs.
 
     The classifier is the topmost layer with weights. It and everything above it count as one linear neuron, whose

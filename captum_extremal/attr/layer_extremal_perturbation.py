@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, log_usage
 from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr.extremal_perturbation import sweep, warn_unreached
+from captum_extremal.attr._sweep import sweep, warn_unreached
 from captum_extremal.layers import LayerTail, name_of
 from captum_extremal.masks import Layout, read_axes
 from captum_extremal.perturbations.product import masked

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType
 from captum_extremal.attr.center_attribution import CenterAttribution
-from captum_extremal.attr.excitation_backprop import ContrastiveExcitationBackprop, ExcitationBackprop
+from captum_extremal.attr.contrastive_excitation_backprop import ContrastiveExcitationBackprop
+from captum_extremal.attr.excitation_backprop import ExcitationBackprop
 from captum_extremal.attr.extremal_perturbation import ExtremalPerturbation
 from captum_extremal.attr.meaningful_perturbation import MeaningfulPerturbation
 from captum_extremal.attr.rise import RISE

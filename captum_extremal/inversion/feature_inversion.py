@@ -14,7 +14,8 @@ from captum_extremal._checks import check_callable, check_count
 from captum_extremal._state import as_plain, modules_of
 from captum_extremal.arguments import check_examples
 from captum_extremal.hooks import run_uncompiled
-from captum_extremal.inversion.ascent import Ascent, Preprocess, activation_of, checked_activation, excite, imitate
+from captum_extremal.inversion.ascent import Ascent, Preprocess
+from captum_extremal.inversion.goals import activation_of, checked_activation, excite, imitate
 from captum_extremal.inversion.image_prior import ImagePrior
 from captum_extremal.layers import check_layer
 from captum_extremal.masks import check_axes

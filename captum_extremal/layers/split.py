@@ -1,0 +1,113 @@
+"""A model split at a layer by torch.fx: a head before the layer and a tail behind it.
+
+The tail takes what the layer returns, and whatever else it needs from before the layer, such as the other branch of a
+residual block. The head computes that boundary once.
+
+Shapes: N images; R copies of the images as rows (R N, ...), one copy after another.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import operator
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from captum_extremal._state import ForwardPrecision
+from captum_extremal.hooks import has_forward_hooks
+from captum_extremal.layers.activations import Tensors, map_tensors
+
+Copies = Callable[[int], tuple[Tensors, tuple[Any, ...]]]
+"""From R to R copies of the model's inputs and arguments."""
+
+
+class CannotSplitError(Exception):
+    """Says in one sentence why a model was not split."""
+
+
+def split_model(
+    model: nn.Module, layer: nn.Module, to_input: bool, copies: Copies, caller: ForwardPrecision
+) -> Callable[[Any, int], Any]:
+    """From the layer's value (its input with ``to_input``) and R to the model's output for R copies of its inputs."""
+    name = next((name for name, module in model.named_modules() if module is layer), None)
+    if name is None:
+        raise CannotSplitError("the layer is none of the model's modules")
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    twin = copy.deepcopy(model, shared)  # because tracing a model may change its attributes
+    twin_layer = twin.get_submodule(name)
+    graph = _trace(twin, twin_layer, *copies(1))
+    nodes = [n for n in graph.nodes if n.op == "call_module" and twin.get_submodule(n.target) is twin_layer]
+    if len(nodes) != 1:
+        raise CannotSplitError("torch.fx does not look into the module that calls the layer")
+    depending = {nodes[0]: None}  # the layer's node and those that depend on it, in order
+    for node in graph.nodes:
+        if not depending.keys().isdisjoint(node.all_input_nodes):
+            depending[node] = None
+    behind = list(depending)[1:]
+    needed = dict.fromkeys(source for node in behind for source in node.all_input_nodes)
+    boundary = [node for node in needed if node not in depending]
+    head = fx.GraphModule(twin, _head(graph, boundary)) if boundary else None
+    tail = fx.GraphModule(twin, _tail(behind, boundary, nodes[0], to_input))
+    at_boundary: dict[int, tuple[Any, ...]] = {}
+
+    def run(value: Any, repeats: int) -> Any:
+        if head is not None and repeats not in at_boundary:
+            inputs, arguments = copies(repeats)
+            with torch.no_grad(), caller.forward():
+                at_boundary[repeats] = head(*inputs, *arguments)
+        # The tail may overwrite its inputs in place.
+        return tail(value, *map_tensors(torch.clone, at_boundary.get(repeats, ())))
+
+    return run
+
+
+def _trace(model: nn.Module, layer: nn.Module, inputs: Tensors, arguments: tuple[Any, ...]) -> fx.Graph:
+    """The model's graph, with one node for the layer and for each module with hooks, which would see proxies."""
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return m is layer or has_forward_hooks(m) or super().is_leaf_module(m, module_qualified_name)
+
+    # To follow branches on the defaults of arguments that are not given, the tracer must know them.
+    rest = list(inspect.signature(model.forward).parameters.values())[len(inputs) + len(arguments) :]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Tracer().trace(model, {p.name: p.default for p in rest if p.default is not p.empty})
+
+
+def _head(graph: fx.Graph, boundary: list[fx.Node]) -> fx.Graph:
+    """From the model's inputs, all of them, to what the tail needs."""
+    wanted = set(boundary)
+    for node in reversed(graph.nodes):
+        if node in wanted:
+            wanted.update(node.all_input_nodes)
+    head, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    _copy_nodes((node for node in graph.nodes if node in wanted or node.op == "placeholder"), head, copies)
+    head.output(tuple(copies[node] for node in boundary))
+    return head
+
+
+def _tail(behind: list[fx.Node], boundary: list[fx.Node], layer: fx.Node, to_input: bool) -> fx.Graph:
+    """From the layer's value and the boundary to the model's output."""
+    tail = fx.Graph()
+    value = tail.placeholder("value")
+    copies = {node: tail.placeholder(f"boundary_{k}") for k, node in enumerate(boundary)}
+    if to_input:
+        if layer.kwargs:
+            raise CannotSplitError("the layer is called with keyword arguments")
+        count = len(layer.args)  # several are given as a tuple
+        items = [value] if count == 1 else [tail.call_function(operator.getitem, (value, k)) for k in range(count)]
+        value = tail.call_module(str(layer.target), tuple(items))
+    copies[layer] = value
+    _copy_nodes(behind, tail, copies)
+    return tail
+
+
+def _copy_nodes(nodes: Iterable[fx.Node], graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> None:
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
