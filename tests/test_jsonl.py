@@ -27,7 +27,8 @@ with JsonLines(sys.argv[1], "numbers", {"size": 3}) as file:
 
 
 def numbers(path: Path) -> list[int]:
-    return list(read_lines(path, lambda value: value if isinstance(value, int) else -1, 10**6))
+    with path.open("rb") as file:
+        return list(read_lines(file, lambda value: value if isinstance(value, int) else -1))
 
 
 def test_a_killed_process_is_continued(tmp_path: Path) -> None:
