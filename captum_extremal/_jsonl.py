@@ -53,11 +53,9 @@ class JsonLines(ExitStack):
     def _check_header(self, kind: str) -> None:
         self._file.seek(0)
         line = self._file.readline(_LONGEST_LINE)
-        if line == self._header:
-            return
-        if self._header.startswith(line):  # the file is new, or its writer was stopped within the first line
-            self._file.truncate(0)
-            self._file.seek(0)
+        if self._header.startswith(line):
+            if line != self._header:  # the file is new, or its writer was stopped within the first line
+                self._file.truncate(self._file.seek(0))
             return
         try:
             found = json.loads(line)
@@ -76,16 +74,9 @@ def read_lines(
 ) -> Iterator[_T]:
     """The values of a file's whole lines, parsed; the file's position is then the end of the last one.
 
-    Another process may be writing the file. Nothing in it is run, and no line can use more memory than its size.
-
-    Args:
-        file: opened for reading.
-        parse: from the JSON value of a line to what is returned.
-        first: the number of the line at the file's position, for errors.
-        largest: how many bytes the file may have.
-
-    Raises:
-        ValueError: the file is larger, has a line that is too long or not JSON, or ``parse`` fails on a value.
+    Another process may be writing the file. Nothing in it is run, and no line can use more memory than its size. A
+    ValueError names the line, from ``first``, that is no JSON or on whose value ``parse`` fails with almost any error;
+    others tell of a line that is too long, and of a file that is larger than so many bytes.
     """
     number, end = first, file.tell()
     while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):

@@ -1,8 +1,4 @@
-"""A classifier of images of one size as a fully convolutional classifier of images of any size.
-
-As the networks of table 1 (Zhang et al. 2018): each position of the last features has scores, and the scores of an
-image are their mean.
-"""
+"""A classifier of images of one size as a classifier of images of any size, as for table 1 (Zhang et al. 2018)."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ from captum_extremal._captum import TargetType
 from captum_extremal._state import preserve_state
 from captum_extremal.hooks import on_every_output
 
+_Options = dict[str, Any]
 Explain = Callable[[Tensor, TargetType], Tensor]
 """From inputs (N, C, H, W) and targets to maps (N, 1, H, W) or (N, C, H, W)."""
 
@@ -162,12 +163,7 @@ def make_method(
 
 
 def _explain(
-    method: Method,
-    model: nn.Module,
-    layer: str | None,
-    given: dict[str, Any],
-    inputs: Tensor,
-    target: TargetType = None,
+    method: Method, model: nn.Module, layer: str | None, given: _Options, inputs: Tensor, target: TargetType = None
 ) -> Tensor:
     parts = [_submodule(model, layer or last_spatial_layer(model, inputs))] if method.needs_layer else []
     attribution = method.attribution((lambda x: model(x).softmax(1)) if method.of_probabilities else model, *parts)

@@ -21,14 +21,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from captum_extremal._captum import TargetType
 from captum_extremal._checks import check_choice, check_count
 from captum_extremal.datasets.annotated import AnnotatedImage, AnnotatedImages, UnreadableError
+from captum_extremal.evaluation.methods import Explain
 from captum_extremal.evaluation.metrics import METRICS, STEPS, Explained
 from captum_extremal.evaluation.rows import Kept, Pair, Row, RowFile, Settings, Values, read_rows
-
-Progress = Callable[[int, int], None]
-"""Called with the number of pairs of a share that are done, and the number of all."""
 
 _LONGEST_WAIT = timedelta(days=7)  # by which the last process may finish later than the first
 _T = TypeVar("_T")
@@ -81,29 +78,17 @@ def processes_of(device: torch.device) -> Iterator[Processes]:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What is evaluated.
-
-    Attributes:
-        data: images and the regions of their classes.
-        model: from inputs (N, C, H, W) to scores (N, K).
-        prepare: from an image's pixels (3, H', W') in [0, 1] to the model's input (C, H, W), on the model's device.
-        index_of: the model's index of each class of the data.
-        explain: from inputs and targets to maps, as :func:`~captum_extremal.evaluation.methods.make_method` returns it.
-        metrics: names in :data:`~captum_extremal.evaluation.metrics.METRICS`.
-        steps: of the curves of insertion and deletion, each a forward pass.
-        autocast: the floating type of the model while maps are made; None for its own.
-        batch_size: the number of pairs in a batch. Those whose inputs have the same size are explained together.
-    """
+    """What is evaluated: a method that explains a model, on data."""
 
     data: AnnotatedImages
-    model: nn.Module
-    prepare: Callable[[Tensor], Tensor]
-    index_of: Mapping[str, int]
-    explain: Callable[[Tensor, TargetType], Tensor]
-    metrics: tuple[str, ...] = ("pointing",)
-    steps: int = STEPS
-    autocast: torch.dtype | None = None
-    batch_size: int = 8
+    model: nn.Module  # from inputs (N, C, H, W) to scores (N, K)
+    prepare: Callable[[Tensor], Tensor]  # from pixels (3, H', W') in [0, 1] to an input (C, H, W) on the model's device
+    index_of: Mapping[str, int]  # the model's index of each class of the data
+    explain: Explain
+    metrics: tuple[str, ...] = ("pointing",)  # names in METRICS
+    steps: int = STEPS  # of the curves of insertion and deletion, each a forward pass
+    autocast: torch.dtype | None = None  # the floating type of the model while maps are made; None for its own
+    batch_size: int = 8  # pairs in a batch; those whose inputs have the same size are explained together
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps)
@@ -119,17 +104,15 @@ def evaluate(
     settings: Settings,
     folder: Path,
     processes: Processes,
-    progress: Progress = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Write a row for each pair of this process's share that has none in the folder.
 
     Args:
-        evaluation: what is evaluated.
         settings: what decides the rows; rows of other settings in the folder are not changed.
         folder: must exist, and be the same for all processes of a run and for the runs that continue it.
-        processes: those that share the work.
-        progress: see :data:`Progress`.
+        progress: called with the number of pairs of the share that are done, and the number of all.
         report: called with a line for each image that cannot be used.
 
     Raises:
