@@ -57,7 +57,10 @@ def _state(name: str, value: Any) -> Any:
     if isinstance(value, type) or inspect.isroutine(value):
         with suppress(AttributeError, ImportError, ValueError):
             if pkgutil.resolve_name(f"{value.__module__}:{value.__qualname__}") is value:
-                return [_qualified(value), _source_of(value)]
+                source = None  # for what is written in C
+                with suppress(OSError, TypeError):
+                    source = _digest([inspect.getsource(value).encode()])
+                return [_qualified(value), source]
     raise TypeError(
         f"{name} must be told apart from other settings by its values, got {value!r} of type {type(value).__name__}: "
         "use a frozen dataclass, a function or class at the top level of a module, numbers, strings or tensors"
@@ -66,14 +69,6 @@ def _state(name: str, value: Any) -> Any:
 
 def _qualified(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
-
-
-def _source_of(value: Any) -> str | None:
-    """A checksum of the source; None where there is none, as for what is written in C."""
-    try:
-        return _digest([inspect.getsource(value).encode()])
-    except (OSError, TypeError):
-        return None
 
 
 def _digest(contents: Iterable[Any]) -> str:

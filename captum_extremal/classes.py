@@ -47,7 +47,7 @@ __all__ = ["ClassChannels", "RemovalDrop", "class_channels"]
 Loader = Iterable[Any]
 """Gives pairs (inputs, labels): a tensor (N, ...) or several, and N integers as a list, an array or a tensor (N,)."""
 
-_Image = tuple[int, int, str]  # its position in the loader, its class, and a checksum of the model's inputs
+_Image = tuple[int, int, str]  # its position in the loader, its class, and a checksum of the inputs
 _ROUNDING = 1e-4  # by which a threshold that is computed again may differ, as a fraction
 
 

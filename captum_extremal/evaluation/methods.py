@@ -54,15 +54,11 @@ def _summed(attributions: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Method:
-    """How maps are made with a Captum attribution: its class, called with the model, or the model and a layer.
+    """How maps are made with a Captum attribution."""
 
-    ``to_maps`` makes maps (N, 1, ...) of its attributions (N, C, H, W), or (N, K, h, w) of a layer; None if they are
-    the maps. ``options`` are keyword arguments of ``attribute`` that differ from its defaults.
-    """
-
-    attribution: type[Any]
-    to_maps: Callable[[Tensor], Tensor] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    attribution: type[Any]  # its class, called with the model, or the model and a layer
+    to_maps: Callable[[Tensor], Tensor] | None = None  # of attributions (N, K, h, w); None if they are the maps
+    options: Mapping[str, Any] = field(default_factory=dict)  # of attribute, that differ from its defaults
     of_probabilities: bool = False  # whether the softmax of the model's output is explained
 
     @property

@@ -22,12 +22,8 @@ from uuid import uuid4
 from captum_extremal._describe import describe
 from captum_extremal._jsonl import FORMAT, JsonLines, read_lines
 
-Pair = tuple[str, str]
-"""The names of an image and of a class."""
-
-Values = dict[str, float | None]
-"""What the metrics recorded of a pair, by name."""
-
+Pair = tuple[str, str]  # the names of an image and of a class
+Values = dict[str, float | None]  # what the metrics recorded of a pair, by name
 _KIND = "evaluation"
 _LARGEST_FILE = 2**28  # bytes; the rows of COCO's 40 000 images have a tenth
 
@@ -57,12 +53,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the rows of a run: data set, model, method and the rest by name.
+    """What decides the rows of a run."""
 
-    They are kept as :func:`~captum_extremal._describe.describe` has them; TypeError for a value that it refuses.
-    """
-
-    about: Mapping[str, Any]
+    about: Mapping[str, Any]  # data set, model, method and the rest by name, kept as describe has them
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "about", {name: describe(name, value) for name, value in self.about.items()})

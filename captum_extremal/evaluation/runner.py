@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -43,10 +43,6 @@ class Processes:
     def first(self) -> bool:
         """Whether this is the process that prints."""
         return self.rank == 0
-
-    def share(self, work: Sequence[_T]) -> Sequence[_T]:
-        """This process's part of the work: every ``count``-th piece."""
-        return work[self.rank :: self.count]
 
     def agreed(self, find: Callable[[], _T]) -> _T:
         """What the first process finds, in all of them."""
@@ -122,7 +118,7 @@ def evaluate(
     pairs, size = evaluation.data.pairs(), evaluation.batch_size
     done = processes.agreed(lambda: set(read_rows([folder]).get(settings.key, Kept(settings, 0)).rows))
     chunks = [pairs[first : first + size] for first in range(0, len(pairs), size)]
-    mine = processes.share([chunk for chunk in chunks if not done.issuperset(chunk)])
+    mine = [chunk for chunk in chunks if not done.issuperset(chunk)][processes.rank :: processes.count]
     total, so_far = sum(map(len, mine)), 0
     unreadable: set[str] = set()
     with RowFile(folder, settings, len(pairs)) as file:
