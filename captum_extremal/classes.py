@@ -164,11 +164,10 @@ class ClassChannels:
         _check_method(method)
         _check_loader(loader)
         LayerSearchSettings(perturbations_per_eval=perturbations_per_eval)
-        here, there = _layer_of(method), {name: self.settings[name] for name in ("layer", "layer_has_name")}
-        if here != there and here["layer_has_name"] and there["layer_has_name"]:
-            raise ValueError(
-                f"method must mask the layer that the channels are of, {there['layer']}, got {here['layer']}"
-            )
+        here, named = _layer_of(method)
+        layer = self.settings["layer"]
+        if here != layer and named and self.settings["layer_has_name"]:
+            raise ValueError(f"method must mask the layer that the channels are of, {layer}, got {here}")
         removed = self._counted() if classes is None else classes
         if not len(removed):
             raise ValueError("classes must not be empty")
@@ -294,7 +293,7 @@ def _about(method: LayerExtremalPerturbation, to_input: bool, settings: LayerSea
     areas = None if settings.areas is None else check_areas(settings.areas, counts=True)
     tensors = chain.from_iterable((*module.parameters(), *module.buffers()) for module in modules)
     return {
-        **_layer_of(method),
+        **dict(zip(("layer", "layer_has_name"), _layer_of(method))),
         "attribute_to_layer_input": bool(to_input),
         "channel_dim": describe("channel_dim", settings.channel_dim),
         "areas": describe("areas", areas),
@@ -364,10 +363,9 @@ def _check_method(method: object) -> None:
     check_layer(method.forward_func, method.layer)
 
 
-def _layer_of(method: LayerExtremalPerturbation) -> dict[str, Any]:
+def _layer_of(method: LayerExtremalPerturbation) -> tuple[str, bool]:
     """The layer, and whether it has a name: a function that calls the model does not know the names of its modules."""
-    has_name = isinstance(unwrap(method.forward_func), nn.Module)
-    return {"layer": name_of(method.forward_func, method.layer), "layer_has_name": has_name}
+    return name_of(method.forward_func, method.layer), isinstance(unwrap(method.forward_func), nn.Module)
 
 
 def _check_loader(loader: object, ordered: bool = False) -> None:

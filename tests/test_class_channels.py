@@ -21,6 +21,7 @@ from captum_extremal.datasets import DigitScenes, digit_network
 Batch = tuple[Tensor, Any]
 Batches = list[Batch]
 How = dict[str, Any]
+Case = tuple[How, type[Exception], str]
 Method = LayerExtremalPerturbation
 CLASSES = 4
 AREAS = (1, 2, 4)
@@ -428,7 +429,7 @@ def test_damaged_rows_are_noticed(method: Method, batches: Batches, how: How, pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    "case",
     [
         ({"method": nn.Linear(2, 2)}, TypeError, "method must be a LayerExtremalPerturbation, got Linear"),
         ({"loader": 3}, TypeError, "loader must give pairs"),
@@ -459,16 +460,9 @@ def test_damaged_rows_are_noticed(method: Method, batches: Batches, how: How, pa
     ],
 )  # fmt: skip
 def test_bad_arguments_are_named_before_the_model_runs(
-    model: OneEach,
-    batches: Batches,
-    how: How,
-    counted: Any,
-    path: Path,
-    arguments: How,
-    error: type[Exception],
-    message: str,
+    model: OneEach, batches: Batches, how: How, counted: Any, path: Path, case: Case
 ) -> None:
-    forward = counted(model)
+    (arguments, error, message), forward = case, counted(model)
     given = {"method": Method(forward, model.layer), "loader": batches, "path": path}
     with pytest.raises(error, match=message):
         class_channels(**given | how | arguments)
@@ -510,7 +504,7 @@ def test_shuffled_images_cannot_be_found_again(method: Method, batches: Batches,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    "case",
     [
         ({"method": 3}, TypeError, "method must be a LayerExtremalPerturbation"),
         ({"loader": 3}, TypeError, "loader must give pairs"),
@@ -523,10 +517,8 @@ def test_shuffled_images_cannot_be_found_again(method: Method, batches: Batches,
         ({"perturbations_per_eval": 0}, ValueError, "perturbations_per_eval must be at least 1"),
     ],
 )
-def test_bad_arguments_of_removal_are_named(
-    model: OneEach, batches: Batches, counted: Any, arguments: How, error: type[Exception], message: str
-) -> None:
-    forward = counted(model)
+def test_bad_arguments_of_removal_are_named(model: OneEach, batches: Batches, counted: Any, case: Case) -> None:
+    (arguments, error, message), forward = case, counted(model)
     settings = {"layer": "layer Conv2d", "layer_has_name": True, "attribute_to_layer_input": False, "channel_dim": 1}
     found = ClassChannels((0, 1), torch.rand(2, 4), (1, 1), (0, 0), settings)
     given = {"method": Method(forward, model.layer), "loader": batches}

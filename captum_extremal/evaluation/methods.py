@@ -73,7 +73,7 @@ class Method:
         return {name: every[name] for name in every if name not in ("self", "inputs", "target")}
 
 
-METHODS: Mapping[str, Method] = {
+METHODS = {
     "extremal": Method(attr.ExtremalPerturbation, options={"areas": (*POINTING_AREAS, 0.4), "reduce": "refined"}),
     "extremal_paper": Method(attr.ExtremalPerturbation, options={"areas": POINTING_AREAS, "reduce": "sum"}),
     "rise": Method(attr.RISE, options={"perturbations_per_eval": 4}, of_probabilities=True),

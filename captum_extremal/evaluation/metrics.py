@@ -1,11 +1,8 @@
-"""The metrics of an evaluation by name: what each records of a pair, and which of it the tables show.
-
-Shapes: N pairs, C channels, H rows and W columns of pixels.
-"""
+"""The metrics of an evaluation by name: what each records of a pair, and which of it the tables show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -48,11 +45,8 @@ def _insertion_deletion(model: nn.Module, found: Explained) -> list[Values]:
     return [{"insertion": inserted, "deletion": deleted} for inserted, deleted in areas]
 
 
-METRICS: Mapping[str, Callable[[nn.Module, Explained], list[Values]]] = {
-    "pointing": _pointing,
-    "energy": _energy,
-    "insertion_deletion": _insertion_deletion,
-}
+_Metric = Callable[[nn.Module, Explained], list[Values]]
+METRICS: dict[str, _Metric] = {"pointing": _pointing, "energy": _energy, "insertion_deletion": _insertion_deletion}
 """From the model and a batch to what is recorded of each pair: nothing where the class is not annotated."""
 
 COLUMNS = {"pointing": "distance", "energy": "energy", "insertion": "insertion", "deletion": "deletion"}

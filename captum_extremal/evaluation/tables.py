@@ -28,11 +28,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One run.
-
-    Its scores are by column ("pointing", "energy", "insertion", "deletion") and subset ("all", "difficult"): the
-    columns that were recorded, and the subsets in which a pair counts.
-    """
+    """One run, with scores by column that was recorded (of COLUMNS) and subset with pairs ("all", "difficult")."""
 
     label: str  # tells the run from the others
     key: str  # of its settings
@@ -49,9 +45,7 @@ class Line:
 def tabulate(runs: Iterable[Kept], tolerance: float = TOLERANCE) -> list[Line]:
     """A line for each run that has a row, in the order given.
 
-    Args:
-        runs: as :func:`~captum_extremal.evaluation.rows.read_rows` returns them.
-        tolerance: of the pointing game, in pixels of the annotated image.
+    The ``runs`` are as :func:`read_rows` returns them, the tolerance is in pixels of the annotated image.
     """
     return [_line(run, label, tolerance) for label, run in _labelled(runs)]
 
@@ -144,9 +138,7 @@ def _labelled(runs: Iterable[Kept]) -> list[tuple[str, Kept]]:
         alike = [other for other in same_data if other.get("method") == about.get("method")]
         others = {"data": every, "data_checksum": same_data}
         differing = {
-            name: value
-            for name, value in about.items()
-            if any(other.get(name) != value for other in others.get(name, alike))
+            key: value for key, value in about.items() if any(x.get(key) != value for x in others.get(key, alike))
         }
         if differing.keys() - {"metrics"}:
             differing.pop("metrics", None)  # what was measured tells runs apart only where nothing else does
