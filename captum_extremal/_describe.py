@@ -7,7 +7,8 @@ import hashlib
 import inspect
 import pkgutil
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +16,12 @@ from torch import Tensor
 
 
 def describe(name: str, value: Any) -> Any:
-    """A canonical description of a setting.
+    """A canonical description of the setting of this name.
 
     Numbers, strings, booleans and None stay as they are; lists and tuples become lists, and dictionaries with strings
     as keys stay dictionaries. Anything else becomes a dictionary with one key, ``<module.Type>``: of dataclasses the
     fields, of tensors and arrays a checksum, of functions and classes that can be imported their name and a checksum of
     their source. A description is its own description.
-
-    Args:
-        name: of the setting, for errors.
-        value: of the setting.
 
     Raises:
         TypeError: the value, or a part of it, is of another kind, so that its state cannot be told.
@@ -42,10 +39,7 @@ def describe(name: str, value: Any) -> Any:
 
 def checksum(tensors: Iterable[Tensor]) -> str:
     """16 hexadecimal digits of the SHA-256 of the values."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]
+    return _digest(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data for tensor in tensors)
 
 
 def _state(name: str, value: Any) -> Any:
@@ -55,16 +49,18 @@ def _state(name: str, value: Any) -> Any:
     if isinstance(value, Tensor):
         return [str(value.dtype), list(value.shape), checksum([value])]
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return [str(value.dtype), list(value.shape), _digest(value.tobytes())]
+        return [str(value.dtype), list(value.shape), _digest([value.tobytes()])]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {field.name: describe(f"{name}.{field.name}", getattr(value, field.name)) for field in fields}
+    # A lambda, or a function in another one, may have bound other values: a name must stand for it.
     if isinstance(value, type) or inspect.isroutine(value):
-        return [_qualified(value), _source_of(value)] if _is_importable(value) else _refuse(name, value)
-    return _refuse(name, value)
-
-
-def _refuse(name: str, value: object) -> NoReturn:
+        with suppress(AttributeError, ImportError, ValueError):
+            if pkgutil.resolve_name(f"{value.__module__}:{value.__qualname__}") is value:
+                source = None  # for what is written in C
+                with suppress(OSError, TypeError):
+                    source = _digest([inspect.getsource(value).encode()])
+                return [_qualified(value), source]
     raise TypeError(
         f"{name} must be told apart from other settings by its values, got {value!r} of type {type(value).__name__}: "
         "use a frozen dataclass, a function or class at the top level of a module, numbers, strings or tensors"
@@ -75,21 +71,8 @@ def _qualified(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
 
 
-def _is_importable(value: Any) -> bool:
-    """Whether its name stands for it; a lambda, or a function in another one, may have bound other values."""
-    try:
-        return pkgutil.resolve_name(f"{value.__module__}:{value.__qualname__}") is value
-    except (AttributeError, ImportError, ValueError):
-        return False
-
-
-def _source_of(value: Any) -> str | None:
-    """A checksum of the source; None where there is none, as for what is written in C."""
-    try:
-        return _digest(inspect.getsource(value).encode())
-    except (OSError, TypeError):
-        return None
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+def _digest(contents: Iterable[Any]) -> str:
+    found = hashlib.sha256()
+    for content in contents:
+        found.update(content)
+    return found.hexdigest()[:16]

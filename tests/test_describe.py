@@ -58,6 +58,7 @@ def test_different_settings_have_different_descriptions() -> None:
     [
         (PathSolver(steps=7), replace(PathSolver(), steps=7)),
         (Holder({"a": 1, "b": [torch.ones(3)]}), Holder({"b": [torch.ones(3)], "a": 1})),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
         ((1, 2), [1, 2]),
         (np.float64(0.5), 0.5),
         (np.int64(3), 3),
@@ -65,7 +66,7 @@ def test_different_settings_have_different_descriptions() -> None:
     ],
 )
 def test_equal_settings_have_one_description(one: Any, other: Any) -> None:
-    assert Settings({"setting": one}).key == Settings({"setting": other}).key
+    assert Settings({"setting": one, "name": 1}).key == Settings({"name": 1, "setting": other}).key
 
 
 def test_a_description_is_its_own_description() -> None:

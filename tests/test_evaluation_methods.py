@@ -15,36 +15,26 @@ from captum.attr import IntegratedGradients, LayerAttribution
 from torch import Tensor, nn
 
 from captum_extremal import RISE, ContrastiveExcitationBackprop, ExtremalPerturbation, PathSolver
-from captum_extremal.evaluation import last_spatial_layer, make_method, method_names
+from captum_extremal.evaluation import find_method, last_spatial_layer, make_method, method_names
 
-QUICK: dict[str, dict[str, Any]] = {
-    "extremal": {"solver": PathSolver(steps=2)},
-    "extremal_paper": {"solver": PathSolver(steps=2)},
-    "rise": {"n_samples": 6},
-    "meaningful_perturbation": {"steps": 2},
-    "shapley_value_sampling": {"n_samples": 1},
-    "lime": {"n_samples": 4},
-    "kernel_shap": {"n_samples": 4},
-    "integrated_gradients": {"n_steps": 2},
-    "layer_integrated_gradients": {"n_steps": 2},
-    "layer_conductance": {"n_steps": 2},
-    "internal_influence": {"n_steps": 2},
-}
+QUICK = {"solver": PathSolver(steps=2), "n_samples": 4, "n_steps": 2, "steps": 2}
 TARGETS = [1, 3]
+OWN = """
+class Own:
+    @staticmethod
+    def method(model, power=1):
+        return lambda x, target: x.abs() ** power
+number = 3
+def no_function(model):
+    return 3
+"""
 
 
 @pytest.fixture
 def model() -> nn.Sequential:
     torch.manual_seed(5)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(4, 6, 3, stride=2),
-        nn.Softplus(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(6, 5),
-    ).eval()
+    layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3, stride=2), nn.Softplus()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)).eval()
 
 
 @pytest.fixture
@@ -58,7 +48,8 @@ def test_every_method_gives_one_map_an_image(name: str, model: nn.Sequential, x:
     if name in ("lime", "kernel_shap"):
         pytest.importorskip("sklearn", reason="Captum fits their models with scikit-learn, which is not installed")
     state = torch.get_rng_state()
-    explain = make_method(name, model, options=QUICK.get(name))
+    options = {option: value for option, value in QUICK.items() if option in find_method(name).parameters}
+    explain = make_method(name, model, options=options)
     maps = explain(x, TARGETS)
     assert maps.shape in ((2, 1, 16, 20), (2, 3, 16, 20))
     assert bool(maps.isfinite().all())
@@ -146,29 +137,19 @@ def test_choosing_a_layer_leaves_nothing_on_a_model_in_train_mode(x: Tensor) -> 
 
 
 def test_ones_own_method(model: nn.Sequential, x: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [
-        "class Own:",
-        "    @staticmethod",
-        "    def method(model, power=1):",
-        "        return lambda x, target: x.abs() ** power",
-        "number = 3",
-        "def no_function(model):",
-        "    return 3",
-    ]
-    (tmp_path / "a_method_of_ones_own.py").write_text("\n".join(lines))
+    (tmp_path / "a_method_of_ones_own.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     explain = make_method("a_method_of_ones_own:Own.method", model, options={"power": 2})
     torch.testing.assert_close(explain(x, TARGETS), x**2)
-    with pytest.raises(ValueError, match=r"must take \(model, q\), got .*:Own\.method' that takes \(model, power=1\)"):
-        make_method("a_method_of_ones_own:Own.method", model, options={"q": 2})
-    with pytest.raises(ValueError, match=r"must return a function \(inputs, target\), got int of"):
-        make_method("a_method_of_ones_own:no_function", model)
-    with pytest.raises(ValueError, match=r"must name a callable that takes the model, got .* of int"):
-        make_method("a_method_of_ones_own:number", model)
-    with pytest.raises(ValueError, match="must be importable as module:callable"):
-        make_method("a_method_of_ones_own:nothing", model)
-    with pytest.raises(ValueError, match="must be importable as module:callable"):
-        make_method("no_such_module_anywhere:x", model)
+    for name, options, message in [
+        ("a_method_of_ones_own:Own.method", {"q": 2}, r"must take \(model, q\), got .* that takes \(model, power=1\)"),
+        ("a_method_of_ones_own:no_function", {}, r"must return a function \(inputs, target\), got int of"),
+        ("a_method_of_ones_own:number", {}, "must name a callable that takes the model, got .* of int"),
+        ("a_method_of_ones_own:nothing", {}, "must be importable as module:callable"),
+        ("no_such_module_anywhere:x", {}, "must be importable as module:callable"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make_method(name, model, options=options)
     del sys.modules["a_method_of_ones_own"]
 
 

@@ -145,13 +145,6 @@ def test_files_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatc
         read_rows([path])
 
 
-def test_settings_are_told_apart_by_any_value_and_not_by_order() -> None:
-    about = dict(SETTINGS.about)
-    assert Settings(dict(reversed(about.items()))).key == SETTINGS.key
-    keys = {Settings(about | {name: "other"}).key for name in about} | {SETTINGS.key}
-    assert len(keys) == 4
-
-
 def test_values_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
     with RowFile(tmp_path, SETTINGS, 3) as file, pytest.raises(ValueError, match="JSON"):
         file.append([Row(image="a", label="b", difficult=False, seconds=1.0, values={"energy": math.nan})])

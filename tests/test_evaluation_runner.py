@@ -134,6 +134,14 @@ def noisy(x: Tensor, target: object) -> Tensor:
     return of_colour(x, target) + torch.rand(len(x), 1, *x.shape[2:]) + x.mean()
 
 
+@pytest.fixture
+def whole(make: Make, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The rows of a noisy run in one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    evaluate(make(explain=noisy), SETTINGS, folder, ALONE)
+    return without_time(rows_in(folder).values())
+
+
 def after(calls: int, explained: list[int]) -> Callable[[Tensor, object], Tensor]:
     """What explains that many batches, and then stops the run."""
     left = iter(range(calls))
@@ -148,23 +156,19 @@ def after(calls: int, explained: list[int]) -> Callable[[Tensor, object], Tensor
 
 
 @pytest.mark.parametrize("cut", [0, 10, 400], ids=lambda cut: f"last {cut} bytes lost")
-def test_a_stopped_run_ends_as_one_in_one_go(make: Make, cut: int, tmp_path: Path) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    whole.mkdir()
-    parts.mkdir()
-    evaluate(make(explain=noisy), SETTINGS, whole, ALONE)
+def test_a_stopped_run_ends_as_one_in_one_go(make: Make, whole: set[str], cut: int, tmp_path: Path) -> None:
     explained: list[int] = []
     for calls in (0, 1, 2, 1, 0):
         torch.manual_seed(calls)  # chance outside plays no part
-        known = set(parts.iterdir())
+        known = set(tmp_path.iterdir())
         with pytest.raises(StoppedError):
-            evaluate(make(explain=after(calls, explained)), SETTINGS, parts, ALONE)
-        for path in set(parts.iterdir()) - known:
+            evaluate(make(explain=after(calls, explained)), SETTINGS, tmp_path, ALONE)
+        for path in set(tmp_path.iterdir()) - known:
             path.write_bytes(path.read_bytes()[: -cut or None])
-    evaluate(make(explain=after(99, explained)), SETTINGS, parts, ALONE)
-    assert without_time(rows_in(parts).values()) == without_time(rows_in(whole).values())
+    evaluate(make(explain=after(99, explained)), SETTINGS, tmp_path, ALONE)
+    assert without_time(rows_in(tmp_path).values()) == whole
     assert (sum(explained) == 12) == (cut == 0)
-    evaluate(make(explain=after(0, explained)), SETTINGS, parts, ALONE)  # nothing is left to do
+    evaluate(make(explain=after(0, explained)), SETTINGS, tmp_path, ALONE)  # nothing is left to do
 
 
 def test_rows_of_other_settings_are_left_alone(make: Make, tmp_path: Path) -> None:
@@ -183,18 +187,14 @@ class Starting(Processes):
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
-def test_shares_together_are_the_whole(make: Make, count: int, tmp_path: Path) -> None:
+def test_shares_together_are_the_whole(make: Make, whole: set[str], count: int, tmp_path: Path) -> None:
     """And what one of them has left undone, another number of processes takes up."""
-    whole, shares = tmp_path / "whole", tmp_path / "shares"
-    whole.mkdir()
-    shares.mkdir()
-    evaluate(make(explain=noisy), SETTINGS, whole, ALONE)
     for rank in range(1, count):
-        evaluate(make(explain=noisy), SETTINGS, shares, Starting(rank, count, torch.device("cpu")))
-    assert 0 < len(rows_in(shares)) < 12
-    evaluate(make(explain=noisy), SETTINGS, shares, ALONE)
-    assert without_time(rows_in(shares).values()) == without_time(rows_in(whole).values())
-    lines = [line for path in shares.iterdir() for line in path.read_text().splitlines() if "values" in line]
+        evaluate(make(explain=noisy), SETTINGS, tmp_path, Starting(rank, count, torch.device("cpu")))
+    assert 0 < len(rows_in(tmp_path)) < 12
+    evaluate(make(explain=noisy), SETTINGS, tmp_path, ALONE)
+    assert without_time(rows_in(tmp_path).values()) == whole
+    lines = [line for path in tmp_path.iterdir() for line in path.read_text().splitlines() if "values" in line]
     assert len(lines) == 12
 
 

@@ -27,7 +27,8 @@ with JsonLines(sys.argv[1], "numbers", {"size": 3}) as file:
 
 
 def numbers(path: Path) -> list[int]:
-    return list(read_lines(path, lambda value: value if isinstance(value, int) else -1, 10**6))
+    with path.open("rb") as file:
+        return list(read_lines(file, lambda value: value if isinstance(value, int) else -1))
 
 
 def test_a_killed_process_is_continued(tmp_path: Path) -> None:
@@ -74,7 +75,11 @@ def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="path must be a new file or one of words"):
         JsonLines(path, "words", ABOUT)
     assert path.read_bytes() == whole
-    for content in (b"x", b"[1]\n", b"[" * 100_000 + b"\n", b"\0" * 2**21):
+    path.write_bytes(b'{"words": 2}\n')
+    with pytest.raises(ValueError, match=r"path must be a file of these settings, got .* with words 2 instead of 1"):
+        JsonLines(path, "words", {})
+    others = (b"x", b"[1]\n", b"1,2\n3,4\n", b'{"epoch": 1}\n', b"\x89PNG\r\n\x1a\n\xff\xfe")
+    for content in (*others, b"[" * 100_000 + b"\n", b"\0" * 2**21):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="path must be a new file or one of words"):
             JsonLines(path, "words", ABOUT)

@@ -6,34 +6,14 @@ or as one of the processes of torchrun. :func:`read_rows` and :func:`tabulate` m
 """
 
 from captum_extremal.evaluation.fully_convolutional import fully_convolutional
-from captum_extremal.evaluation.layers import last_spatial_layer
-from captum_extremal.evaluation.methods import METHODS, find_method, make_method, method_names
+from captum_extremal.evaluation.methods import METHODS, find_method, last_spatial_layer, make_method, method_names
 from captum_extremal.evaluation.metrics import METRICS
-from captum_extremal.evaluation.processes import Processes, processes_of
 from captum_extremal.evaluation.rows import Kept, Row, RowFile, Settings, read_rows
-from captum_extremal.evaluation.runner import Evaluation, evaluate
+from captum_extremal.evaluation.runner import Evaluation, Processes, evaluate, processes_of
 from captum_extremal.evaluation.tables import Line, Score, as_frame, leads, tabulate
 
 __all__ = [
-    "METHODS",
-    "METRICS",
-    "Evaluation",
-    "Kept",
-    "Line",
-    "Processes",
-    "Row",
-    "RowFile",
-    "Score",
-    "Settings",
-    "as_frame",
-    "evaluate",
-    "find_method",
-    "fully_convolutional",
-    "last_spatial_layer",
-    "leads",
-    "make_method",
-    "method_names",
-    "processes_of",
-    "read_rows",
-    "tabulate",
-]
+    "METHODS", "METRICS", "Evaluation", "Kept", "Line", "Processes", "Row", "RowFile", "Score", "Settings", "as_frame",
+    "evaluate", "find_method", "fully_convolutional", "last_spatial_layer", "leads", "make_method", "method_names",
+    "processes_of", "read_rows", "tabulate",
+]  # fmt: skip

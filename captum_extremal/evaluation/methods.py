@@ -15,34 +15,29 @@ import pkgutil
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from types import MappingProxyType
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import captum.attr
 import torch
-from captum.attr import Attribution, GradientAttribution, LayerAttribution
+from captum.attr import GradientAttribution, LayerAttribution
 from torch import Tensor, nn
 
+from captum_extremal import attr
 from captum_extremal._captum import TargetType
-from captum_extremal.attr.center_attribution import CenterAttribution
-from captum_extremal.attr.contrastive_excitation_backprop import ContrastiveExcitationBackprop
-from captum_extremal.attr.excitation_backprop import ExcitationBackprop
-from captum_extremal.attr.extremal_perturbation import ExtremalPerturbation
-from captum_extremal.attr.meaningful_perturbation import MeaningfulPerturbation
-from captum_extremal.attr.rise import RISE
-from captum_extremal.evaluation.layers import last_spatial_layer
+from captum_extremal._state import preserve_state
+from captum_extremal.hooks import on_every_output
 
+_Options = dict[str, Any]
 Explain = Callable[[Tensor, TargetType], Tensor]
 """From inputs (N, C, H, W) and targets to maps (N, 1, H, W) or (N, C, H, W)."""
 
 POINTING_AREAS = (0.025, 0.05, 0.1, 0.2)
 """The areas of section 4.2 for PASCAL VOC; for COCO they are 0.018, 0.025, 0.05, 0.1."""
-
-_REFINED_AREAS = (*POINTING_AREAS, 0.4)
 
 _WINDOWS = 8  # of occlusion along the shorter side, and cells that are hidden or shown together
 _STEPS_AT_ONCE = 4  # steps from the baseline per image; all of them at once would fill the memory
@@ -57,26 +52,14 @@ def _summed(attributions: Tensor) -> Tensor:
     return attributions.sum(1, keepdim=True)
 
 
-def _summed_positive(attributions: Tensor) -> Tensor:
-    return attributions.sum(1, keepdim=True).clamp(min=0)
-
-
 @dataclass(frozen=True)
 class Method:
-    """How maps are made with a Captum attribution.
+    """How maps are made with a Captum attribution."""
 
-    Attributes:
-        attribution: its class, called with the model, or with the model and a layer.
-        to_maps: from its attributions (N, C, H, W), or (N, K, h, w) of a layer, to maps (N, 1, ...); None if they are
-            the maps.
-        options: keyword arguments of ``attribute`` that differ from its defaults.
-        of_probabilities: whether the softmax of the model's output is explained.
-    """
-
-    attribution: type[Attribution]
-    to_maps: Callable[[Tensor], Tensor] | None = None
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    of_probabilities: bool = False
+    attribution: type[Any]  # its class, called with the model, or the model and a layer
+    to_maps: Callable[[Tensor], Tensor] | None = None  # of attributions (N, K, h, w); None if they are the maps
+    options: Mapping[str, Any] = field(default_factory=dict)  # of attribute, that differ from its defaults
+    of_probabilities: bool = False  # whether the softmax of the model's output is explained
 
     @property
     def needs_layer(self) -> bool:
@@ -86,46 +69,42 @@ class Method:
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
         """The arguments of ``attribute`` other than inputs and target."""
-        every = inspect.signature(cast(Any, self.attribution).attribute).parameters
+        every = inspect.signature(self.attribution.attribute).parameters
         return {name: every[name] for name in every if name not in ("self", "inputs", "target")}
 
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        "extremal": Method(ExtremalPerturbation, options={"areas": _REFINED_AREAS, "reduce": "refined"}),
-        "extremal_paper": Method(ExtremalPerturbation, options={"areas": POINTING_AREAS, "reduce": "sum"}),
-        "rise": Method(RISE, options={"perturbations_per_eval": 4}, of_probabilities=True),
-        "meaningful_perturbation": Method(MeaningfulPerturbation, of_probabilities=True),
-        "excitation_backprop": Method(ExcitationBackprop, _summed),
-        "contrastive_excitation_backprop": Method(ContrastiveExcitationBackprop, _summed_positive),
-        "center": Method(CenterAttribution),
-        "saliency": Method(captum.attr.Saliency, _largest),
-        "deconvolution": Method(captum.attr.Deconvolution, _largest),
-        "guided_backprop": Method(captum.attr.GuidedBackprop, _largest),
-        "grad_cam": Method(captum.attr.LayerGradCam, _summed, options={"relu_attributions": True}),
-    }
-)
+METHODS = {
+    "extremal": Method(attr.ExtremalPerturbation, options={"areas": (*POINTING_AREAS, 0.4), "reduce": "refined"}),
+    "extremal_paper": Method(attr.ExtremalPerturbation, options={"areas": POINTING_AREAS, "reduce": "sum"}),
+    "rise": Method(attr.RISE, options={"perturbations_per_eval": 4}, of_probabilities=True),
+    "meaningful_perturbation": Method(attr.MeaningfulPerturbation, of_probabilities=True),
+    "excitation_backprop": Method(attr.ExcitationBackprop, _summed),
+    "contrastive_excitation_backprop": Method(
+        attr.ContrastiveExcitationBackprop, lambda attributions: _summed(attributions).clamp(min=0)
+    ),
+    "center": Method(attr.CenterAttribution),
+    "saliency": Method(captum.attr.Saliency, _largest),
+    "deconvolution": Method(captum.attr.Deconvolution, _largest),
+    "guided_backprop": Method(captum.attr.GuidedBackprop, _largest),
+    "grad_cam": Method(captum.attr.LayerGradCam, _summed, options={"relu_attributions": True}),
+}
 """The methods of table 1 and this package's own, by name."""
 
-_INPUT_METHODS = (
+_OF_CAPTUM = (
     "IntegratedGradients, DeepLift, DeepLiftShap, InputXGradient, GuidedGradCam, FeatureAblation, Occlusion, "
-    "ShapleyValueSampling, Lime, LRP, KernelShap, GradientShap"
-)
-_LAYER_METHODS = (
-    "LayerConductance, LayerGradientXActivation, InternalInfluence, LayerDeepLift, LayerDeepLiftShap, "
-    "LayerGradientShap, LayerIntegratedGradients, LayerLRP"
+    "ShapleyValueSampling, Lime, LRP, KernelShap, GradientShap, LayerConductance, LayerGradientXActivation, "
+    "InternalInfluence, LayerDeepLift, LayerDeepLiftShap, LayerGradientShap, LayerIntegratedGradients, LayerLRP"
 )
 
 
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+def _of_captum(name: str) -> tuple[str, Method]:
+    """The name in snake case, and the method."""
+    attribution = getattr(captum.attr, name)
+    snake_case = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    return snake_case, Method(attribution, _summed if issubclass(attribution, LayerAttribution) else None)
 
 
-_KNOWN = {
-    **METHODS,
-    **{_snake_case(name): Method(getattr(captum.attr, name)) for name in _INPUT_METHODS.split(", ")},
-    **{_snake_case(name): Method(getattr(captum.attr, name), _summed) for name in _LAYER_METHODS.split(", ")},
-}
+_KNOWN = {**METHODS, **dict(map(_of_captum, _OF_CAPTUM.split(", ")))}
 
 
 def method_names() -> list[str]:
@@ -134,11 +113,7 @@ def method_names() -> list[str]:
 
 
 def find_method(name: str) -> Method:
-    """The method of a name.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The method of a name; ValueError if there is none."""
     if name not in _KNOWN:
         near = ", ".join(get_close_matches(name, _KNOWN, 3))
         known = f"near it: {near}" if near else f"one of {', '.join(_KNOWN)}"
@@ -157,7 +132,7 @@ def make_method(
             directory first, as ``python -m`` does.
         model: from (N, C, H, W) to scores (N, K).
         layer: for methods that explain a layer, its name in ``model.named_modules()``; None for
-            :func:`~captum_extremal.evaluation.layers.last_spatial_layer` of the inputs.
+            :func:`last_spatial_layer` of the inputs.
         options: keyword arguments of the method's ``attribute``, or of the user's callable.
 
     Raises:
@@ -165,39 +140,38 @@ def make_method(
             callable does not take the model and the options, or returns no function.
     """
     given = dict(options or {})
-    if ":" in name:
-        _refuse_layer(name, layer)
-        with _working_directory_first():
+    method = None if ":" in name else find_method(name)
+    if layer is not None and (method is None or not method.needs_layer):
+        raise ValueError(f"layer must not be given to {name}, which explains none, got {layer!r}")
+    if method is None:
+        folder = os.getcwd()
+        sys.path.insert(0, folder)
+        try:
             return _users_own(name, model, given)
-    method = find_method(name)
-    unknown = sorted(set(given) - set(method.parameters))
-    if unknown:
+        finally:
+            if folder in sys.path:  # the user's module may have removed it
+                sys.path.remove(folder)
+    if unknown := sorted(given.keys() - method.parameters):
         raise ValueError(f"options of {name} must be among {', '.join(method.parameters)}, got {', '.join(unknown)}")
-    if not method.needs_layer:
-        _refuse_layer(name, layer)
-    elif layer is not None:
+    if layer is not None:
         _submodule(model, layer)  # which refuses other names
-    return _explainer(method, model, layer, given)
+    return partial(_explain, method, model, layer, given)
 
 
-def _explainer(method: Method, model: nn.Module, layer: str | None, given: dict[str, Any]) -> Explain:
-    seen_as = (lambda x: model(x).softmax(1)) if method.of_probabilities else model
-
-    def explain(inputs: Tensor, target: TargetType = None) -> Tensor:
-        parts = [_submodule(model, layer or last_spatial_layer(model, inputs))] if method.needs_layer else []
-        attribution = cast(Any, method.attribution)(seen_as, *parts)
-        x = inputs.detach().clone()
-        if issubclass(method.attribution, GradientAttribution):
-            x.requires_grad_()  # which Captum would do with a warning
-        how = {**_needed(method, x), **method.options, **given}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks|You are providing multiple inputs")
-            found = attribution.attribute(x, target=target, **how)
-        maps: Any = method.to_maps(found.detach()) if method.to_maps else found.detach()
-        size = tuple(x.shape[2:])
-        return cast(Tensor, maps if maps.shape[2:] == size else LayerAttribution.interpolate(maps, size, "bilinear"))
-
-    return explain
+def _explain(
+    method: Method, model: nn.Module, layer: str | None, given: _Options, inputs: Tensor, target: TargetType = None
+) -> Tensor:
+    parts = [_submodule(model, layer or last_spatial_layer(model, inputs))] if method.needs_layer else []
+    attribution = method.attribution((lambda x: model(x).softmax(1)) if method.of_probabilities else model, *parts)
+    x = inputs.detach().clone()
+    if issubclass(method.attribution, GradientAttribution):
+        x.requires_grad_()  # which Captum would do with a warning
+    how = {**_needed(method, x), **method.options, **given}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks|You are providing multiple inputs")
+        found = attribution.attribute(x, target=target, **how).detach()
+    maps: Any = method.to_maps(found) if method.to_maps else found
+    return maps if maps.shape[2:] == x.shape[2:] else LayerAttribution.interpolate(maps, x.shape[2:], "bilinear")
 
 
 def _needed(method: Method, x: Tensor) -> dict[str, Any]:
@@ -231,22 +205,10 @@ def _users_own(name: str, model: nn.Module, given: dict[str, Any]) -> Explain:
     except TypeError as error:
         takes = ", ".join(["model", *given])
         raise ValueError(f"method must take ({takes}), got {name!r} that takes {signature}") from error
-    explain = make(model, **given)
+    explain: Explain = make(model, **given)
     if not callable(explain):
         raise ValueError(f"method must return a function (inputs, target), got {type(explain).__name__} of {name!r}")
-    return cast(Explain, explain)
-
-
-@contextmanager
-def _working_directory_first() -> Iterator[None]:
-    """Modules of the working directory can be imported; afterwards ``sys.path`` is as before."""
-    folder = os.getcwd()
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
+    return explain
 
 
 def _submodule(model: nn.Module, layer: str) -> nn.Module:
@@ -257,6 +219,27 @@ def _submodule(model: nn.Module, layer: str) -> nn.Module:
     return modules[layer]
 
 
-def _refuse_layer(name: str, layer: str | None) -> None:
-    if layer is not None:
-        raise ValueError(f"layer must not be given to {name}, which explains none, got {layer!r}")
+def last_spatial_layer(model: nn.Module, inputs: Tensor) -> str:
+    """The name of the layer that methods such as Grad-CAM look at where none is given; ValueError if there is none.
+
+    It is the last layer whose output still has positions, and is not yet the scores of the classes: for torchvision's
+    VGG16 ``features.29``, for its ResNets ``layer4``. Layers that run more than once, dropout and layers that return
+    the output of a pooling layer are left out. The inputs (N, C, H, W) are examples of the model's.
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    seen: list[tuple[str, Any]] = []
+    record = on_every_output(modules.items(), lambda name, output: seen.append((name, output)))
+    with torch.no_grad(), preserve_state(model, inputs.device), record:
+        classes = model(inputs[:1]).shape[1]
+    calls = Counter(name for name, _ in seen)
+    pooled = {id(output) for name, output in seen if "Pool" in type(modules[name]).__name__}
+    found = [
+        name
+        for name, output in seen
+        if isinstance(output, Tensor) and output.dim() == 4 and min(output.shape[2:]) > 1
+        if output.shape[1] != classes and calls[name] == 1
+        if id(output) not in pooled and "Dropout" not in type(modules[name]).__name__
+    ]
+    if not found:
+        raise ValueError("layer must be given: no layer of the model has an output (N, K, h, w) with several positions")
+    return found[-1]

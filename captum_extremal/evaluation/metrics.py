@@ -1,20 +1,14 @@
-"""The metrics of an evaluation by name: what each records of a pair, and which of it the tables show.
-
-Shapes: N pairs, C channels, H rows and W columns of pixels.
-"""
+"""The metrics of an evaluation by name: what each records of a pair, and which of it the tables show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from captum_extremal.evaluation.rows import Row
+from captum_extremal.evaluation.rows import Row, Values
 from captum_extremal.metrics import Outcome, energy_pointing_game, insertion_deletion, pointing_game
-
-Values = dict[str, float | None]
 
 TOLERANCE = 15.0
 """Pixels by which a map may miss the object in the pointing game (Zhang et al. 2018)."""
@@ -25,21 +19,13 @@ STEPS = 224
 
 @dataclass(frozen=True)
 class Explained:
-    """A batch of pairs and their maps.
+    """A batch of pairs and their maps."""
 
-    Attributes:
-        inputs: of the model, (N, C, H, W).
-        targets: N indices of classes.
-        maps: (N, 1, H, W) or (N, C, H, W).
-        regions: N masks (H', W') bool of the class in the annotated image.
-        steps: of the curves of insertion and deletion.
-    """
-
-    inputs: Tensor
-    targets: list[int]
-    maps: Tensor
-    regions: list[Tensor]
-    steps: int = STEPS
+    inputs: Tensor  # of the model, (N, C, H, W)
+    targets: list[int]  # N indices of classes
+    maps: Tensor  # (N, 1, H, W) or (N, C, H, W)
+    regions: list[Tensor]  # N masks (H', W') bool of the class in the annotated image
+    steps: int = STEPS  # of the curves of insertion and deletion
 
 
 def _pointing(model: nn.Module, found: Explained) -> list[Values]:
@@ -59,14 +45,11 @@ def _insertion_deletion(model: nn.Module, found: Explained) -> list[Values]:
     return [{"insertion": inserted, "deletion": deleted} for inserted, deleted in areas]
 
 
-METRICS: Mapping[str, Callable[[nn.Module, Explained], list[Values]]] = MappingProxyType(
-    {"pointing": _pointing, "energy": _energy, "insertion_deletion": _insertion_deletion}
-)
+_Metric = Callable[[nn.Module, Explained], list[Values]]
+METRICS: dict[str, _Metric] = {"pointing": _pointing, "energy": _energy, "insertion_deletion": _insertion_deletion}
 """From the model and a batch to what is recorded of each pair: nothing where the class is not annotated."""
 
-COLUMNS: Mapping[str, str] = MappingProxyType(
-    {"pointing": "distance", "energy": "energy", "insertion": "insertion", "deletion": "deletion"}
-)
+COLUMNS = {"pointing": "distance", "energy": "energy", "insertion": "insertion", "deletion": "deletion"}
 """The columns of the tables, and the recorded value of each."""
 
 
@@ -76,9 +59,8 @@ def outcome(row: Row, column: str, tolerance: float) -> Outcome:
     Pointing and energy are averaged over the classes (section 4.2), insertion and deletion over the pairs, as their
     authors do: all have the label "all".
     """
-    recorded = COLUMNS[column]
-    value = row.values.get(recorded)
-    if column == "pointing" and recorded in row.values:
+    value = row.values.get(COLUMNS[column])
+    if column == "pointing" and COLUMNS[column] in row.values:
         value = float(value is not None and value <= tolerance)
     label = row.label if column in ("pointing", "energy") else "all"
     return Outcome(image=row.image, label=label, value=value, difficult=row.difficult)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,34 +22,21 @@ from uuid import uuid4
 from captum_extremal._describe import describe
 from captum_extremal._jsonl import FORMAT, JsonLines, read_lines
 
-Pair = tuple[str, str]
-"""The names of an image and of a class."""
-
+Pair = tuple[str, str]  # the names of an image and of a class
+Values = dict[str, float | None]  # what the metrics recorded of a pair, by name
 _KIND = "evaluation"
-_SUFFIX = ".jsonl"
 _LARGEST_FILE = 2**28  # bytes; the rows of COCO's 40 000 images have a tenth
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What was found for one pair.
-
-    Attributes:
-        image, label: the names of the image and of the class.
-        difficult: whether the pair belongs to the difficult subset.
-        seconds: the time of its map, its share of the batch's.
-        values: what the metrics recorded, by the names in
-            :data:`~captum_extremal.evaluation.metrics.METRICS`; without those that do not apply to the pair.
-
-    Raises:
-        TypeError, ValueError: an attribute is of another type, or a number is not finite.
-    """
+    """What was found for one pair; TypeError or ValueError for other types, and for numbers that are not finite."""
 
     image: str
-    label: str
-    difficult: bool
-    seconds: float
-    values: dict[str, float | None]
+    label: str  # the name of the class
+    difficult: bool  # whether the pair belongs to the difficult subset
+    seconds: float  # the time of its map, its share of the batch's
+    values: Values  # what the metrics recorded, without those that do not apply to the pair
 
     def __post_init__(self) -> None:
         _check(str, self.image, self.label, *self.values)
@@ -65,16 +53,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the rows of a run.
+    """What decides the rows of a run."""
 
-    Attributes:
-        about: data set, model, method and the rest by name, as :func:`~captum_extremal._describe.describe` has them.
-
-    Raises:
-        TypeError: a value cannot be described.
-    """
-
-    about: Mapping[str, Any]
+    about: Mapping[str, Any]  # data set, model, method and the rest by name, kept as describe has them
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "about", {name: describe(name, value) for name, value in self.about.items()})
@@ -87,44 +68,31 @@ class Settings:
 
 @dataclass
 class Kept:
-    """What files hold of one run.
-
-    Attributes:
-        settings: of the run.
-        pairs: how many pairs the data set has.
-        rows: by pair.
-        unreadable: why an image could not be used, by its name.
-    """
+    """What files hold of one run."""
 
     settings: Settings
-    pairs: int
+    pairs: int  # how many the data set has
     rows: dict[Pair, Row] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)  # why an image could not be used, by its name
 
 
 class RowFile(ExitStack):
-    """A new file of rows in a folder, made when the first row is written.
+    """A new file of rows in a folder, which must exist; it is made when the first row is written.
 
-    Args:
-        folder: must exist.
-        settings: of the run, in the file's first line.
-        pairs: how many pairs the data set has.
+    Its first line holds the settings of the run, and how many pairs the data set has.
     """
 
     def __init__(self, folder: Path, settings: Settings, pairs: int) -> None:
         super().__init__()
-        self._key = settings.key
-        self._header = {"settings": self._key, "about": settings.about, "pairs": pairs}
+        self._header = {"settings": settings.key, "about": settings.about, "pairs": pairs}
         started = datetime.now().strftime("%Y%m%dT%H%M%S.%f")  # files are read in the order of their names
-        self._path = folder / f"rows-{started}-{self._key}-{uuid4().hex}{_SUFFIX}"
+        self._path = folder / f"rows-{started}-{settings.key}-{uuid4().hex}.jsonl"
         self._file: JsonLines | None = None
 
     def append(self, rows: Iterable[Row]) -> None:
         """Write rows; if the process is stopped, the first of them may be kept."""
         self._write(
-            {"image": row.image, "class": row.label}
-            | {"difficult": row.difficult, "seconds": row.seconds, "values": row.values}
-            for row in rows
+            {("class" if name == "label" else name): value for name, value in vars(row).items()} for row in rows
         )
 
     def note_unreadable(self, image: str, why: str) -> None:
@@ -134,7 +102,7 @@ class RowFile(ExitStack):
     def _write(self, lines: Iterable[dict[str, Any]]) -> None:
         if self._file is None:
             self._file = self.enter_context(JsonLines(self._path, _KIND, self._header))
-        self._file.append({"settings": self._key, **line} for line in lines)
+        self._file.append({"settings": self._header["settings"], **line} for line in lines)
 
 
 def read_rows(paths: Iterable[Path]) -> dict[str, Kept]:
@@ -148,9 +116,9 @@ def read_rows(paths: Iterable[Path]) -> dict[str, Kept]:
     """
     runs: dict[str, Kept] = {}
     for path in paths:
-        for file in sorted(path.glob(f"*{_SUFFIX}")) if path.is_dir() else [path]:
-            for _ in read_lines(file, partial(_take, runs), _LARGEST_FILE):
-                pass
+        for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
+            with file.open("rb") as opened:
+                deque(read_lines(opened, partial(_take, runs), largest=_LARGEST_FILE), maxlen=0)
     for kept in runs.values():
         for image, _ in kept.rows:
             kept.unreadable.pop(image, None)
@@ -170,8 +138,7 @@ def _take(runs: dict[str, Kept], line: Any) -> None:
         _check(str, line["image"], line["unreadable"])
         runs[key].unreadable[line["image"]] = line["unreadable"]
     else:
-        measured = {name: line[name] for name in ("difficult", "seconds", "values")}
-        row = Row(image=line["image"], label=line["class"], **measured)
+        row = Row(label=line["class"], **{name: line[name] for name in ("image", "difficult", "seconds", "values")})
         runs[key].rows.setdefault(row.pair, row)
 
 
