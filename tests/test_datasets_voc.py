@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_extremal.datasets import AnnotatedImages, FolderImages, UnreadableError, VOCImages, _reading
+from captum_extremal.datasets import AnnotatedImages, FolderImages, UnreadableError, VOCImages, annotated
 from captum_extremal.datasets import voc as voc_module
 
 WIDTH, HEIGHT = 12, 9
@@ -217,7 +217,7 @@ def test_decompression_bombs_are_refused(folder: Path, side: int, action: Any) -
 
 def test_masks_of_countless_classes_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "one.xml").write_text(xml(*((f"class {number}", (1, 1, 2, 2)) for number in range(11))))
-    monkeypatch.setattr(_reading, "_MOST_MASKED", 10 * WIDTH * HEIGHT)
+    monkeypatch.setattr(annotated, "_MOST_MASKED", 10 * WIDTH * HEIGHT)
     with pytest.raises(UnreadableError, match="11 classes are too many for 12 x 9 pixels"):
         FolderImages(folder).load("one")
 
