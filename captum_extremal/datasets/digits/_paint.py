@@ -54,9 +54,8 @@ def clutter(rng: np.random.Generator, picture: Array, keep_clear: Sequence[Box])
         radius = rng.uniform(3.5, 9.0) * unit
         reach = 1.2 * radius + 2.0
         for x, y in (_anywhere(rng, picture) for _ in range(12)):
-            if not any(
-                x0 - reach <= x <= x1 + reach and y0 - reach <= y <= y1 + reach for x0, y0, x1, y1 in keep_clear
-            ):
+            near = (x0 - reach <= x <= x1 + reach and y0 - reach <= y <= y1 + reach for x0, y0, x1, y1 in keep_clear)
+            if not any(near):
                 tone = (0.8, 0.95) if rng.random() < 0.5 else (0.04, 0.18)
                 _paint_shape(rng, picture, radius, tone, 0.9, x, y)
                 break

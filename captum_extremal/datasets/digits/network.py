@@ -50,7 +50,7 @@ class DigitNetwork(nn.Module):
 
 
 def digit_network() -> DigitNetwork:
-    """The trained :class:`DigitNetwork`, on the CPU and in evaluation mode. The repository's ``tools/train_digits.py`` trains it anew."""
+    """The trained :class:`DigitNetwork`, on the CPU, in evaluation mode; ``tools/train_digits.py`` trains it anew."""
     network = DigitNetwork()
     network.load_state_dict(torch.load(WEIGHTS_FILE, map_location="cpu", weights_only=True))
     return network.eval()
