@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,12 +175,16 @@ def test_formats_not_asked_for_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [10, 20], ids=["Pillow warns", "Pillow refuses"])
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+@pytest.mark.parametrize("action", ["error", "ignore"])
+def test_decompression_bombs_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, action: Any
+) -> None:
     Image.new("L", (side, side)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99)
-    with pytest.raises(UnreadableError, match=r"a.png: cannot be read as an image: .*pixels.*limit of \d+"):
-        read_image(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter(action, Image.DecompressionBombWarning)
+        with pytest.raises(UnreadableError, match=r"a.png: cannot be read as an image: .*pixels.*limit of \d+"):
+            read_image(tmp_path / "a.png")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -84,7 +84,7 @@ class NumberedImages:
     """
 
     def __init__(self, root: str) -> None:
-        from captum_extremal.datasets._reading import check_folder
+        from captum_extremal.datasets.annotated import check_folder
 
         folder = check_folder("ROOT", root)
         self._paths = {path.name: path for path in sorted(folder.iterdir()) if _NUMBERED.fullmatch(path.name)}
@@ -107,12 +107,12 @@ class NumberedImages:
         """
         import torch
 
-        from captum_extremal.datasets._reading import load_annotated
+        from captum_extremal.datasets.annotated import Annotation, load_annotated
 
         def nothing(mark: None, size: tuple[int, int]) -> Tensor:
             return torch.zeros(size, dtype=torch.bool)
 
-        return load_annotated(self._paths[image], None, {self._class_of(image): [None]}, nothing)
+        return load_annotated(Annotation(self._paths[image], None, {self._class_of(image): [None]}), nothing)
 
     @staticmethod
     def _class_of(name: str) -> str:

@@ -1,21 +1,25 @@
-"""Images whose classes are annotated: what an evaluation asks of a data set.
+"""Images whose classes are annotated: what an evaluation asks of a data set, and what data sets of files share."""
 
-Shapes: 3 colour channels, H rows and W columns of pixels.
-"""
-
-from __future__ import annotations
-
-import textwrap
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
-__all__ = ["AnnotatedImage", "AnnotatedImages", "UnreadableError"]
+from captum_extremal.datasets.image_files import UnreadableError, in_one_line, read_image
+from captum_extremal.metrics import difficult_classes
 
+__all__ = ["AnnotatedFiles", "AnnotatedImage", "AnnotatedImages", "Annotation", "UnreadableError", "load_annotated"]
 
-class UnreadableError(Exception):
-    """A file that cannot be used; the message names it and says why, in one line."""
+RegionOf = Callable[[Any, tuple[int, int]], Tensor]
+"""Gives the pixels (H, W) bool of an object in an image of size (H, W); raises ValueError if the object is unfit."""
+
+_MOST_MASKED = 2**31  # bytes of the masks of one image
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +62,81 @@ class AnnotatedImages(Protocol):
         """
 
 
-def in_one_line(error: object) -> str:
-    """The text of an error without line breaks, cut to 300 characters: it may quote a file at length."""
-    return textwrap.shorten(str(error), 300)
+def check_path(name: str, value: object) -> Path:
+    """The value as a path. Raises TypeError if it is none; the file need not exist."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, got {value!r} of type {type(value).__name__}")
+    return Path(value)
+
+
+def check_folder(name: str, value: object) -> Path:
+    """The value as the path of a folder. Raises TypeError if it is no path, ValueError if there is no such folder."""
+    folder = check_path(name, value)
+    if not folder.is_dir():
+        raise ValueError(f"{name} must be a folder, got {folder}")
+    return folder
+
+
+def of_image(known: Mapping[str, _Value], image: str) -> _Value:
+    """The entry of the image of this name. Raises ValueError if there is none."""
+    if image not in known:
+        raise ValueError(f"image must be one of those in pairs(), got {image!r}")
+    return known[image]
+
+
+def with_difficult(pixels: Tensor, regions: dict[str, Tensor]) -> AnnotatedImage:
+    """An image (3, H, W) and its regions, with the classes of the difficult subset."""
+    difficult = frozenset(label for label, is_difficult in difficult_classes(regions).items() if is_difficult)
+    return AnnotatedImage(pixels=pixels, regions=regions, difficult=difficult)
+
+
+class Annotation(NamedTuple):
+    """The path of a JPEG or PNG file, its size (H, W) if known, and the objects of each class; or why there are none.
+
+    Objects are for the pixels as stored: EXIF orientation is ignored.
+    """
+
+    path: Path
+    size: tuple[int, int] | None
+    objects: dict[str, list[Any]]
+    unreadable: str = ""
+
+
+def load_annotated(annotation: Annotation, region_of: RegionOf) -> AnnotatedImage:
+    """Read an image. Raises UnreadableError if it or its annotation cannot be used, or if they do not fit together."""
+    path, stated, objects, unreadable = annotation
+    if unreadable:
+        raise UnreadableError(unreadable)
+    rgb = np.array(read_image(path, upright=False, formats=("JPEG", "PNG")))
+    height, width = size = rgb.shape[:2]
+    if stated is not None and stated != size:
+        raise UnreadableError(f"{path}: is {width} x {height} pixels, but annotated as {stated[1]} x {stated[0]}")
+    if len(objects) * height * width > _MOST_MASKED:
+        raise UnreadableError(f"{path}: {len(objects)} classes are too many for {width} x {height} pixels")
+    regions: dict[str, Tensor] = {}
+    for label, marks in objects.items():
+        for number, mark in enumerate(marks, 1):
+            try:
+                region = region_of(mark, size)
+            except ValueError as error:
+                why = in_one_line(f"{error} (object {number} of class {label!r})")
+                raise UnreadableError(f"{path}: cannot be used as annotated: {why}") from error
+            regions[label] = regions[label] | region if label in regions else region
+    return with_difficult(torch.from_numpy(rgb).permute(2, 0, 1).float().div(255).contiguous(), regions)
+
+
+class AnnotatedFiles:
+    """:class:`AnnotatedImages` from files, given the annotation of each image; subclasses read the annotations."""
+
+    def __init__(self, name: str, classes: Iterable[str], found: dict[str, Annotation], region_of: RegionOf) -> None:
+        self.name, self.classes, self._found, self._region_of = name, tuple(classes), found, region_of
+        self.unreadable = [annotation.unreadable for annotation in found.values() if annotation.unreadable]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every image with each class annotated in it, images and classes in the data set's order."""
+        found = self._found.items()
+        return [(image, label) for image, annotation in found for label in self.classes if label in annotation.objects]
+
+    def load(self, image: str) -> AnnotatedImage:
+        """The image of this name, and the pixels of each class; see :meth:`AnnotatedImages.load`."""
+        return load_annotated(of_image(self._found, image), self._region_of)

@@ -1,21 +1,19 @@
 """COCO's instances: images and one JSON file with the outlines of all their objects."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import re
-from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import torch
 from pycocotools import mask as coco_masks
 from torch import Tensor
 
-from captum_extremal.datasets._reading import check_folder, check_path, load_annotated, of_image
-from captum_extremal.datasets.annotated import AnnotatedImage, in_one_line
+from captum_extremal.datasets.annotated import AnnotatedFiles, Annotation, check_folder, check_path
+from captum_extremal.datasets.image_files import in_one_line
 
 __all__ = ["COCOImages"]
 
@@ -24,29 +22,17 @@ _LONGEST_OUTLINE = 2**22  # pixels; pycocotools takes about 100 bytes for each
 _RULE = "annotations must be a JSON file of COCO instances"
 
 
-class _Image(NamedTuple):
-    """Name, size (H, W), and the segmentations of the objects of each class."""
-
-    name: str
-    size: tuple[int, int]
-    objects: dict[str, list[Any]]
-
-
-class COCOImages:
+class COCOImages(AnnotatedFiles):
     """COCO's images and instances, in the form that torchvision's ``CocoDetection`` expects.
 
-    The regions are the objects' segmentations: polygons or run lengths, as a list or compressed. A crowd (``iscrowd``)
-    counts as an object of its class, so that pointing at it is a hit; COCO's own detection score leaves crowds out.
-    Images are named by their ``file_name``. The classes are in the order of their category numbers, for COCO its usual
-    80.
+    The regions are the objects' segmentations (polygons or run lengths, as a list or compressed), as pycocotools'
+    ``annToMask`` gives them. A crowd (``iscrowd``) counts as an object of its class, so that pointing at it is a hit;
+    COCO's own detection score leaves crowds out. Images are named by their ``file_name``, and are in the file's order;
+    classes are in the order of their category numbers. The data set is named after the annotations: "coco-val2014".
 
     Args:
         root: the folder of the images. Nothing is downloaded.
         annotations: such as ``instances_val2014.json``.
-
-    Attributes:
-        name: of the annotations: "coco-val2014".
-        unreadable: empty, for there is only one annotation file.
 
     Raises:
         TypeError: an argument is no path.
@@ -55,57 +41,30 @@ class COCOImages:
     """
 
     def __init__(self, root: str | os.PathLike[str], annotations: str | os.PathLike[str]) -> None:
-        self._root = check_folder("root", root)
-        path = check_path("annotations", annotations)
-        self.name = f"coco-{path.stem.removeprefix('instances_')}"
-        self.unreadable: list[str] = []
-        content = _read(path)
+        folder, path = check_folder("root", root), check_path("annotations", annotations)
+        if not path.is_file():
+            raise ValueError(f"{_RULE}, got no file: {path}")
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"{_RULE} of at most {_MOST_BYTES} bytes, got {path.stat().st_size} in {path}")
+        by_id, by_name = dict[Any, Annotation](), dict[str, Annotation]()
         try:
+            content = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_arrays)
             labels = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-            self.classes = tuple(labels[number] for number in sorted(labels))
-            images = {
-                entry["id"]: _Image(_inside_folder(entry["file_name"]), (entry["height"], entry["width"]), {})
-                for entry in content["images"]
-            }
-            self._images = {image.name: image for image in images.values()}
-            if len(set(self.classes)) < len(content["categories"]) or len(self._images) < len(content["images"]):
+            classes = tuple(labels[number] for number in sorted(labels))
+            for entry in content["images"]:
+                name, size = entry["file_name"], (entry["height"], entry["width"])
+                inner = PurePath(name)
+                if inner.anchor or ".." in inner.parts or not inner.parts:
+                    raise ValueError(f"file_name {name!r} is no file inside of the folder")
+                by_id[entry["id"]] = by_name[name] = Annotation(folder / name, size, {})
+            if len({*classes}) < len(content["categories"]) or min(len(by_id), len(by_name)) < len(content["images"]):
                 raise ValueError("two images or two categories of one id or one name")
             for entry in content["annotations"]:
-                objects = images[entry["image_id"]].objects
+                objects = by_id[entry["image_id"]].objects
                 objects.setdefault(labels[entry["category_id"]], []).append(entry["segmentation"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{_RULE}, got {path}: {in_one_line(repr(error))}") from error
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """Every image with each class annotated in it, images in the file's order, classes in theirs."""
-        return [
-            (image, label) for image, found in self._images.items() for label in self.classes if label in found.objects
-        ]
-
-    def load(self, image: str) -> AnnotatedImage:
-        """The image of this name, and the pixels of each class, as pycocotools' ``annToMask`` gives them.
-
-        Segmentations are for the pixels as stored: EXIF orientation is ignored.
-
-        Raises:
-            UnreadableError: the image cannot be read, or its annotation does not fit it.
-            ValueError: there is no image of this name.
-        """
-        found = of_image(self._images, image)
-        return load_annotated(self._root / found.name, found.size, found.objects, _segmented)
-
-
-def _read(path: Path) -> Any:
-    """The file's content, with outlines as arrays."""
-    if not path.is_file():
-        raise ValueError(f"{_RULE}, got no file: {path}")
-    if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"{_RULE} of at most {_MOST_BYTES} bytes, got {path.stat().st_size} in {path}")
-    try:
-        with path.open(encoding="utf-8") as file:
-            return json.load(file, object_hook=_with_arrays)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{_RULE}, got {path}: {in_one_line(error)}") from error
+        super().__init__(f"coco-{path.stem.removeprefix('instances_')}", classes, by_name, _segmented)
 
 
 def _with_arrays(entry: dict[str, Any]) -> dict[str, Any]:
@@ -116,23 +75,8 @@ def _with_arrays(entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def _inside_folder(name: str) -> str:
-    path = PurePath(name)
-    if path.anchor or ".." in path.parts or not path.parts:
-        raise ValueError(f"file_name {name!r} is no file inside of the folder")
-    return name
-
-
 def _segmented(segmentation: Any, size: tuple[int, int]) -> Tensor:
-    """The pixels (H, W) bool of an object in an image of a size (H, W).
-
-    Args:
-        segmentation: polygons, each x0, y0, x1, y1, ... in pixels from the image's upper left corner, or a dictionary
-            of run lengths.
-
-    Raises:
-        ValueError: it is neither, or does not fit the image.
-    """
+    """The pixels (H, W) bool of an object, given by polygons x0, y0, x1, y1, ... or a dictionary of run lengths."""
     if isinstance(segmentation, list):
         _check_outlines(segmentation)
         if not segmentation:
@@ -160,11 +104,8 @@ def _check_outlines(outlines: list[Any]) -> None:
 
 
 def _run_lengths(runs: dict[str, Any], size: tuple[int, int]) -> list[int]:
-    """How many pixels are out, in, out, ..., down the columns one after another.
-
-    pycocotools' own decoder is not used: where the runs of a file end early, it leaves memory unset.
-    """
-    pixels = size[0] * size[1]
+    """How many pixels are out, in, out, ..., down the columns one after another."""
+    # pycocotools' own decoder is not used: where the runs of a file end early, it leaves memory unset.
     if runs.get("size") != list(size):
         raise ValueError(f"run lengths must be for the image's size {list(size)}, got {runs.get('size')!r}")
     counts = runs.get("counts")
@@ -172,24 +113,22 @@ def _run_lengths(runs: dict[str, Any], size: tuple[int, int]) -> list[int]:
         counts = _uncompressed(counts if isinstance(counts, str) else counts.decode())
     if not isinstance(counts, list):
         raise ValueError(f"run lengths must be a list or a string, got {type(counts).__name__}")
+    pixels = size[0] * size[1]
     if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != pixels:
         raise ValueError(f"run lengths must be integers from 0 that add up to the image's {pixels} pixels")
     return counts
 
 
 def _uncompressed(text: str) -> list[int]:
-    """COCO's compressed run lengths as numbers.
-
-    A character holds 5 bits, the lowest first, and whether more follow. From the fourth number on, what is stored is
-    the difference to the last but one.
-    """
+    """COCO's compressed run lengths as numbers."""
+    # A character holds 5 bits, the lowest first, and whether more follow. From the fourth number on, what is stored is
+    # the difference to the last but one.
     if not re.fullmatch("([P-o]{0,6}[0-O])*", text):
         raise ValueError("compressed run lengths must be groups of at most seven of COCO's characters")
     counts: list[int] = []
     for group in re.findall("[P-o]*[0-O]", text):
-        bits = [(ord(character) - 48) & 31 for character in group]
-        number = sum(part << 5 * place for place, part in enumerate(bits))
-        if bits[-1] & 16:
-            number -= 1 << 5 * len(bits)
+        number = sum((ord(character) - 48 & 31) << 5 * place for place, character in enumerate(group))
+        if ord(group[-1]) - 48 & 16:
+            number -= 1 << 5 * len(group)
         counts.append(number + (counts[-2] if len(counts) > 2 else 0))
     return counts

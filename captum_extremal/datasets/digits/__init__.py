@@ -5,6 +5,6 @@ The digits are those of "Optical Recognition of Handwritten Digits" (E. Alpaydin
 """
 
 from captum_extremal.datasets.digits.network import DigitNetwork, digit_network
-from captum_extremal.datasets.digits.scenes import MEAN, STD, DigitScene, DigitScenes, to_rgb
+from captum_extremal.datasets.digits.scenes import MEAN, STD, DigitImages, DigitScene, DigitScenes, to_rgb
 
-__all__ = ["MEAN", "STD", "DigitNetwork", "DigitScene", "DigitScenes", "digit_network", "to_rgb"]
+__all__ = ["MEAN", "STD", "DigitImages", "DigitNetwork", "DigitScene", "DigitScenes", "digit_network", "to_rgb"]

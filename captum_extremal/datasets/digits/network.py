@@ -1,20 +1,16 @@
 """A small fully convolutional network that says which digits a picture shows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from captum_extremal.datasets.digits.scenes import CLASSES, SMALLEST_SIDE
 
 __all__ = ["DigitNetwork", "digit_network"]
 
 WEIGHTS_FILE = Path(__file__).with_name("digit_network.pt")
-
-# (out channels, kernel side, stride) of each convolution. The receptive field of the last one is 57 pixels: hardly more
-# than the largest digit.
+# Out channels, kernel side and stride of each convolution. Together they see 57 pixels, hardly more than a large digit.
 _LAYERS = ((16, 5, 2), (32, 3, 2), (48, 3, 1), (64, 3, 2), (64, 3, 1), (64, 3, 1))
 
 
@@ -37,32 +33,24 @@ class DigitNetwork(nn.Module):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Conv2d(channels, CLASSES, 1)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The log-odds that each digit 0 to 9 is in the picture.
+    def forward(self, images: Tensor) -> Tensor:
+        """The log-odds (N, 10) that each digit 0 to 9 is in the picture; their sigmoid is its probability.
 
         Args:
             images: (N, 3, H, W), normalised as :attr:`DigitScene.image` is, H and W at least 64 pixels.
 
-        Returns:
-            Logits (N, 10); their sigmoid is the probability that the digit is there.
-
         Raises:
-            ValueError: `images` is not of shape (N, 3, H, W) with H and W at least 64.
+            ValueError: `images` has another shape.
         """
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < SMALLEST_SIDE:
-            raise ValueError(
-                f"images must have shape (N, 3, H, W) with H and W at least {SMALLEST_SIDE}, got {tuple(images.shape)}"
-            )
-        evidence: torch.Tensor = self.classifier(self.features(images))
+            rule = f"images must have shape (N, 3, H, W) with H and W at least {SMALLEST_SIDE}"
+            raise ValueError(f"{rule}, got {tuple(images.shape)}")
+        evidence: Tensor = self.classifier(self.features(images))
         return evidence.flatten(2).logsumexp(dim=2)
 
 
 def digit_network() -> DigitNetwork:
-    """The trained :class:`DigitNetwork`, on the CPU and in evaluation mode.
-
-    It was trained on :class:`DigitScenes` of the train split, also blurred, faded and partly hidden ones. The
-    repository's ``tools/train_digits.py`` trains it anew.
-    """
+    """The trained :class:`DigitNetwork`, on the CPU, in evaluation mode; ``tools/train_digits.py`` trains it anew."""
     network = DigitNetwork()
     network.load_state_dict(torch.load(WEIGHTS_FILE, map_location="cpu", weights_only=True))
     return network.eval()

@@ -1,39 +1,30 @@
-"""Scenes of handwritten digits on cluttered backgrounds, with the pixels of every digit known.
-
-Shapes: 3 colour channels, H rows and W columns of pixels, D digits in a scene.
-"""
-
-from __future__ import annotations
+"""Scenes of handwritten digits on cluttered backgrounds, with the pixels of every digit known."""
 
 import operator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from captum_extremal._checks import check_choice, check_count
+from captum_extremal.datasets.annotated import AnnotatedImage, of_image, with_difficult
 from captum_extremal.datasets.digits import _paint
 
-__all__ = ["MEAN", "STD", "DigitScene", "DigitScenes", "to_rgb"]
+__all__ = ["MEAN", "STD", "DigitImages", "DigitScene", "DigitScenes", "to_rgb"]
 
-MEAN: tuple[float, float, float] = (0.485, 0.485, 0.485)
-"""RGB of the mean colour of scenes: a normalised image is 0 where it has this colour."""
-
-STD: tuple[float, float, float] = (0.2, 0.2, 0.2)
-"""Spread of each channel over scenes; a normalised image is (RGB - MEAN) / STD."""
+MEAN, STD = (0.485, 0.485, 0.485), (0.2, 0.2, 0.2)
+"""RGB of the mean colour of scenes, and the spread of each channel; a normalised image is (RGB - MEAN) / STD."""
 
 DATA_FILE = Path(__file__).with_name("digits_test.npz")
-SMALLEST_SIDE = 64
-CLASSES = 10
-
+SMALLEST_SIDE, CLASSES = 64, 10
 _SPLITS = ("train", "test")
-# Pixels between digits, and between them and the border.
-_GAP, _MARGIN = 4, 2
+_GAP, _MARGIN = 4, 2  # pixels between digits, and between them and the border
 _LAYOUT_TRIES, _SPOT_TRIES = 40, 30
 
 
@@ -48,10 +39,10 @@ class DigitScene:
         masks: (D, H, W) bool, the pixels of each digit's own ink.
     """
 
-    image: torch.Tensor
+    image: Tensor
     labels: tuple[int, ...]
-    boxes: torch.Tensor
-    masks: torch.Tensor
+    boxes: Tensor
+    masks: Tensor
 
 
 @dataclass(eq=False)
@@ -59,22 +50,18 @@ class DigitScenes(Dataset[DigitScene]):
     """A map-style data set of :class:`DigitScene`, drawn on access.
 
     Scene i depends only on `seed`, `split`, i, `size` and `digits_per_scene`; drawing it neither reads nor changes the
-    global random state. Digits are drawn as smooth shapes, bright or dark, at random places without overlap. Their
-    longer side is about 0.19 to 0.375 of the image's shorter side, but 24 to 56 pixels.
-
-    The test split's handwriting ships with the package; :func:`digit_network` was trained on none of it. The train
-    split's comes with scikit-learn, which must be installed.
+    global random state. Digits are smooth shapes, bright or dark, at random places without overlap. Their longer side
+    is about 0.19 to 0.375 of the image's shorter side, but 24 to 56 pixels.
 
     Args:
         length: number of scenes, at least 1.
         size: (H, W) in pixels, each at least 64.
         digits_per_scene: least and greatest number of digits in a scene, 0 to 10 and no more than there is room for.
         seed: at least 0; another seed gives other scenes.
-        split: "test" or "train".
+        split: "test", with handwriting on which :func:`digit_network` was not trained; or "train", with scikit-learn's.
 
     Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: an argument has a value not allowed above.
+        TypeError, ValueError: an argument has another type or value than above.
         ImportError: `split` is "train" and scikit-learn is not installed.
     """
 
@@ -102,34 +89,69 @@ class DigitScenes(Dataset[DigitScene]):
         return self.length
 
     def __getitem__(self, index: SupportsIndex) -> DigitScene:
-        """The scene at `index`; a negative index counts from the end.
-
-        Raises:
-            TypeError: `index` is no integer.
-            IndexError: there is no such scene.
-        """
+        """The scene at `index`, from the end if negative. Raises TypeError or IndexError as a list does."""
         position = operator.index(index)
         if not -self.length <= position < self.length:
             raise IndexError(f"index {position} is out of range for {self.length} scenes")
         rng = np.random.default_rng((self.seed, _SPLITS.index(self.split), position % self.length))
-        return _draw(rng, self.split, self.size, self.digits_per_scene)
+        count = int(rng.integers(self.digits_per_scene[0], self.digits_per_scene[1] + 1))
+        labels = [int(label) for label in rng.permutation(CLASSES)[:count]]
+        placed = sorted(_laid_out(rng, self.split, self.size, labels), key=lambda digit: digit[0])
+        picture = _paint.background(rng, *self.size)
+        _paint.clutter(rng, picture, [box for box, _, _ in placed])
+        masks = np.zeros((count, *self.size), dtype=bool)
+        boxes = torch.zeros(count, 4, dtype=torch.int64)
+        for ((x0, y0, x1, y1), _, ink), mask, box in zip(placed, masks, boxes):
+            _paint.digit(rng, picture, ink, (x0, y0, x1, y1))
+            mask[y0:y1, x0:x1] = ink > 0.5
+            rows, columns = np.nonzero(mask)
+            box[:] = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        noise = rng.normal(0.0, rng.uniform(0.01, 0.03), picture.shape)
+        normalised = (np.clip(picture + noise, 0.0, 1.0) - np.array(MEAN)) / np.array(STD)
+        image = torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1), np.float32))
+        return DigitScene(image, tuple(label for _, label, _ in placed), boxes, torch.from_numpy(masks))
 
 
-def to_rgb(image: torch.Tensor) -> torch.Tensor:
-    """Undo the normalisation, for display.
+class DigitImages:
+    """:class:`DigitScenes` of the test split as :class:`AnnotatedImages`; the classes are "0" to "9".
+
+    The regions are the pixels of the digits' ink. Images are named "seed-index"; none is unreadable.
 
     Args:
-        image: (..., 3, H, W), normalised as :attr:`DigitScene.image` is.
+        count: how many scenes.
+        seed: another seed gives other scenes.
+        size: (H, W) in pixels, each at least 64.
 
-    Returns:
-        RGB of the same shape, clamped to [0, 1].
+    Raises:
+        TypeError, ValueError: as :class:`DigitScenes`, whose ``length`` is the count.
+    """
+
+    def __init__(self, count: int, seed: int = 0, size: tuple[int, int] = (128, 128)) -> None:
+        self._scenes = DigitScenes(count, size, seed=seed)
+        self._index = {f"{seed}-{index}": index for index in range(count)}
+        self.name = f"digits-{size[0]}x{size[1]}"
+        self.classes = tuple(map(str, range(CLASSES)))
+        self.unreadable: list[str] = []
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every scene with each digit in it, in order."""
+        return [(image, str(label)) for image, i in self._index.items() for label in sorted(self._scenes[i].labels)]
+
+    def load(self, image: str) -> AnnotatedImage:
+        """The scene of this name, and the ink of each digit. Raises ValueError if there is none."""
+        scene = self._scenes[of_image(self._index, image)]
+        return with_difficult(to_rgb(scene.image), {str(label): mask for label, mask in zip(scene.labels, scene.masks)})
+
+
+def to_rgb(image: Tensor) -> Tensor:
+    """Undo the normalisation of an image (..., 3, H, W), for display: RGB of the same shape, clamped to [0, 1].
 
     Raises:
         TypeError: `image` is no floating-point tensor.
         ValueError: `image` is not of shape (..., 3, H, W).
     """
-    if not isinstance(image, torch.Tensor) or not image.is_floating_point():
-        found = image.dtype if isinstance(image, torch.Tensor) else type(image).__name__
+    if not (isinstance(image, Tensor) and image.is_floating_point()):
+        found = getattr(image, "dtype", type(image).__name__)
         raise TypeError(f"image must be a floating-point torch.Tensor, got {found}")
     if image.ndim < 3 or image.shape[-3] != 3:
         raise ValueError(f"image must have shape (..., 3, H, W), got {tuple(image.shape)}")
@@ -163,48 +185,11 @@ def _handwriting(split: str) -> tuple[NDArray[np.uint8], ...]:
     return tuple(images[labels == label] for label in range(CLASSES))
 
 
-class _Placed(NamedTuple):
-    """A digit's ink (rows, columns) in [0, 1], and its upper left corner in pixels."""
-
-    x: int
-    y: int
-    label: int
-    ink: _paint.Array
-
-    @property
-    def box(self) -> _paint.Box:
-        rows, columns = self.ink.shape
-        return self.x, self.y, self.x + columns, self.y + rows
-
-
-def _draw(rng: np.random.Generator, split: str, size: tuple[int, int], digits_per_scene: tuple[int, int]) -> DigitScene:
-    count = int(rng.integers(digits_per_scene[0], digits_per_scene[1] + 1))
-    labels = [int(label) for label in rng.permutation(CLASSES)[:count]]
-    placed = sorted(_laid_out(rng, split, size, labels), key=lambda digit: digit[:2])
-    picture = _paint.background(rng, *size)
-    _paint.clutter(rng, picture, [digit.box for digit in placed])
-    masks = np.zeros((count, *size), dtype=bool)
-    boxes = torch.zeros(count, 4, dtype=torch.int64)
-    for digit, mask, box in zip(placed, masks, boxes):
-        x0, y0, x1, y1 = digit.box
-        _paint.digit(rng, picture, digit.ink, digit.box)
-        mask[y0:y1, x0:x1] = digit.ink > 0.5
-        rows, columns = np.nonzero(mask)
-        box[:] = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-    noise = rng.normal(0.0, rng.uniform(0.01, 0.03), picture.shape)
-    normalised = (np.clip(picture + noise, 0.0, 1.0) - np.array(MEAN)) / np.array(STD)
-    return DigitScene(
-        image=torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1), np.float32)),
-        labels=tuple(digit.label for digit in placed),
-        boxes=boxes,
-        masks=torch.from_numpy(masks),
-    )
-
-
-def _laid_out(rng: np.random.Generator, split: str, size: tuple[int, int], labels: list[int]) -> list[_Placed]:
-    """One digit of each label at random places, at least a gap apart."""
-    members = [_handwriting(split)[label] for label in labels]
-    rasters = [images[rng.integers(len(images))] for images in members]
+def _laid_out(
+    rng: np.random.Generator, split: str, size: tuple[int, int], labels: list[int]
+) -> list[tuple[_paint.Box, int, _paint.Array]]:
+    """The box, label and ink of one digit of each label, at random places, at least a gap apart."""
+    rasters = [rng.choice(_handwriting(split)[label]) for label in labels]
     least, greatest = _digit_sides(size)
     for attempt in range(_LAYOUT_TRIES):
         # Where large digits find no room, later tries take smaller ones.
@@ -217,30 +202,24 @@ def _laid_out(rng: np.random.Generator, split: str, size: tuple[int, int], label
         sides = [least] * len(labels)
         grid = _grid_spots(size)
         spots = [grid[i] for i in rng.permutation(len(grid))[: len(labels)]]
-    return [
-        _Placed(x, y, label, _paint.glyph(rng, raster, side))
-        for (x, y), label, raster, side in zip(spots, labels, rasters, sides)
-    ]
+    inks = [_paint.glyph(rng, raster, side) for raster, side in zip(rasters, sides)]
+    boxes = [(x, y, x + ink.shape[1], y + ink.shape[0]) for (x, y), ink in zip(spots, inks)]
+    return list(zip(boxes, labels, inks))
 
 
 def _digit_sides(size: tuple[int, int]) -> tuple[int, int]:
     """The least and the greatest length of a digit's longer side, in pixels, in a scene of this size."""
-    least, greatest = round(0.1875 * min(size)), round(0.375 * min(size))
-    return min(max(least, 24), 40), min(max(greatest, 28), 56)
+    return min(max(round(0.1875 * min(size)), 24), 40), min(max(round(0.375 * min(size)), 28), 56)
 
 
 def _random_spots(rng: np.random.Generator, size: tuple[int, int], sides: list[int]) -> list[tuple[int, int]] | None:
     """Upper left corners (x, y) of squares at least a gap apart, or None if a few tries fail."""
-    height, width = size
     taken: list[tuple[int, int, int]] = []
     for side in sides:
         for _ in range(_SPOT_TRIES):
-            x = int(rng.integers(_MARGIN, width - side - _MARGIN + 1))
-            y = int(rng.integers(_MARGIN, height - side - _MARGIN + 1))
-            if all(
-                x >= u + other + _GAP or u >= x + side + _GAP or y >= v + other + _GAP or v >= y + side + _GAP
-                for u, v, other in taken
-            ):
+            x, y = (int(rng.integers(_MARGIN, length - side - _MARGIN + 1)) for length in (size[1], size[0]))
+            reach = side + _GAP
+            if not any(-reach < x - u < other + _GAP and -reach < y - v < other + _GAP for u, v, other in taken):
                 taken.append((x, y, side))
                 break
         else:
