@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import version
+from types import SimpleNamespace
 from pathlib import Path
 from typing import Annotated, get_args, get_type_hints
 from urllib.error import URLError
@@ -26,11 +26,12 @@ from PIL import Image
 from torch import nn
 
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, cli
-from captum_extremal.cli import _photographs, console, demo, explain, options, output, photo_run
-from captum_extremal.cli import weights as loading
-from captum_extremal.cli.classifier import Classifier
+from captum_extremal._version import own_version
+from captum_extremal.cli import _photographs, app, console, demo, explain, options, output, photo_run
+from captum_extremal.cli.classifier import Classifier, from_file, loaded_classifier, untrained
 from captum_extremal.datasets import DigitScenes
 from captum_extremal.search.games import as_game
+from captum_extremal.settings import AREAS
 
 NETWORK = "squeezenet1_0"
 QUICK = ["--steps", "2", "--areas", "0.2,0.5"]
@@ -320,12 +321,9 @@ def run_of(folder, monkeypatch, **settings):
     classifier = Classifier("net", "file", model, preset, CATEGORIES, torch.device("cpu"))
     found = []
     monkeypatch.setattr(explain, "write_results", lambda masks, *_: found.append(masks) or {})
-    question = {"targets": [None], "game": "preserve", "score_fraction": 1.0, "steps": 4}
-    masks = {"areas": (0.3, 0.6), "perturbation": "blur"}
-    for name, value in settings.items():
-        (question if name in question else masks)[name] = value
-    question, summary = photo_run.Question(classifier, **question), output.Summary(folder, {})
-    return explain.ImageRun(question, summary, **masks), found
+    given = {"photos": [], "out": folder, "target": None, "game": None, "score_fraction": 1.0, "steps": 4}
+    given |= {"areas": (0.3, 0.6), "perturbation": None} | settings
+    return explain.ImageRun(SimpleNamespace(**given), classifier), found
 
 
 @pytest.mark.parametrize("perturbation", ["blur", "fade"])
@@ -368,23 +366,13 @@ def _threshold_row(folder, monkeypatch, **settings):
 
 @pytest.mark.parametrize("fraction", [0.1, 0.7, 1.0])
 @pytest.mark.parametrize("game", ["preserve", "delete", "hybrid"])
-def test_the_whole_image_is_always_enough(game, fraction):
+def test_the_whole_image_is_always_enough(game, fraction, tmp_path, monkeypatch):
     clean, perturbed = torch.tensor([3.1, -0.7, 1e-3]), torch.tensor([-2.3, 5.9, 0.3])
     whole = as_game(game).value(clean, perturbed)
-    question = photo_run.Question(make_classifier(), [None], game, fraction, 1)
-    threshold = question.threshold(clean, perturbed)
+    run, _ = run_of(tmp_path, monkeypatch, game=game, score_fraction=fraction)
+    threshold = run.threshold(clean, perturbed)
     assert (whole >= threshold).all()
     assert torch.equal(whole, threshold) is (fraction == 1)
-
-
-def test_what_to_do_where_no_area_is_enough(capsys):
-    photo_run.print_hint([{"reached": True}, {"reached": True}], 1.0, "1, the whole image")
-    assert capsys.readouterr().out == ""
-    photo_run.print_hint([{"reached": True}, {"reached": False}, {"reached": False}], 0.8, "1, the whole image")
-    hint = one_line(capsys.readouterr().out)
-    assert "a* is none for 2 of 3" in hint
-    assert "--areas" in hint
-    assert "--score-fraction below 0.8" in hint
 
 
 class _Fails(nn.Module):
@@ -543,7 +531,7 @@ def test_ctrl_c_while_pytorch_is_imported(tmp_path):
     assert done.stderr == "captum-extremal: interrupted\n"
 
 
-Values = Annotated[list[float] | None, options.option("", several=options.comma_separated(options.number))]
+Values = Annotated[list[float] | None, options.option("", several=options.numbers)]
 
 
 def test_several_values_are_repeated_or_comma_separated():
@@ -563,7 +551,7 @@ def test_defaults_are_those_of_the_library(weights, tmp_path):
     assert explain_missing(weights, tmp_path) == 1
     own = inspect.signature(ExtremalPerturbation.extremal_masks).parameters
     summary = read_summary(tmp_path)
-    assert tuple(summary["areas"]) == own["areas"].default
+    assert tuple(summary["areas"]) == AREAS
     assert summary["game"] == own["game"].default
     assert summary["perturbation"] == own["perturbation"].default
     assert summary["steps"] == PathSolver().steps
@@ -571,7 +559,7 @@ def test_defaults_are_those_of_the_library(weights, tmp_path):
 
 def test_choices_are_those_of_the_library():
     method = ExtremalPerturbation(lambda x: x.mean((2, 3)))
-    hints = get_type_hints(explain.explain)
+    hints = get_type_hints(app.explain)
     for name in ("game", "perturbation"):
         with pytest.raises(ValueError, match="must be one of") as raised:
             method.attribute(torch.zeros(1, 3, 8, 8), target=0, **{name: "chess"})
@@ -585,10 +573,10 @@ LITERAL = "[red]a[/red] :smile: [1] \\[b]"
 def test_names_from_outside_are_printed_literally(capsys):
     console.say(LITERAL)
     console.print_table([(LITERAL, "b")], (LITERAL, "c"))
-    output.print_files(LITERAL, {LITERAL: LITERAL})
+    console.print_files(LITERAL, {LITERAL: LITERAL})
     with console.ProgressBar(LITERAL) as progress:
         progress(1, 1)
-        progress.say(LITERAL)
+        console.say(LITERAL, progress.console)
     stdout, stderr = capsys.readouterr()
     assert stdout.count(LITERAL) == 5
     assert stderr.count(LITERAL) == 3
@@ -634,7 +622,7 @@ def test_a_table_on_a_narrow_terminal_loses_nothing(monkeypatch):
 
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"captum-extremal {version('captum-extremal')}\n"
+    assert capsys.readouterr().out == f"captum-extremal {own_version()}\n"
 
 
 def test_runs_as_a_module():
@@ -667,7 +655,7 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_forms_of_a_weights_file(state, tmp_path, wrap, prefix):
     torch.save(wrap({f"{prefix}{key}": value.half() for key, value in state.items()}), tmp_path / "w.pth")
-    model, classes = loading.from_file(NETWORK, str(tmp_path / "w.pth"), 1000)
+    model, classes = from_file(NETWORK, str(tmp_path / "w.pth"), 1000)
     assert classes == 1000
     for key, value in model.state_dict().items():
         assert value.dtype == torch.float32
@@ -679,7 +667,7 @@ def test_forms_of_a_weights_file(state, tmp_path, wrap, prefix):
 def test_fine_tuned_weights_of_any_number_of_classes(tmp_path, name, classes):
     tuned = torchvision.models.get_model(name, weights=None, num_classes=classes)
     torch.save(tuned.state_dict(), tmp_path / "w.pth")
-    classifier = loading.loaded_classifier(name, str(tmp_path / "w.pth"), None, "cpu")
+    classifier = loaded_classifier(name, str(tmp_path / "w.pth"), None, "cpu")
     assert classifier.categories == [f"class {k}" for k in range(classes)]
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -694,7 +682,7 @@ def test_names_of_classes_from_a_file(tmp_path):
     names = tmp_path / "names.txt"
 
     def loaded():
-        return loading.loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(names), "cpu")
+        return loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(names), "cpu")
 
     names.write_text("Käfer\r\n  red wine \nhouse\n\n", encoding="utf-8")
     assert loaded().categories == ["Käfer", "red wine", "house"]
@@ -710,33 +698,33 @@ def test_names_of_classes_from_a_file(tmp_path):
 
 
 def test_inputs_are_transformed_as_beside_torchvisions_own_weights():
-    assert loading.untrained("googlenet", 2).transform_input is True
+    assert untrained("googlenet", 2).transform_input is True
 
 
 def test_weights_files_that_do_not_fit(state, tmp_path):
     path = tmp_path / "w.pth"
     torch.save(dict(list(state.items())[1:]), path)
     with pytest.raises(console.StopError, match=r"(?s)does not fit squeezenet1_0: .*features.0.weight") as raised:
-        loading.from_file(NETWORK, str(path), 1000)
+        from_file(NETWORK, str(path), 1000)
     assert raised.value.status == 1
     other = torchvision.models.get_model("squeezenet1_1", weights=None, num_classes=10)
     torch.save(other.state_dict(), path)
     with pytest.raises(console.StopError, match=r"(?s)does not fit squeezenet1_0: .*features"):
-        loading.from_file(NETWORK, str(path), 1000)
+        from_file(NETWORK, str(path), 1000)
     torch.save(nn.Linear(2, 2), path)
     with pytest.raises(console.StopError, match="holds more than a state dict"):
-        loading.from_file(NETWORK, str(path), 1000)
+        from_file(NETWORK, str(path), 1000)
     torch.save({"epoch": 3}, path)
     with pytest.raises(console.StopError, match="holds no state dict"):
-        loading.from_file(NETWORK, str(path), 1000)
+        from_file(NETWORK, str(path), 1000)
     for other in (torch.ones(3), {}, {0: torch.ones(3)}, [1]):
         torch.save(other, path)
         with pytest.raises(console.StopError, match="holds no state dict"):
-            loading.from_file(NETWORK, str(path), 1000)
+            from_file(NETWORK, str(path), 1000)
     for content in (b"", b"no weights", b"PK\x03\x04 cut short"):
         path.write_bytes(content)
         with pytest.raises(console.StopError, match=r"w\.pth"):
-            loading.from_file(NETWORK, str(path), 1000)
+            from_file(NETWORK, str(path), 1000)
 
 
 def test_photos_of_every_mode_become_rgb(tmp_path):
@@ -813,8 +801,8 @@ def test_demo(tmp_path, monkeypatch, capsys):
 def test_demo_is_deterministic_and_its_seed_chooses_the_scene(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "_AREAS", (0.5,))
     monkeypatch.setattr(demo, "_STEPS", 2)
-    monkeypatch.setattr(demo, "write_figure", lambda figure, path: path.name)
-    monkeypatch.setattr(demo, "write_results", lambda *_: {})
+    monkeypatch.setattr(output, "write_figure", lambda figure, path: Path(path).name)
+    monkeypatch.setattr(output, "write_results", lambda *_: {})
     monkeypatch.setattr(demo, "_other_attributions", lambda *_: {})
     summaries = []
     for run, seed in enumerate((0, 0, 1)):
@@ -829,7 +817,7 @@ def test_demo_can_be_interrupted(tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "write_results", interrupted)
+    monkeypatch.setattr(output, "write_results", interrupted)
     monkeypatch.setattr(demo, "_AREAS", (0.4,))
     monkeypatch.setattr(demo, "_STEPS", 1)
     assert cli.main(["demo", "--out", str(tmp_path)]) == 130

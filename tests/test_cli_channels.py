@@ -6,17 +6,19 @@ import contextlib
 import copy
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torchvision
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
 from captum_extremal import ExtremalMasks, LayerExtremalPerturbation, cli
-from captum_extremal.cli import channels, console, inversions, layers, output, photo_run
+from captum_extremal.cli import channels, console, layers, options, output, photo_run
 from captum_extremal.cli.classifier import Classifier
 from captum_extremal.visualization import show_inversions
 
@@ -79,6 +81,7 @@ def test_channels_goes_on_past_a_missing_photo(run):
     assert stderr.count("\n") == 1
     lines = stdout.splitlines()
     assert lines[0] == "features.7: 256 channels of 27 x 27 positions"
+    assert "a* is none" not in stdout
     assert lines[1] == f"photo 1 of 2: {photo}"
     assert lines[3].split() == ["class", "score", "probability", "a*"]
     for line, row in zip(lines[4:6], read_summary(out)["rows"]):
@@ -200,9 +203,10 @@ def make_classifier(kind=Convolutions):
     return Classifier("net", "file", model, preset, [f"class {k}" for k in range(7)], torch.device("cpu"))
 
 
-def make_run(folder, classifier, layer, *, areas=(0.5, 1.0), inverter=None, targets=(None,)):
-    question = photo_run.Question(classifier, list(targets), "preserve", 1.0, 3)
-    return channels.ChannelRun(question, output.Summary(folder, {}), layer, areas, inverter)
+def make_run(folder, classifier, layer, *, areas=(0.5, 1.0), passes=None, side=16, target=None):
+    given = {"photos": [], "out": folder, "target": target, "game": None, "score_fraction": 1.0, "steps": 3}
+    given |= {"areas": areas, "no_inversion": passes is None, "inversion_steps": passes, "inversion_side": side}
+    return channels.ChannelRun(SimpleNamespace(**given), classifier, layer)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +229,7 @@ def test_heat_maps_are_equation_11(kind, name, channel_dim, prefix, grid):
     with torch.no_grad():
         classifier.model(x)
     handle.remove()
-    masks = torch.rand(2, layer.channels)
+    masks = torch.rand(2, layer.axes.channels)
     maps = layer.heat_maps(x, masks)
     if grid is None:
         assert maps is None
@@ -260,7 +264,7 @@ def test_heat_map_of_what_was_found_is_that_of_the_method():
         (Convolutions, ("first", 4, 0), "--channel-dim: channel_dim must be one of the layer's 3 dimensions"),
         (Convolutions, ("first", 0, 0), "--channel-dim: channel_dim must be one of"),
         (Convolutions, ("first", None, 1), "--prefix-tokens: first has no 1 tokens .* output is 8 x 14 x 14"),
-        (Tokens, ("norm", None, 0), "--channel-dim: must be given for norm, whose output is 17 x 6"),
+        (Tokens, ("norm", None, 0), "--channel-dim: channel_dim must be given for a layer of three dimensions"),
         (Tokens, ("norm", -1, 17), "--prefix-tokens: norm has no 17 tokens .* output is 17 x 6"),
     ],
 )
@@ -317,7 +321,7 @@ def test_choosing_a_layer_leaves_no_hook():
     ],
 )
 def test_what_is_said_of_a_layer(kind, name, how, text):
-    assert channels.about_layer(layers.chosen_layer(make_classifier(kind), name, *how)) == text
+    assert str(layers.chosen_layer(make_classifier(kind), name, *how)) == text
 
 
 @pytest.mark.parametrize(("name", "how"), [("head", (None, 0)), ("norm", (-1, 0))])
@@ -326,12 +330,12 @@ def test_layers_without_a_map_get_the_curve_alone(tmp_path, name, how):
     classifier = make_classifier(kind)
     layer = layers.chosen_layer(classifier, name, *how)
     picture(32, 32).save(tmp_path / "a.png")
-    run = make_run(tmp_path, classifier, layer, inverter=inversions.Inverter(1, 16), targets=[2, None])
+    run = make_run(tmp_path, classifier, layer, passes=1, target=["2", "top1"])
     run.explain(str(tmp_path / "a.png"))
     rows = read_summary(tmp_path)["rows"]
     assert [set(row["files"]) for row in rows] == [{"curves", "masks"}] * len(rows)
     assert all("inversion" not in row for row in rows)
-    assert sorted(run._files()) == ["CLASS-curves.png", "CLASS.npz"]
+    assert sorted(run.files) == ["CLASS-curves.png", "CLASS.npz"]
     written = [(tmp_path / row["folder"] / row["files"]["curves"]) for row in rows]
     assert all(path.stat().st_size > 1000 for path in written)
 
@@ -347,7 +351,7 @@ def test_channels_of_tokens_have_a_map_on_the_grid(tmp_path, monkeypatch):
     classifier = make_classifier(Tokens)
     layer = layers.chosen_layer(classifier, "norm", -1, 1)
     picture(48, 40).save(tmp_path / "a.png")
-    run = make_run(tmp_path, classifier, layer, inverter=inversions.Inverter(2, 16), targets=[1, 3])
+    run = make_run(tmp_path, classifier, layer, passes=2, target=["1", "3"])
     run.explain(str(tmp_path / "a.png"))
     rows = read_summary(tmp_path)["rows"]
     assert [set(row["files"]) for row in rows] == [{"channels", "inversion", "masks"}] * 2
@@ -356,37 +360,43 @@ def test_channels_of_tokens_have_a_map_on_the_grid(tmp_path, monkeypatch):
     assert sizes == [[(32, 32), (4, 4), (32, 32), (32, 32)]] * 2
 
 
+def inverted(folder, monkeypatch, masks, side=32, ruin=False):
+    """What is written of the inversions of a picture of 32 x 40 px: rows, and the images (whole, masked) by row."""
+    images = []
+    monkeypatch.setattr(
+        "captum_extremal.visualization.show_inversions",
+        lambda picture, heat_maps, *pair, title: images.append(pair) or Figure(),
+    )
+    classifier = make_classifier()
+    layer = layers.chosen_layer(classifier, "first", None, 0)
+    if ruin:
+        layer.module.weight.data.fill_(torch.nan)
+    view = photo_run.View(torch.rand(1, 3, 32, 40), [2, 4], ["two", "four"], False)
+    rows = [{"files": {}} for _ in masks]
+    run = make_run(folder, classifier, layer, passes=1, side=side)
+    run._write_inversions(rows, torch.rand(2, 1, 4, 4), masks, view, folder)
+    return rows, images
+
+
 @pytest.mark.parametrize(("side", "size"), [(20, (20, 25)), (100, (32, 40))])
-def test_side_of_the_inversions(side, size):
-    classifier = make_classifier()
-    layer = layers.chosen_layer(classifier, "first", None, 0)
-    inverter = inversions.Inverter(1, side)
-    ((whole, masked),) = inverter.pairs(classifier, layer, torch.rand(1, 3, 32, 40), torch.ones(1, 8))
-    assert whole.images.shape == masked.images.shape == (1, 3, *size)
-    # All channels are kept: the same image.
-    torch.testing.assert_close(whole.images, masked.images)
+def test_side_of_the_inversions(side, size, tmp_path, monkeypatch):
+    _, ((whole, masked),) = inverted(tmp_path, monkeypatch, torch.ones(1, 8), side)
+    assert whole.shape == masked.shape == (1, 3, *size)
+    torch.testing.assert_close(whole, masked)  # all channels are kept: the same image
 
 
-def test_a_mask_that_keeps_nothing_fails_its_own_inversion_only(tmp_path, capsys):
-    classifier = make_classifier()
-    layer = layers.chosen_layer(classifier, "first", None, 0)
-    masks = torch.stack([torch.zeros(8), torch.ones(8)])
-    run = make_run(tmp_path, classifier, layer)
-    view = photo_run.View(torch.rand(1, 3, 32, 32), [2, 4], ["two", "four"], reduced=False)
-    written = run._write_inversions(inversions.Inverter(1, 32), torch.rand(2, 1, 4, 4), masks, view, tmp_path)
+def test_a_mask_that_keeps_nothing_fails_its_own_inversion_only(tmp_path, monkeypatch, capsys):
+    rows, _ = inverted(tmp_path, monkeypatch, torch.stack([torch.zeros(8), torch.ones(8)]))
     assert "two: no inversion: " in error_of(capsys)
-    assert list(written[0]) == ["error"]
-    assert written[1]["file"] == "004-four-inversion.png"
+    assert list(rows[0]["inversion"]) == ["error"]
+    assert rows[1]["files"] == {"inversion": "004-four-inversion.png"}
     assert [path.name for path in tmp_path.iterdir()] == ["004-four-inversion.png"]
 
 
-def test_a_layer_that_cannot_be_inverted_has_no_inversions():
-    classifier = make_classifier()
-    layer = layers.chosen_layer(classifier, "first", None, 0)
-    layer.module.weight.data.fill_(torch.nan)
-    pairs = list(inversions.Inverter(1, 32).pairs(classifier, layer, torch.rand(1, 3, 32, 32), torch.ones(2, 8)))
-    assert len(pairs) == 2
-    assert all("must be finite" in why for why in pairs)
+def test_a_layer_that_cannot_be_inverted_has_no_inversions(tmp_path, monkeypatch, capsys):
+    rows, images = inverted(tmp_path, monkeypatch, torch.ones(2, 8), ruin=True)
+    assert images == []
+    assert all("must be finite" in row["inversion"]["error"] for row in rows)
 
 
 def test_interrupted_run_keeps_its_rows(tmp_path, monkeypatch, capsys):
@@ -408,7 +418,7 @@ def test_interrupted_run_keeps_its_rows(tmp_path, monkeypatch, capsys):
 
 
 def test_too_few_channels_are_told(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(photo_run.Question, "threshold", lambda self, clean, perturbed: clean + 1e6)
+    monkeypatch.setattr(photo_run.PhotoRun, "threshold", lambda self, clean, perturbed: clean + 1e6)
     classifier = make_classifier()
     layer = layers.chosen_layer(classifier, "first", None, 0)
     run = make_run(tmp_path, classifier, layer, areas=(1 / 8,))
@@ -418,6 +428,7 @@ def test_too_few_channels_are_told(tmp_path, capsys, monkeypatch):
     assert " none of 8\n" in printed
     assert "a* is none for 1 of 1" in printed
     assert "1.0, all channels, is always enough" in printed
+    assert "ask for less with a --score-fraction below 1.\n" in printed
     row = read_summary(tmp_path)["rows"][0]
     assert row["optimal_channels"] is None
     assert len(row["top_channels"]) == 1
@@ -479,6 +490,6 @@ def test_usage_errors(arguments, capsys):
 
 
 def test_counts_and_fractions_are_told_apart():
-    values = [channels._count_or_fraction(text) for text in ("1", "1.0", "0.5", "1e-1")]
+    values = options.numbers("1,1.0, 0.5,1e-1")
     assert values == [1, 1.0, 0.5, 0.1]
     assert [type(value) for value in values] == [int, float, float, float]

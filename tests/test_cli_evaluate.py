@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captum_extremal import PathSolver, cli, visualization
-from captum_extremal.cli import console, data_sets, evaluate, networks
+from captum_extremal.cli import console, data_sets, evaluate, options
 from captum_extremal.datasets import DigitImages, digit_network
 from captum_extremal.evaluation import METRICS, Row, RowFile, Settings, make_method, read_rows
 from captum_extremal.evaluation import metrics as judging
@@ -280,6 +281,11 @@ def weights(tmp_path_factory):
     return str(path)
 
 
+def resnet(weights):
+    given = {"model": "resnet18", "weights": weights, "fully_convolutional": False, "shorter_side": None}
+    return evaluate.loaded_network(SimpleNamespace(**given, square=False), torch.device("cpu"))
+
+
 def photo(path, width=90, height=64, seed=0):
     values = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
     Image.fromarray(values).resize((width, height)).save(path)
@@ -497,12 +503,11 @@ def test_a_folder_with_an_annotation_and_an_image_that_cannot_be_read(twenty, tm
     ],
 )
 def test_sizes_are_those_of_the_shorter_side(size, side, square, expected):
-    assert tuple(networks.Network(None, side, square).size_for(*size)) == expected
+    assert tuple(evaluate.Network(*[None] * 6, side, square).size_for(*size)) == expected
 
 
 def test_a_photograph_is_prepared_as_the_weights_want(weights, tmp_path):
-    device = torch.device("cpu")
-    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
+    network = resnet(weights)
     path = tmp_path / "photo.png"
     photo(path, 300, 400)
     with Image.open(path) as image:
@@ -521,19 +526,16 @@ def test_a_photograph_is_prepared_as_the_weights_want(weights, tmp_path):
     ],
 )
 def test_classes_of_the_data_have_an_index_each(classes, given, expected, weights):
-    device = torch.device("cpu")
-    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
-    assert network.index_of(classes, given) == expected
+    network = resnet(weights)
+    assert network.indices_of(classes, given) == expected
 
 
 def test_a_name_of_two_classes_is_none(weights):
-    device = torch.device("cpu")
-    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
-    classifier = dataclasses.replace(network.classifier, categories=["crane", "ant", "Crane"])
-    network = dataclasses.replace(network, classifier=classifier)
-    assert network.index_of(("ant",), {}) == {"ant": 1}
+    network = resnet(weights)
+    network = dataclasses.replace(network, categories=["crane", "ant", "Crane"])
+    assert network.indices_of(("ant",), {}) == {"ant": 1}
     with pytest.raises(console.StopError, match="has no class named crane: give its number"):
-        network.index_of(("crane",), {})
+        network.indices_of(("crane",), {})
 
 
 def test_a_digit_is_no_number_of_another_networks_class(weights, capsys):
@@ -582,11 +584,11 @@ def test_wrong_arguments_are_told_in_a_line(arguments, status, message, tmp_path
 
 
 def test_metrics_are_those_of_the_library():
-    assert set(evaluate.METRICS) == set(METRICS)
+    assert set(options.METRICS) == set(METRICS)
 
 
 def test_classes_have_names_with_commas():
-    assert evaluate._indices("bow tie, red=3,cat=5") == [("bow tie, red", 3), ("cat", 5)]
+    assert options.indices("bow tie, red=3,cat=5") == [("bow tie, red", 3), ("cat", 5)]
 
 
 def test_the_path_of_modules_is_restored(own):
