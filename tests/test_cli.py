@@ -11,8 +11,8 @@ import os
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, get_args, get_type_hints
 from urllib.error import URLError
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from captum_extremal import ExtremalMasks, LayerExtremalPerturbation, cli
-from captum_extremal.cli import channels, console, layers, options, output, photo_run
+from captum_extremal.cli import channels, console, options, output, photo_run
 from captum_extremal.cli.classifier import Classifier
 from captum_extremal.visualization import show_inversions
 
@@ -222,7 +222,7 @@ def make_run(folder, classifier, layer, *, areas=(0.5, 1.0), passes=None, side=1
 )
 def test_heat_maps_are_equation_11(kind, name, channel_dim, prefix, grid):
     classifier = make_classifier(kind)
-    layer = layers.chosen_layer(classifier, name, channel_dim, prefix)
+    layer = channels.chosen_layer(classifier, name, channel_dim, prefix)
     x = torch.randn(1, 3, 32, 32 if kind is Tokens else 40)
     seen = []
     handle = layer.module.register_forward_hook(lambda module, given, output: seen.append(output))
@@ -243,7 +243,7 @@ def test_heat_maps_are_equation_11(kind, name, channel_dim, prefix, grid):
 
 def test_heat_map_of_what_was_found_is_that_of_the_method():
     classifier = make_classifier()
-    layer = layers.chosen_layer(classifier, "first", None, 0)
+    layer = channels.chosen_layer(classifier, "first", None, 0)
     x = torch.randn(1, 3, 32, 32)
     method = LayerExtremalPerturbation(classifier.model, layer.module)
     how = {"target": 2, "areas": (2, 8)}
@@ -270,7 +270,7 @@ def test_heat_map_of_what_was_found_is_that_of_the_method():
 )
 def test_layers_that_cannot_be_masked(kind, arguments, message):
     with pytest.raises(console.StopError, match=message) as raised:
-        layers.chosen_layer(make_classifier(kind), *arguments)
+        channels.chosen_layer(make_classifier(kind), *arguments)
     assert raised.value.status == 2
 
 
@@ -289,11 +289,11 @@ def test_choosing_a_layer_leaves_no_hook():
             raise RuntimeError("never")
 
     classifier = make_classifier()
-    layers.chosen_layer(classifier, "first", None, 0)
+    channels.chosen_layer(classifier, "first", None, 0)
     assert hooks_of(classifier.model) == []
     broken = make_classifier(Breaks)
     with pytest.raises(console.StopError, match="net cannot run: never") as raised:
-        layers.chosen_layer(broken, "inner", None, 0)
+        channels.chosen_layer(broken, "inner", None, 0)
     assert raised.value.status == 1
     assert hooks_of(broken.model) == []
 
@@ -321,14 +321,14 @@ def test_choosing_a_layer_leaves_no_hook():
     ],
 )
 def test_what_is_said_of_a_layer(kind, name, how, text):
-    assert str(layers.chosen_layer(make_classifier(kind), name, *how)) == text
+    assert str(channels.chosen_layer(make_classifier(kind), name, *how)) == text
 
 
 @pytest.mark.parametrize(("name", "how"), [("head", (None, 0)), ("norm", (-1, 0))])
 def test_layers_without_a_map_get_the_curve_alone(tmp_path, name, how):
     kind = Convolutions if name == "head" else Tokens
     classifier = make_classifier(kind)
-    layer = layers.chosen_layer(classifier, name, *how)
+    layer = channels.chosen_layer(classifier, name, *how)
     picture(32, 32).save(tmp_path / "a.png")
     run = make_run(tmp_path, classifier, layer, passes=1, target=["2", "top1"])
     run.explain(str(tmp_path / "a.png"))
@@ -349,7 +349,7 @@ def test_channels_of_tokens_have_a_map_on_the_grid(tmp_path, monkeypatch):
 
     monkeypatch.setattr("captum_extremal.visualization.show_inversions", drawn)
     classifier = make_classifier(Tokens)
-    layer = layers.chosen_layer(classifier, "norm", -1, 1)
+    layer = channels.chosen_layer(classifier, "norm", -1, 1)
     picture(48, 40).save(tmp_path / "a.png")
     run = make_run(tmp_path, classifier, layer, passes=2, target=["1", "3"])
     run.explain(str(tmp_path / "a.png"))
@@ -368,7 +368,7 @@ def inverted(folder, monkeypatch, masks, side=32, ruin=False):
         lambda picture, heat_maps, *pair, title: images.append(pair) or Figure(),
     )
     classifier = make_classifier()
-    layer = layers.chosen_layer(classifier, "first", None, 0)
+    layer = channels.chosen_layer(classifier, "first", None, 0)
     if ruin:
         layer.module.weight.data.fill_(torch.nan)
     view = photo_run.View(torch.rand(1, 3, 32, 40), [2, 4], ["two", "four"], False)
@@ -401,7 +401,7 @@ def test_a_layer_that_cannot_be_inverted_has_no_inversions(tmp_path, monkeypatch
 
 def test_interrupted_run_keeps_its_rows(tmp_path, monkeypatch, capsys):
     classifier = make_classifier()
-    run = make_run(tmp_path, classifier, layers.chosen_layer(classifier, "first", None, 0))
+    run = make_run(tmp_path, classifier, channels.chosen_layer(classifier, "first", None, 0))
     picture(40, 40).save(tmp_path / "a.png")
     read, count = photo_run.read_photo, iter(range(9))
 
@@ -420,7 +420,7 @@ def test_interrupted_run_keeps_its_rows(tmp_path, monkeypatch, capsys):
 def test_too_few_channels_are_told(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(photo_run.PhotoRun, "threshold", lambda self, clean, perturbed: clean + 1e6)
     classifier = make_classifier()
-    layer = layers.chosen_layer(classifier, "first", None, 0)
+    layer = channels.chosen_layer(classifier, "first", None, 0)
     run = make_run(tmp_path, classifier, layer, areas=(1 / 8,))
     picture(40, 40).save(tmp_path / "a.png")
     assert run.over([str(tmp_path / "a.png")]) == 0

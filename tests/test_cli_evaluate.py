@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captum_extremal import PathSolver, cli, visualization
-from captum_extremal.cli import console, data_sets, evaluate, options
+from captum_extremal.cli import console, evaluate, options
 from captum_extremal.datasets import DigitImages, digit_network
 from captum_extremal.evaluation import METRICS, Row, RowFile, Settings, make_method, read_rows
 from captum_extremal.evaluation import metrics as judging
@@ -361,9 +361,9 @@ def tells_changes(data, checksum, *files):
     """Whether the checksum is that of the data, and another one whenever a file has grown."""
     seen = [checksum]
     for path in files:
-        assert data_sets.loaded_data(data)[1] == seen[-1]
+        assert evaluate.loaded_data(data)[1] == seen[-1]
         path.write_bytes(path.read_bytes() + b"\n")
-        seen.append(data_sets.loaded_data(data)[1])
+        seen.append(evaluate.loaded_data(data)[1])
     return len(set(seen)) == 1 + len(files)
 
 

@@ -42,11 +42,12 @@ app = typer.Typer(name=PROGRAM, add_completion=False, rich_markup_mode=None)
 
 
 def _runs_module(declared: Callable[..., None]) -> Callable[..., None]:
-    """The command with these options: it calls ``run`` of the module with the function's name, with their values."""
+    """The command with these options, and these checks: it calls ``run`` of the module of the function's name."""
 
     @functools.wraps(declared)
     def command(**given: Any) -> None:
         try:
+            declared(**given)
             status = import_module(f"captum_extremal.cli.{declared.__name__}").run(SimpleNamespace(**given)) or 0
         except (StopError, OSError) as error:
             say(f"error: {error}")
@@ -115,6 +116,8 @@ def channels(
 
     The figures show where the channels look and what they have seen.
     """
+    if layer != LIST and not photos:
+        raise StopError("PHOTO: at least one photograph must be given")
 
 
 @app.command(epilog=_ABOUT_DATA)

@@ -1,25 +1,119 @@
-"""``captum-extremal channels``: the fewest channels of a layer that are enough for a class (section 5)."""
+"""``captum-extremal channels``: the fewest channels of a layer that are enough for a class (section 5).
+
+Shapes: T targets of one photograph, K channels, h rows and w columns of a layer's positions.
+"""
 
 import inspect
+import math
 import sys
+from collections import Counter
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torchvision.transforms import functional
 
 from captum_extremal import ChannelMask, ExtremalMasks, FeatureInversion, LayerExtremalPerturbation, visualization
 from captum_extremal.cli.classifier import Classifier, loaded_classifier
 from captum_extremal.cli.console import WRONG_ARGUMENT, StopError, one_line, print_table, say, shortened, stopping
-from captum_extremal.cli.layers import Layer, as_text, chosen_layer, outputs_of, rows_and_columns
 from captum_extremal.cli.options import LIST
-from captum_extremal.cli.output import MASKS_FILE, write_figure, write_masks
+from captum_extremal.cli.output import MASKS_FILE, write_figure
 from captum_extremal.cli.photo_run import PhotoRun, View
+from captum_extremal.hooks import on_every_output
+from captum_extremal.layers import LayerTail
+from captum_extremal.masks import Axes, read_axes
 from captum_extremal.settings import LayerSearchSettings
 
 _TOP_CHANNELS = 10
 _INVERSION_STEPS = inspect.signature(FeatureInversion.invert).parameters["steps"].default
+
+
+class Layer(NamedTuple):
+    """A layer whose channels are to be masked, and the axes of its activation of an image of the weights' own size."""
+
+    name: str
+    model: nn.Module
+    module: nn.Module
+    axes: Axes
+
+    def __str__(self) -> str:
+        channels, grid = f"{self.name}: {self.axes.channels} channels", self.axes.grid
+        if _rows_and_columns(self.axes):
+            return "{} of {} x {} positions".format(channels, *_rows_and_columns(self.axes))
+        if math.prod(grid) == 1:
+            return f"{channels}, without positions: there will be no heat map"
+        hint = "" if self.axes.prefix else "; --prefix-tokens 1 leaves out a class token"
+        return f"{channels} of {' x '.join(map(str, grid))} positions, no square: there will be no heat map{hint}"
+
+    def heat_maps(self, x: Tensor, masks: Tensor) -> Tensor | None:
+        """Equation 11, sum_k m_k Phi_l^k(x), for x (1, 3, H, W) and masks (T, K): (T, 1, h, w), None without a map."""
+        (activation,) = LayerTail(self.model, self.module, (x,)).activation
+        axes = read_axes(activation, self.axes.channel + 1, self.axes.prefix)
+        summed = (axes.over_channels(masks.to(activation)) * activation).sum(self.axes.channel + 1)
+        grid = _rows_and_columns(axes)
+        return summed.flatten(1)[:, axes.prefix :].reshape(-1, 1, *grid) if grid else None
+
+
+def _rows_and_columns(axes: Axes) -> tuple[int, ...]:
+    """Those of a layer's positions, () if they are no map of the image; tokens must fill a square."""
+    positions, dimensions = math.prod(axes.grid), len(axes.grid)
+    side = math.isqrt(positions)
+    is_map = positions > 1 and (dimensions == 2 or (dimensions == 1 and side**2 == positions))
+    return (axes.grid if dimensions == 2 else (side, side)) if is_map else ()
+
+
+def chosen_layer(classifier: Classifier, name: str, channel_dim: int | None, prefix_tokens: int) -> Layer:
+    """The layer of this name; raises StopError if there is none, or its channels cannot be masked."""
+    outputs, modules = _outputs_of(classifier), dict(classifier.model.named_modules())
+    if not name or name not in modules:
+        close = get_close_matches(name, [known for known in outputs if isinstance(outputs[known], Tensor)], 4)
+        near = f"; near it: {', '.join(close)}" if close else ""
+        raise StopError(f"--layer: {classifier.name} has no layer named {name!r}{near}; --layer list names them all")
+    if name not in outputs:
+        raise StopError(f"--layer: {classifier.name} does not call {name}")
+    output = outputs[name]
+    if isinstance(output, str):
+        raise StopError(f"--layer: {name} cannot be masked: {output}; choose another, --layer list has them")
+    with stopping("--channel-dim", ValueError, status=WRONG_ARGUMENT):
+        positions = read_axes(output, channel_dim).grid
+    if prefix_tokens and not (len(positions) == 1 and positions[0] > prefix_tokens):
+        why = f"{name} has no {prefix_tokens} tokens before those of the image, its output is {_as_text(output)}"
+        raise StopError(f"--prefix-tokens: {why}")
+    return Layer(name, classifier.model, modules[name], read_axes(output, channel_dim, prefix_tokens))
+
+
+def _outputs_of(classifier: Classifier) -> dict[str, Tensor | str]:
+    """By layer that a forward calls: its output (1, ...) for one image, without values, or why it cannot be masked."""
+    modules = [(name, module) for name, module in classifier.model.named_modules() if name]
+    calls, found = Counter[str](), dict[str, Tensor | str]()
+
+    def see(name: str, output: Any) -> None:
+        calls[name] += 1
+        found[name] = _read_output(output) if calls[name] == 1 else f"called {calls[name]} times"
+
+    sides = tuple(classifier.preset.crop_size)  # which every classifier takes
+    grey = torch.full((1, 3, sides[0], sides[-1]), 0.5, device=classifier.device)
+    stops = stopping(f"--model: {classifier.name} cannot run", RuntimeError)
+    with stops, on_every_output(modules, see), torch.no_grad():
+        classifier.model(classifier.normalised(grey))
+    return {name: found[name] for name, _ in modules if name in found}
+
+
+def _read_output(output: Any) -> Tensor | str:
+    parts = [part for part in (output if type(output) in (tuple, list) else [output]) if part is not None]
+    if len(parts) > 1:
+        return f"{len(parts)} parts"
+    if not parts or not isinstance(parts[0], Tensor) or parts[0].dim() < 2 or not parts[0].is_floating_point():
+        return "no tensor of channels"
+    return torch.empty_like(parts[0], device="meta")
+
+
+def _as_text(output: Tensor | str) -> str:
+    """The shape of a layer's output for one image, or why it cannot be masked."""
+    return output if isinstance(output, str) else " x ".join(map(str, output.shape[1:]))
 
 
 def run(given: Any) -> int:
@@ -27,15 +121,13 @@ def run(given: Any) -> int:
     if given.layer == LIST:
         classifier = loaded_classifier(given.model, None)
         modules = dict(classifier.model.named_modules())
-        rows = [(name, type(modules[name]).__name__, as_text(out)) for name, out in outputs_of(classifier).items()]
+        rows = [(name, type(modules[name]).__name__, _as_text(out)) for name, out in _outputs_of(classifier).items()]
         print_table(rows, ("layer", "kind", "output"))
         return 0
-    if not given.photos:
-        raise StopError("PHOTO: at least one photograph must be given")
     classifier = loaded_classifier(given.model, given.weights, given.classes, given.device)
-    run = ChannelRun(given, classifier, chosen_layer(classifier, given.layer, given.channel_dim, given.prefix_tokens))
-    print(run.layer)
-    return run.over(given.photos)
+    layer = chosen_layer(classifier, given.layer, given.channel_dim, given.prefix_tokens)
+    print(layer)
+    return ChannelRun(given, classifier, layer).over(given.photos)
 
 
 class ChannelRun(PhotoRun):
@@ -47,35 +139,32 @@ class ChannelRun(PhotoRun):
         self.layer, self.side, family = layer, given.inversion_side, ChannelMask()
         with stopping("--areas", TypeError, ValueError, status=WRONG_ARGUMENT):
             self.areas = LayerSearchSettings(areas=given.areas).fractions([family.layout(layer.axes)], family)
-        self.passes = None if given.no_inversion else given.inversion_steps or _INVERSION_STEPS
+        self.passes: Any = None if given.no_inversion else given.inversion_steps or _INVERSION_STEPS
         about = {"layer": layer.name, "channels": layer.axes.channels, "areas": list(self.areas)}
         super().__init__(given, classifier, about | {"inversion_steps": self.passes})
         self.files = {"CLASS-curves.png": "the score against the number of channels"}
-        if rows_and_columns(layer.axes):
+        if _rows_and_columns(layer.axes):
             look = "where the channels of a* look, and the score against their number"
             seen = "what the layer has seen, and what the channels of a* have"
             self.files = {"CLASS-channels.png": look} | ({"CLASS-inversion.png": seen} if self.passes else {})
         self.files["CLASS.npz"] = MASKS_FILE
 
-    def _search(self, view: View) -> ExtremalMasks:
-        method = LayerExtremalPerturbation(self.classifier.model, self.layer.module)
-        how: dict[str, Any] = {"areas": self.areas, "channel_dim": self.layer.axes.channel + 1}
-        return method.extremal_masks(**self.arguments(view), **how)
+    def _search(self, view: View, **shared: Any) -> ExtremalMasks:
+        method, dim = LayerExtremalPerturbation(self.classifier.model, self.layer.module), self.layer.axes.channel + 1
+        return method.extremal_masks(**shared, areas=self.areas, channel_dim=dim)
 
     def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
         masks = cast(Tensor, found.optimal_mask())
         heat_maps = self.layer.heat_maps(self.classifier.normalised(view.picture), masks)
-        rows = []
+        rows, images = [], view.repeated()
         for k, name in enumerate(view.names):
             base, title = view.base(folder, k), shortened(name, 48)
             if heat_maps is None:
                 kind, figure = "curves", visualization.show_curves(found, k, title=title)
             else:
-                kind, figure = (
-                    "channels",
-                    visualization.show_channels(found, heat_maps, view.repeated(), k, title=title),
-                )
-            files = {kind: write_figure(figure, f"{base}-{kind}.png"), "masks": write_masks(found, k, base)}
+                kind, figure = "channels", visualization.show_channels(found, heat_maps, images, k, title=title)
+            found.image(k).save(f"{base}.npz")
+            files = {kind: write_figure(figure, f"{base}-{kind}.png"), "masks": f"{base.name}.npz"}
             rows.append(self._numbers(found.image(k), masks[k]) | {"files": files})
         if self.passes and heat_maps is not None:
             self._write_inversions(rows, heat_maps, masks, view, folder)
@@ -109,7 +198,10 @@ class ChannelRun(PhotoRun):
             images, title = (view.picture, heat_maps[k : k + 1], whole.images, masked.images), view.names[k]
             figure = visualization.show_inversions(*images, title=shortened(title, 48))
             row["files"]["inversion"] = write_figure(figure, f"{view.base(folder, k)}-inversion.png")
-            row["inversion"] = {"whole": _similarity(whole), "masked": _similarity(masked)}
+            row["inversion"] = {
+                name: {"dot_product": float(one.dot_products), "cosine_similarity": float(one.cosine_similarities)}
+                for name, one in (("whole", whole), ("masked", masked))
+            }
 
     def _numbers(self, one: ExtremalMasks, mask: Tensor) -> dict[str, Any]:
         """What a row says of the channels: how many are enough, and the first of them."""
@@ -120,8 +212,3 @@ class ChannelRun(PhotoRun):
         top = [{"channel": k, "mask": round(value, 6)} for k, value in zip(indices.tolist(), values.tolist())]
         numbers = {"channels": channels, "optimal_channels": enough if bool(one.reached) else None}
         return numbers | {"channel_counts": counts, "top_channels": top, "runs": one.settings["runs"]}
-
-
-def _similarity(inverted: Any) -> dict[str, float]:
-    numbers = {"dot_product": inverted.dot_products, "cosine_similarity": inverted.cosine_similarities}
-    return {name: float(value) for name, value in numbers.items()}

@@ -75,14 +75,14 @@ class Classifier:
         """
         if max(photo.size) > TOO_LONG * min(photo.size):
             raise PhotoError(f"{photo.width} x {photo.height} px are longer than {TOO_LONG}:1: crop it first")
-        whole = self._as_tensor(self._resized(photo, LONG))
+        whole = self._as_tensor(photo, LONG)
         try:
             return whole, self._logits(whole), False
         except torch.cuda.OutOfMemoryError as error:
             raise PhotoError(f"too large for {self.device}: {error}") from error
         except _MODEL_ERRORS as error:
             refusal = error
-        cropped = self._as_tensor(functional.center_crop(self._resized(photo, TOO_LONG), self.preset.crop_size))
+        cropped = functional.center_crop(self._as_tensor(photo, TOO_LONG), self.preset.crop_size)
         if not self.takes(torch.full_like(whole, 0.5)) and self.takes(cropped):
             return cropped, self._logits(cropped), True
         raise PhotoError(f"{self.name} cannot take it: {refusal}") from refusal
@@ -112,11 +112,9 @@ class Classifier:
         preset = self.preset
         return functional.resize(picture, size, interpolation=preset.interpolation, antialias=preset.antialias)
 
-    def _resized(self, photo: Image, longest: float) -> Any:
-        return self.resize(photo, fitted_size(photo.height, photo.width, self.shorter_side, longest))
-
-    def _as_tensor(self, photo: Any) -> Tensor:
-        return functional.pil_to_tensor(photo).unsqueeze(0).to(self.device).float() / 255
+    def _as_tensor(self, photo: Image, longest: float) -> Tensor:
+        resized = self.resize(photo, fitted_size(photo.height, photo.width, self.shorter_side, longest))
+        return functional.pil_to_tensor(resized).unsqueeze(0).to(self.device).float() / 255
 
 
 def _plain(name: str) -> str:
@@ -127,12 +125,8 @@ def checked_device(name: str) -> torch.device:
     """The device of this name, after a first use of it."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    errors = (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    )  # PyTorch raises any of them for a device that is missing
-    with stopping(f"--device: {name!r} is not available", *errors, status=WRONG_ARGUMENT):
+    missing = RuntimeError, AssertionError, NotImplementedError  # PyTorch raises any of them for a missing device
+    with stopping(f"--device: {name!r} is not available", *missing, status=WRONG_ARGUMENT):
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     return device
@@ -151,28 +145,19 @@ def loaded_classifier(name: str, weights: str | None, classes: str | None = None
     if weights is None:
         model = untrained(name, count)
     elif weights.upper() == DEFAULT:
-        used, model = str(default), _downloaded(name, default)
+        used, what = str(default), f"--weights: those of {name} cannot be downloaded, but a file may be given instead"
+        with stopping(what, OSError, RuntimeError, HTTPException):
+            model = _MODELS.get_model(name, weights=default, progress=sys.stderr.isatty())
     else:
         model, count = from_file(name, weights, count)
-    categories = _categories(classes, own, count)
-    return Classifier(name, used, model.eval().requires_grad_(False).to(place), default.transforms(), categories, place)
-
-
-def _downloaded(name: str, weights: Any) -> nn.Module:
-    what = f"--weights: those of {name} cannot be downloaded, but a file may be given instead"
-    with stopping(what, OSError, RuntimeError, HTTPException):
-        return cast(nn.Module, _MODELS.get_model(name, weights=weights, progress=sys.stderr.isatty()))
-
-
-def _categories(path: str | None, own: list[str], count: int) -> list[str]:
-    """The names of the classes: from a file, or the weights' own, or numbers where the model has others."""
-    if path is None:
-        return own if count == len(own) else [f"class {k}" for k in range(count)]
-    with stopping(f"--classes: {path} cannot be read", OSError, UnicodeDecodeError):
-        names = [line.strip() for line in Path(path).read_text(encoding="utf-8").strip().splitlines()]
-    if len(names) != count:
-        raise StopError(f"--classes: {path} must name each of {count} classes, one a line, got {len(names)}", FAILED)
-    return names
+    names = own if count == len(own) else [f"class {k}" for k in range(count)]
+    if classes is not None:
+        with stopping(f"--classes: {classes} cannot be read", OSError, UnicodeDecodeError):
+            names = [line.strip() for line in Path(classes).read_text(encoding="utf-8").strip().splitlines()]
+        if len(names) != count:
+            why = f"must name each of {count} classes, one a line, got {len(names)}"
+            raise StopError(f"--classes: {classes} {why}", FAILED)
+    return Classifier(name, used, model.eval().requires_grad_(False).to(place), default.transforms(), names, place)
 
 
 def from_file(name: str, path: str, usual: int) -> tuple[nn.Module, int]:
@@ -199,8 +184,7 @@ def untrained(name: str, classes: int) -> nn.Module:
         warnings.simplefilter("ignore", FutureWarning)
         model = _MODELS.get_model(name, weights=None, num_classes=classes)
     if hasattr(model, "transform_input"):
-        # torchvision sets it with its own weights, from which other weights are usually trained.
-        model.transform_input = True
+        model.transform_input = True  # as with torchvision's own weights, from which others are usually trained
     return cast(nn.Module, model)
 
 

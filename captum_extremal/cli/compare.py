@@ -1,7 +1,4 @@
-"""``captum-extremal compare``: evaluations side by side, from the rows that they left.
-
-The table goes to the console, to a CSV and to a JSON file; there is one figure per metric.
-"""
+"""``captum-extremal compare``: evaluations side by side, from the rows that they left."""
 
 import json
 from dataclasses import asdict
@@ -48,9 +45,8 @@ def run(given: Any) -> None:
 
 
 def _print(lines: dict[str, Line], tolerance: float) -> None:
-    columns = dict.fromkeys(
-        (name, part) for line in lines.values() for name in line.scores for part in line.scores[name]
-    )
+    found = [line.scores for line in lines.values()]
+    columns = dict.fromkeys((name, subset) for scores in found for name in scores for subset in scores[name])
     names = [name if subset == "all" else f"{name}, {subset}" for name, subset in columns]
     table = []
     for label, line in lines.items():
@@ -58,8 +54,9 @@ def _print(lines: dict[str, Line], tolerance: float) -> None:
         table.append([label, *cells, f"{line.seconds_per_image:.2f}", _pairs(line)])
     print_table(table, ["method", *names, "s/image", "pairs"])
     pointing = f", pointing within {tolerance:g} px" if ("pointing", "all") in columns else ""
-    means = f"means over the classes{', of insertion and deletion over the pairs' if ('insertion', 'all') in columns else ''}"
-    print(f"Per cent, {means}{pointing}; in brackets 95 % intervals from drawing the images again.")
+    pairs = ", of insertion and deletion over the pairs" * (("insertion", "all") in columns)
+    means = f"means over the classes{pairs}{pointing}"
+    print(f"Per cent, {means}; in brackets 95 % intervals from drawing the images again.")
     for label, line in lines.items():
         if line.unreadable:
             print(f"{label}: images that could not be read: {line.unreadable}.")

@@ -2,9 +2,12 @@
 
 import hashlib
 import inspect
+import json
 import os
+import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from captum_extremal import PathSolver, evaluation
+from captum_extremal import PathSolver, datasets, evaluation
 from captum_extremal._describe import checksum
 from captum_extremal.cli import compare
 from captum_extremal.cli.classifier import Classifier, checked_device, fitted_size, loaded_classifier
@@ -28,11 +31,14 @@ from captum_extremal.cli.console import (
     say,
     stopping,
 )
-from captum_extremal.cli.data_sets import NumberedImages, loaded_data
 from captum_extremal.cli.options import DEFAULT, DIGITS, METRICS
 from captum_extremal.cli.output import made_folder
+from captum_extremal.datasets import AnnotatedImage, AnnotatedImages
+from captum_extremal.datasets._reading import check_folder, load_annotated
 from captum_extremal.datasets.digits import MEAN, STD, digit_network
 from captum_extremal.evaluation import Evaluation, Processes, Settings
+
+_NUMBERED = re.compile(r"[0-9]{4}_.*\.(jpg|jpeg|png)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def loaded_network(given: Any, device: torch.device) -> Network:
         model, names = digit_network().requires_grad_(False).to(device), [str(digit) for digit in range(10)]
         return Network(DIGITS, "own", model, preset, names, device, given.shorter_side, given.square)
     classifier = loaded_classifier(given.model, given.weights, None, str(device))
-    own = vars(classifier) | {"side": given.shorter_side or classifier.shorter_side, "square": given.square}
+    own: Any = vars(classifier) | {"side": given.shorter_side or classifier.shorter_side, "square": given.square}
     if given.fully_convolutional:
         with stopping("--fully-convolutional", ValueError, status=WRONG_ARGUMENT):
             own |= {"name": f"{own['name']}-convolutional", "model": evaluation.fully_convolutional(classifier.model)}
@@ -94,7 +100,10 @@ def loaded_network(given: Any, device: torch.device) -> Network:
 
 def run(given: Any) -> int:
     """Evaluate the method; the exit status."""
-    with evaluation.processes_of(_own_device(given.device)) as processes:
+    device = checked_device(given.device)
+    if device.type == "cuda" and given.device in ("auto", "cuda"):  # each process has a GPU of its own
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    with evaluation.processes_of(device) as processes:
         data, data_checksum = loaded_data(given.data)
         numbered = {name: int(name) for name in data.classes} if isinstance(data, NumberedImages) else {}
         if numbered and set(given.metric or ()) != {"insertion_deletion"}:
@@ -128,19 +137,11 @@ def run(given: Any) -> int:
     return 0
 
 
-def _own_device(name: str) -> torch.device:
-    """The device of this name; each process has a GPU of its own where there are several."""
-    device = checked_device(name)
-    if device.type == "cuda" and name in ("auto", "cuda"):
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    return device
-
-
 def _explanation(given: Any, network: Network) -> tuple[Callable[..., Tensor], dict[str, Any]]:
     """The function that explains, and the settings of the method as plain values."""
     method, layer, options = given.method, given.layer, dict(given.method_options or [])
     about: dict[str, Any] = {"method": method, "options": options}
-    taken = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    taken: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     try:
         if ":" not in method:
             found = evaluation.find_method(method)
@@ -156,23 +157,17 @@ def _explanation(given: Any, network: Network) -> tuple[Callable[..., Tensor], d
     except ValueError as error:
         raise StopError(one_line(error, 1000)) from error
     if ":" in method:
-        about["source_checksum"] = _source_checksum(method)
+        about["source_checksum"] = None
+        with suppress(OSError, TypeError):  # where no file holds the caller's own method
+            source = inspect.getsource(sys.modules[method.partition(":")[0]])
+            about["source_checksum"] = hashlib.sha256(source.encode()).hexdigest()[:16]
     return explain, about | {"layer": layer}
-
-
-def _source_checksum(method: str) -> str | None:
-    """A hash of the file that holds the caller's own method, None where there is no file."""
-    try:
-        source = inspect.getsource(sys.modules[method.partition(":")[0]])
-    except (OSError, TypeError):
-        return None
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
 def _evaluate(judged: Evaluation, settings: Settings, folder: Path, processes: Processes) -> None:
     method, unreadable = settings.about["method"], judged.data.unreadable
-    if unreadable and processes.first:
-        for line in (f"annotations that cannot be read: {len(unreadable)}", *unreadable):
+    for line in (f"annotations that cannot be read: {len(unreadable)}", *unreadable) if unreadable else ():
+        if processes.first:
             say(line)
     with ProgressBar(method, hidden=not processes.first) as progress:
         try:
@@ -180,3 +175,67 @@ def _evaluate(judged: Evaluation, settings: Settings, folder: Path, processes: P
         except (ValueError, TypeError, RuntimeError, AssertionError) as error:
             kept = "; the rows so far are kept" if progress.done else ""
             raise StopError(f"{method}: {one_line(error)}{kept}", FAILED) from error
+
+
+def loaded_data(text: str) -> tuple[AnnotatedImages, str]:
+    """The data set that ``--data`` names, and a hash of its pairs and of the names and sizes of its files.
+
+    It does not depend on the paths, so that a run can be resumed on another machine that has the same files.
+    """
+    kind, _, where = text.partition(":")
+    if not where:
+        raise StopError(f"--data: must be a kind and a place, such as folder:ROOT, got {text!r}")
+    data: AnnotatedImages
+    folders, files = [Path(where)], []
+    with stopping("--data", ValueError, TypeError):
+        if kind == "voc":
+            data, folder = datasets.VOCImages(where), Path(where, "VOCdevkit", "VOC2007")
+            folders = [folder / "JPEGImages", folder / "Annotations"]
+        elif kind == "coco":
+            root, comma, annotations = where.rpartition(",")
+            if not comma:
+                raise ValueError(f"coco needs ROOT,FILE, the folder of the images and their JSON file, got {where!r}")
+            data, folders = datasets.COCOImages(root, annotations), []
+            files = [Path(annotations), *(Path(root, image) for image in dict(data.pairs()))]
+        elif kind == "folder":
+            data = datasets.FolderImages(where)
+        elif kind == "images":
+            data = NumberedImages(where)
+        elif kind == "digits":
+            if not where.isdecimal() or int(where) < 1:
+                raise ValueError(f"must be an integer of at least 1, got {where!r}")
+            data, folders = datasets.DigitImages(int(where)), []
+        else:
+            raise StopError(f"--data: must be one of voc, coco, folder, digits and images, got {kind!r}")
+    images = dict(data.pairs())  # the names of files, with or without a suffix
+    if not images:
+        why = f": {data.unreadable[0]}" if data.unreadable else ""
+        raise StopError(f"--data: {text} has no image with a class{why}", FAILED)
+    every = (path for folder in folders for path in sorted(folder.iterdir()))
+    files += [path for path in every if path.stem in images or path.name in images]
+    sizes = [(path.name, path.stat().st_size if path.exists() else None) for path in files]
+    return data, hashlib.sha256(json.dumps([data.pairs(), sizes]).encode()).hexdigest()[:16]
+
+
+class NumberedImages:
+    """Images ``NNNN_name.jpg`` of the class with the index NNNN, without regions."""
+
+    def __init__(self, root: str) -> None:
+        folder = check_folder("ROOT", root)
+        self._paths = {path.name: path for path in sorted(folder.iterdir()) if _NUMBERED.fullmatch(path.name)}
+        if not self._paths:
+            raise ValueError(f"{root} must hold images named NNNN_name.jpg, got none")
+        self.name = folder.resolve().name
+        self.classes = tuple(dict.fromkeys(label for _, label in self.pairs()))
+        self.unreadable: list[str] = []
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every image with its class."""
+        return [(name, str(int(name[:4]))) for name in self._paths]
+
+    def load(self, image: str) -> AnnotatedImage:
+        """The image of this name, without a region. Raises UnreadableError if it cannot be read."""
+        no_region = {str(int(image[:4])): [None]}
+        return load_annotated(
+            self._paths[image], None, no_region, lambda mark, size: torch.zeros(size, dtype=torch.bool)
+        )

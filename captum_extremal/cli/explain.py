@@ -31,7 +31,7 @@ class ImageRun(PhotoRun):
         several = {"targets.png": "every target's mask"} if len(self.targets) > 1 else {}
         self.files = several | {f"CLASS-{kind}.png": text for kind, text in FIGURES.items()} | {"CLASS.npz": MASKS_FILE}
 
-    def _search(self, view: View) -> ExtremalMasks:
+    def _search(self, view: View, **shared: Any) -> ExtremalMasks:
         how: dict[str, Any] = dict(self.how)
         if view.reduced:
             # Mask and blur keep the lengths in pixels that they have at the weights' own shorter side. They would be
@@ -40,7 +40,7 @@ class ImageRun(PhotoRun):
             how["mask"] = SmoothMask(mask.step_for(square), mask.sigma_for(square))
             if how["perturbation"] == "blur":
                 how["perturbation"] = BlurPyramid(sigma_max=BlurPyramid().sigma_for(square))
-        return ExtremalPerturbation(self.classifier.model).extremal_masks(**self.arguments(view), **how)
+        return ExtremalPerturbation(self.classifier.model).extremal_masks(**shared, **how)
 
     def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
         images = view.repeated()

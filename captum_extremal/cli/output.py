@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +31,14 @@ def made_folder(path: str | Path) -> Path:
     return folder
 
 
-@dataclass
 class Summary:
     """summary.json: the settings, one row for each target of each photograph, and what failed."""
 
-    folder: Path
-    about: dict[str, Any]
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    failed: list[dict[str, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        # That of an earlier run stays until there is a row to replace it with.
-        self.older = (self.folder / SUMMARY).exists()
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        self.folder, self.about = folder, about
+        self.rows: list[dict[str, Any]] = []
+        self.failed: list[dict[str, str]] = []
+        self.older = (folder / SUMMARY).exists()  # an earlier run's stays until there is a row to replace it with
 
     def write(self, *, complete: bool = False) -> None:
         """Replace the file as a whole, so that nobody ever reads half of one, even after an interruption."""
@@ -88,14 +83,9 @@ def write_results(found: ExtremalMasks, images: Tensor, index: int, base: Path, 
         "curves": visualization.show_curves(found, index, title=title),
         "order": visualization.show_order(found, images, index, title=title),
     }
-    files = {kind: write_figure(figure, f"{base}-{kind}.png") for kind, figure in figures.items()}
-    return files | {"masks": write_masks(found, index, base)}
-
-
-def write_masks(found: ExtremalMasks, index: int, base: Path) -> str:
-    """Write the masks of one target; the file's name."""
     found.image(index).save(f"{base}.npz")
-    return f"{base.name}.npz"
+    files = {kind: write_figure(figure, f"{base}-{kind}.png") for kind, figure in figures.items()}
+    return files | {"masks": f"{base.name}.npz"}
 
 
 def write_figure(figure: Figure, path: str | Path) -> str:

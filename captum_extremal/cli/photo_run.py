@@ -1,5 +1,6 @@
 """What ``explain`` and ``channels`` share: photographs in turn, and a summary that survives an interruption."""
 
+import itertools
 import re
 import sys
 import time
@@ -56,8 +57,8 @@ class PhotoRun(ABC):
         self._folders = {SUMMARY}
 
     @abstractmethod
-    def _search(self, view: View) -> ExtremalMasks:
-        """The masks of all targets of one photograph, as one batch."""
+    def _search(self, view: View, **shared: Any) -> ExtremalMasks:
+        """The masks of all targets of one photograph, with these arguments of ``extremal_masks``."""
 
     @abstractmethod
     def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
@@ -69,17 +70,6 @@ class PhotoRun(ABC):
         nothing, everything = value(perturbed, clean), value(clean, perturbed)
         # Where the perturbation raises the score, the point on the way would be above what everything gives.
         return everything.minimum(nothing.lerp(everything, self.fraction))
-
-    def arguments(self, view: View) -> dict[str, Any]:
-        """The keyword arguments of ``extremal_masks`` that do not depend on the method."""
-        return {
-            "inputs": self.classifier.normalised(view.repeated()),
-            "target": view.targets,
-            "game": self.game,
-            "score_threshold": self.threshold,
-            "solver": self.solver,
-            "show_progress": sys.stderr.isatty(),
-        }
 
     def over(self, photos: Sequence[str]) -> int:
         """Explain the photographs in turn; the exit status."""
@@ -101,12 +91,11 @@ class PhotoRun(ABC):
             say(f"no photo could be explained; {which}")
             return FAILED
         print_files(f"{folder}, a folder for each photo", self.files | {f"../{SUMMARY}": "all numbers"})
-        missing, every = sum(not row["reached"] for row in self.summary.rows), len(self.summary.rows)
-        if missing:
+        if missing := sum(not row["reached"] for row in self.summary.rows):
+            why, larger = "no area is enough, and the figures show the largest", f"{self.everything}, is always enough"
             print(
-                f"a* is none for {missing} of {every}: no area is enough, and the figures show the largest. Add larger "
-                f"--areas ({self.everything}, is always enough), or ask for less with a --score-fraction below "
-                f"{self.fraction:g}."
+                f"a* is none for {missing} of {len(self.summary.rows)}: {why}. Add larger --areas ({larger}), or ask "
+                f"for less with a --score-fraction below {self.fraction:g}."
             )
         return FAILED if self.summary.failed else 0
 
@@ -130,13 +119,15 @@ class PhotoRun(ABC):
         targets = list(dict.fromkeys(predicted if target is None else target for target in self.targets))
         names = [self.classifier.categories[target] for target in targets]
         view = View(picture, targets, names, not cropped and max(image.size) > LONG * min(image.size))
+        shared: dict[str, Any] = {"game": self.game, "score_threshold": self.threshold, "solver": self.solver}
+        shared |= {"inputs": self.classifier.normalised(view.repeated()), "target": targets}
         try:
-            found = self._search(view)
+            found = self._search(view, **shared, show_progress=sys.stderr.isatty())
         except (ValueError, RuntimeError) as error:
             raise PhotoError(f"cannot be explained: {error}") from error
-        about = {"photo": photo, "photo_size": [image.height, image.width], "size": list(picture.shape[2:])}
-        about |= {"cropped": cropped, "reduced": view.reduced}
-        about |= {"seconds": (time.perf_counter() - started) / len(targets)}
+        seconds = (time.perf_counter() - started) / len(targets)
+        about: Any = {"photo": photo, "photo_size": [image.height, image.width], "size": list(picture.shape[2:])}
+        about |= {"cropped": cropped, "reduced": view.reduced, "seconds": seconds}
         probabilities, folder = logits.softmax(0), self._folder(photo)
         return [
             about
@@ -150,17 +141,15 @@ class PhotoRun(ABC):
 
     def _folder(self, photo: str) -> Path:
         """A new folder named after the photograph; two photographs of one name do not share it."""
-        name, count = Path(photo).stem, 1
-        while name.lower() in self._folders:  # some file systems ignore case
-            count += 1
-            name = f"{Path(photo).stem}-{count}"
+        stem = Path(photo).stem
+        names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
+        name = next(name for name in names if name.lower() not in self._folders)  # some file systems ignore case
         self._folders.add(name.lower())
         return made_folder(self.summary.folder / name)
 
     def _print(self, rows: list[dict[str, Any]]) -> None:
-        (height, width), first = rows[0]["size"], rows[0]
-        reduced = f", smaller as it is longer than {LONG}:1" if first["reduced"] else ""
-        crop = ", centre crop" if first["cropped"] else reduced
+        first, (height, width) = rows[0], rows[0]["size"]
+        crop = ", centre crop" if first["cropped"] else f", smaller as it is longer than {LONG}:1" * first["reduced"]
         print(f"  {width} x {height} px{crop}, {first['seconds']:.1f} s per class")
         cells = []
         for row in rows:
