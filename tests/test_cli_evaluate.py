@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,18 @@ def name_type(model):
     return explain
 """
 
+INTERRUPTED = """
+calls = 0
+def make(model):
+    def explain(x, target):
+        global calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return x[:, :1]
+    return explain
+"""
+
 
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch):
@@ -74,6 +87,13 @@ def own(tmp_path, monkeypatch):
 
 def table(folder):
     return json.loads((folder / "table.json").read_text())["runs"]
+
+
+def evaluated(out, *arguments):
+    """The one run in a folder after an evaluation into it."""
+    assert cli.main(["evaluate", *arguments, "--out", str(out)]) == 0
+    (run,) = table(out)
+    return run
 
 
 def without_time(run):
@@ -245,15 +265,7 @@ def test_two_processes_make_the_table_of_one(own):
 
 
 def test_ctrl_c_leaves_rows_that_a_new_start_goes_on_from(own, monkeypatch, capsys, drawn):
-    lines = [
-        "calls = 0",
-        "def make(model):",
-        "    def explain(x, target):",
-        "        global calls",
-        "        calls += 1",
-    ]
-    lines += ["        if calls == 3:", "            raise KeyboardInterrupt", "        return x[:, :1]"]
-    (own / "interrupted.py").write_text("\n".join([*lines, "    return explain"]))
+    (own / "interrupted.py").write_text(INTERRUPTED)
     out = own / "out"
     arguments = [*DIGITS, "--method", "interrupted:make", "--batch-size", "4", "--out", str(out)]
     assert cli.main(arguments) == 130
@@ -305,11 +317,9 @@ def numbered(tmp_path):
 
 
 def test_images_without_regions_serve_insertion_and_deletion(numbered, weights, tmp_path, capsys):
-    out = tmp_path / "out"
     arguments = ["--data", f"images:{numbered}", "--model", "resnet18", "--weights", weights, "--shorter-side", "32"]
-    arguments += ["--method", "saliency", "--metric", "insertion_deletion", "--out", str(out)]
-    assert cli.main(["evaluate", *arguments, "--fully-convolutional", "--square"]) == 0
-    (run,) = table(out)
+    arguments += ["--method", "saliency", "--metric", "insertion_deletion", "--fully-convolutional", "--square"]
+    run = evaluated(tmp_path / "out", *arguments)
     assert list(run["scores"]) == ["insertion", "deletion"]
     assert set(run["scores"]["insertion"]["all"]["by_class"]) == {"all"}
     assert run["scores"]["insertion"]["all"]["pairs"] == 2
@@ -330,18 +340,15 @@ def test_curves_have_the_steps_asked_for(given, steps, tmp_path, monkeypatch):
         return insertion_deletion(*arguments, steps=2)
 
     monkeypatch.setattr(judging, "insertion_deletion", curves)
-    how = ["--method", "center", "--metric", "insertion_deletion", "--out", str(tmp_path)]
-    assert cli.main(["evaluate", "--data", "digits:1", "--model", "digits", "--device", "cpu", *how, *given]) == 0
+    how = ["--data", "digits:1", "--model", "digits", "--method", "center", "--metric", "insertion_deletion"]
+    assert evaluated(tmp_path, *how, *given)["about"]["steps"] == steps
     assert set(seen) == {steps}
-    assert table(tmp_path)[0]["about"]["steps"] == steps
 
 
-@pytest.mark.parametrize(
-    "metrics", [[], ["--metric", "energy"], ["--metric", "pointing", "--metric", "insertion_deletion"]]
-)
+@pytest.mark.parametrize("metrics", ["", "--metric energy", "--metric pointing --metric insertion_deletion"])
 def test_images_without_regions_serve_nothing_else(metrics, numbered, weights, capsys):
     arguments = ["--data", f"images:{numbered}", "--model", "resnet18", "--weights", weights, "--method", "center"]
-    assert "needs --metric insertion_deletion" in failed(capsys, "evaluate", *arguments, *metrics, status=2)
+    assert "needs --metric insertion_deletion" in failed(capsys, "evaluate", *arguments, *metrics.split(), status=2)
 
 
 @pytest.fixture
@@ -375,8 +382,7 @@ def test_voc_in_its_folders(twenty, tmp_path):
         photo(voc / "JPEGImages" / f"{name}.jpg")
         annotate(voc / "Annotations" / f"{name}.xml", label)
     (voc / "ImageSets" / "Main" / "test.txt").write_text("000001\n000002\n")
-    assert cli.main(["evaluate", "--data", f"voc:{tmp_path}", *twenty, "--out", str(tmp_path / "out")]) == 0
-    (run,) = table(tmp_path / "out")
+    run = evaluated(tmp_path / "out", "--data", f"voc:{tmp_path}", *twenty)
     assert run["scores"]["pointing"]["all"]["by_class"] == {"aeroplane": 1.0, "tvmonitor": 1.0}
     assert list(run["about"]["classes"].values()) == list(range(20))
     files = voc / "JPEGImages" / "000001.jpg", voc / "Annotations" / "000002.xml"
@@ -391,20 +397,12 @@ def test_coco_in_its_folders(twenty, tmp_path):
         "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
         "annotations": [
             {"id": 5, "image_id": 1, "category_id": 17, "iscrowd": 0, "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]},
-            {
-                "id": 6,
-                "image_id": 1,
-                "category_id": 18,
-                "iscrowd": 0,
-                "segmentation": [[30, 20, 60, 20, 60, 45, 30, 45]],
-            },
+            {"id": 6, "image_id": 1, "category_id": 18, "segmentation": [[30, 20, 60, 20, 60, 45, 30, 45]]},
         ],
     }
     (tmp_path / "instances_val2014.json").write_text(json.dumps(content))
     data = f"coco:{tmp_path / 'val'},{tmp_path / 'instances_val2014.json'}"
-    arguments = ["evaluate", "--data", data, *twenty, "--classes", "cat=3,dog=5", "--out", str(tmp_path / "out")]
-    assert cli.main(arguments) == 0
-    (run,) = table(tmp_path / "out")
+    run = evaluated(tmp_path / "out", "--data", data, *twenty, "--classes", "cat=3,dog=5")
     assert run["scores"]["pointing"]["all"]["by_class"] == {"cat": 0.0, "dog": 1.0}
     assert set(run["scores"]["pointing"]) == {"all", "difficult"}
     files = tmp_path / "val" / "1.jpg", tmp_path / "instances_val2014.json"
@@ -458,10 +456,9 @@ def test_the_order_of_the_metrics_makes_no_other_run(tmp_path):
 
 
 def test_the_search_is_an_option(tmp_path):
-    arguments = [*DIGITS[:2], "digits:1", *DIGITS[3:], "--method", "extremal", "--option", "areas=[0.1,0.2]"]
+    arguments = ["--data", "digits:1", "--model", "digits", "--method", "extremal", "--option", "areas=[0.1,0.2]"]
     search = {"steps": 2, "searches": 1}
-    assert cli.main([*arguments, "--option", f"solver={json.dumps(search)}", "--out", str(tmp_path)]) == 0
-    (run,) = table(tmp_path)
+    run = evaluated(tmp_path, *arguments, "--option", f"solver={json.dumps(search)}")
     assert run["about"]["options"]["solver"] == search
     how = {"areas": (0.1, 0.2), "solver": PathSolver(**search)}
     data = DigitImages(1)
@@ -474,16 +471,10 @@ def test_the_search_is_an_option(tmp_path):
 
 
 def test_a_folder_with_an_annotation_and_an_image_that_cannot_be_read(twenty, tmp_path, capsys):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name in ("a", "b", "c"):
-        photo(folder / f"{name}.jpg")
-        annotate(folder / f"{name}.xml", "kangaroo")
+    folder = photos(tmp_path / "photos", "a", "b", "c")
     (folder / "b.jpg").write_bytes((folder / "b.jpg").read_bytes()[:-300])
     (folder / "c.xml").write_text("<annotation>")
-    arguments = ["evaluate", "--data", f"folder:{folder}", *twenty, "--classes", "kangaroo=7"]
-    assert cli.main([*arguments, "--out", str(tmp_path / "out")]) == 0
-    (run,) = table(tmp_path / "out")
+    run = evaluated(tmp_path / "out", "--data", f"folder:{folder}", *twenty, "--classes", "kangaroo=7")
     assert (run["images"], run["pairs"], run["unreadable"]) == (1, 2, 1)
     stdout, stderr = capsys.readouterr()
     assert "truncated" in stderr
@@ -526,13 +517,11 @@ def test_a_photograph_is_prepared_as_the_weights_want(weights, tmp_path):
     ],
 )
 def test_classes_of_the_data_have_an_index_each(classes, given, expected, weights):
-    network = resnet(weights)
-    assert network.indices_of(classes, given) == expected
+    assert resnet(weights).indices_of(classes, given) == expected
 
 
 def test_a_name_of_two_classes_is_none(weights):
-    network = resnet(weights)
-    network = dataclasses.replace(network, categories=["crane", "ant", "Crane"])
+    network = dataclasses.replace(resnet(weights), categories=["crane", "ant", "Crane"])
     assert network.indices_of(("ant",), {}) == {"ant": 1}
     with pytest.raises(console.StopError, match="has no class named crane: give its number"):
         network.indices_of(("crane",), {})
@@ -598,34 +587,24 @@ def test_the_path_of_modules_is_restored(own):
     assert sys.path == before
 
 
-def test_a_class_that_the_network_does_not_know(weights, tmp_path, capsys):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    photo(folder / "0104_wallaby.jpg")
-    arguments = ["evaluate", "--data", f"images:{folder}", "--model", "resnet18", "--weights", weights]
-    told = failed(capsys, *arguments, "--method", "center", "--metric", "insertion_deletion", status=2)
-    assert "resnet18 has the classes 0 to 2, got 104=104" in told
+SILENT = "def make(model):\n    return lambda x, target: None\n"
+ONCE = "def make(model, calls=[]):\n    return lambda x, target: calls.append(1) or (x if len(calls) < 2 else None)\n"
 
 
-def test_a_method_that_cannot_explain_the_network_is_told_in_a_line(own, capsys):
-    (own / "silent.py").write_text("def make(model):\n    return lambda x, target: None\n")
-    told = failed(capsys, *DIGITS, "--method", "silent:make", "--batch-size", "99", "--out", str(own / "out"), status=1)
-    assert "silent:make: explain must return maps (18, 1, H, W) or (18, C, H, W), got NoneType" in told
-    assert "are kept" not in told
-
-
-def test_rows_are_said_to_be_kept_where_there_are_some(own, capsys):
-    lines = ["def make(model):", "    def explain(x, target, calls=[]):", "        calls.append(1)"]
-    lines += ["        return x if len(calls) < 2 else None", "    return explain"]
-    (own / "short.py").write_text("\n".join(lines))
-    assert "the rows so far are kept" in failed(capsys, *DIGITS, "--method", "short:make", "--out", "out", status=1)
-    assert len(rows_of(own / "out")) == 8
+@pytest.mark.parametrize(("source", "kept"), [(SILENT, 0), (ONCE, 8)])
+def test_a_method_that_cannot_explain_the_network_is_told_in_a_line(source, kept, own, capsys):
+    (own / "own_method.py").write_text(source)
+    how = ["--method", "own_method:make", "--batch-size", "8", "--out", "out"]
+    told = failed(capsys, *DIGITS, *how, status=1)
+    assert re.search(r"own_method:make: explain must return maps \(\d, 1, H, W\) or .*, got NoneType", told)
+    assert ("; the rows so far are kept" in told) is (kept > 0)
+    assert not kept or len(rows_of(own / "out")) == kept
 
 
 def test_a_method_of_ones_own_that_is_not_made_of_a_model_is_told_in_a_line(own, capsys):
-    (own / "direct.py").write_text("def explain(inputs, target):\n    return inputs\n")
-    told = failed(capsys, *DIGITS, "--method", "direct:explain", status=2)
-    assert "must take (model), got 'direct:explain' that takes (inputs, target)" in told
+    (own / "own_method.py").write_text("def explain(inputs, target):\n    return inputs\n")
+    told = failed(capsys, *DIGITS, "--method", "own_method:explain", status=2)
+    assert "must take (model), got 'own_method:explain' that takes (inputs, target)" in told
 
 
 def test_weights_that_hold_code_are_refused(own, capsys):
