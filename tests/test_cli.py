@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import inspect
 import io
-import json
 import os
 import re
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, get_args, get_type_hints
+from types import SimpleNamespace
+from typing import get_args, get_type_hints
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-import typer
 from matplotlib import pyplot as plt
 from PIL import Image
 from torch import nn
 
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, cli
-from captum_extremal.cli import _photographs, console, demo, explain, options, output, photo_run
-from captum_extremal.cli import weights as loading
-from captum_extremal.cli.classifier import Classifier
+from captum_extremal._version import own_version
+from captum_extremal.cli import _photographs, app, console, demo, explain, output, photo_run
+from captum_extremal.cli.classifier import Classifier, from_file, loaded_classifier, untrained
 from captum_extremal.datasets import DigitScenes
 from captum_extremal.search.games import as_game
+from captum_extremal.settings import AREAS
+from cli_photos import (
+    NETWORK,
+    one_line,
+    picture,
+    read_summary,
+    run_quietly,
+    tiny_classifier,
+    untrained_network,
+    whole_logits,
+)
 
-NETWORK = "squeezenet1_0"
 QUICK = ["--steps", "2", "--areas", "0.2,0.5"]
 
 
 @pytest.fixture(scope="module")
 def state():
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = torchvision.models.get_model(NETWORK, weights=None)
-    # Untrained, its outputs would differ by less than half precision tells.
-    model.classifier[1].weight.data *= 30
-    return model.state_dict()
+    return untrained_network(1000).state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -51,22 +52,6 @@ def weights(state, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "half.pth"
     torch.save({key: value.half() for key, value in state.items()}, path)
     return str(path)
-
-
-def picture(width, height, seed=0):
-    values = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
-    return Image.fromarray(values).resize((width, height))
-
-
-def read_summary(folder):
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-
-
-def one_line(text):
-    assert text.count("\n") == 1
-    assert "Traceback" not in text
-    assert len(text) < 600
-    return text
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +68,8 @@ def explained(weights, tmp_path_factory):
     photos = [*map(str, photos), str(folder / "other" / "A.jpg")]
     out = folder / "new" / "out"
     arguments = [*photos, "--model", NETWORK, "--weights", weights, "--target", "top1", "--target", "goldfish", *QUICK]
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(stdout),
-        contextlib.redirect_stderr(stderr),
-    ):
-        patch.setattr(output, "DPI", 60)  # enough to see that there is a figure
-        status = cli.main(["explain", *arguments, "--out", str(out), "--device", "cpu"])
-    return status, out, stdout.getvalue(), stderr.getvalue(), photos
+    status, stdout, stderr = run_quietly("explain", *arguments, "--out", out, "--device", "cpu")
+    return status, out, stdout, stderr, photos
 
 
 def _turned():
@@ -163,12 +141,7 @@ def test_explain_files_belong_to_the_rows(explained):
 def test_explain_scores_are_those_of_the_model(explained, state):
     """Preprocessing as torchvision's own, but for the crop."""
     _, out, _, _, photos = explained
-    model = torchvision.models.get_model(NETWORK, weights=None).eval()
-    model.load_state_dict({key: value.half().float() for key, value in state.items()})
-    preset = torchvision.models.get_model_weights(NETWORK).DEFAULT.transforms()
-    preset.crop_size = [256, 307]  # all of it
-    with Image.open(photos[1]) as photo, torch.no_grad():
-        logits = model(preset(photo.convert("RGB")).unsqueeze(0))[0]
+    _, _, logits = whole_logits(photos[1], {key: value.half().float() for key, value in state.items()})
     row, goldfish = read_summary(out)["rows"][:2]
     assert row["target"] == int(logits.argmax())
     assert row["clean_score"] == pytest.approx(float(logits.max()), abs=1e-4)
@@ -186,14 +159,10 @@ def test_interrupted_run_keeps_its_rows(weights, tmp_path, monkeypatch, capsys):
         return read(path)
 
     monkeypatch.setattr(photo_run, "read_photo", interrupted)
-    photo = str(tmp_path / "one.png")
-    out = tmp_path / "out"
-    status = cli.main(
-        ["explain", photo, photo, photo, "--model", NETWORK, "--weights", weights, "--out", str(out), *QUICK]
-    )
-    assert status == 130
+    how = ["--model", NETWORK, "--weights", weights, "--out", str(tmp_path), *QUICK]
+    assert cli.main(["explain", *[str(tmp_path / "one.png")] * 3, *how]) == 130
     assert "interrupted" in one_line(capsys.readouterr().err)
-    summary = read_summary(out)
+    summary = read_summary(tmp_path)
     assert len(summary["rows"]) == 1
     assert summary["complete"] is False
 
@@ -267,15 +236,6 @@ def make_classifier(model=None):
     return Classifier("net", "file", model or nn.Identity(), preset, CATEGORIES, torch.device("cpu"))
 
 
-def test_fixed_size_models_get_the_crop_of_their_weights():
-    classifier = make_classifier(_OnlySquares())
-    rgb, logits, cropped = classifier.fitted(picture(80, 50))
-    assert cropped
-    assert rgb.shape == (1, 3, 224, 224)
-    expected = classifier.preset(picture(80, 50)).mean((1, 2)) * torch.tensor([1.0, 2.0, 3.0])
-    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("width", "height", "size"),
     [
@@ -302,30 +262,25 @@ def test_photos_that_are_too_long_are_refused(model):
         make_classifier(model).fitted(picture(490, 10))
 
 
-def test_crop_of_a_long_photo_has_the_scale_of_the_weights():
+@pytest.mark.parametrize(("width", "height"), [(80, 50), (300, 10)])
+def test_fixed_size_models_get_the_crop_of_their_weights(width, height):
+    """A long photograph is not made smaller before."""
     classifier = make_classifier(_OnlySquares())
-    _, logits, cropped = classifier.fitted(picture(300, 10))
+    rgb, logits, cropped = classifier.fitted(picture(width, height))
     assert cropped
-    expected = classifier.preset(picture(300, 10)).mean((1, 2)) * torch.tensor([1.0, 2.0, 3.0])
+    assert rgb.shape == (1, 3, 224, 224)
+    expected = classifier.preset(picture(width, height)).mean((1, 2)) * torch.tensor([1.0, 2.0, 3.0])
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
 
 
 def run_of(folder, monkeypatch, **settings):
     """A run of a tiny classifier whose weights want a shorter side of 32 px, and what it finds, photo by photo."""
-    preset = copy.copy(torchvision.models.get_model_weights(NETWORK).DEFAULT.transforms())
-    preset.resize_size = [32]
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        model = nn.Sequential(nn.Conv2d(3, 7, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-    classifier = Classifier("net", "file", model, preset, CATEGORIES, torch.device("cpu"))
-    found = []
+    layers = lambda: nn.Sequential(nn.Conv2d(3, 7, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())  # noqa: E731
+    classifier, found = tiny_classifier(layers, CATEGORIES), []
     monkeypatch.setattr(explain, "write_results", lambda masks, *_: found.append(masks) or {})
-    question = {"targets": [None], "game": "preserve", "score_fraction": 1.0, "steps": 4}
-    masks = {"areas": (0.3, 0.6), "perturbation": "blur"}
-    for name, value in settings.items():
-        (question if name in question else masks)[name] = value
-    question, summary = photo_run.Question(classifier, **question), output.Summary(folder, {})
-    return explain.ImageRun(question, summary, **masks), found
+    given = {"photos": [], "out": folder, "target": None, "game": None, "score_fraction": 1.0, "steps": 4}
+    given |= {"areas": (0.3, 0.6), "perturbation": None} | settings
+    return explain.ImageRun(SimpleNamespace(**given), classifier), found
 
 
 @pytest.mark.parametrize("perturbation", ["blur", "fade"])
@@ -368,23 +323,13 @@ def _threshold_row(folder, monkeypatch, **settings):
 
 @pytest.mark.parametrize("fraction", [0.1, 0.7, 1.0])
 @pytest.mark.parametrize("game", ["preserve", "delete", "hybrid"])
-def test_the_whole_image_is_always_enough(game, fraction):
+def test_the_whole_image_is_always_enough(game, fraction, tmp_path, monkeypatch):
     clean, perturbed = torch.tensor([3.1, -0.7, 1e-3]), torch.tensor([-2.3, 5.9, 0.3])
     whole = as_game(game).value(clean, perturbed)
-    question = photo_run.Question(make_classifier(), [None], game, fraction, 1)
-    threshold = question.threshold(clean, perturbed)
+    run, _ = run_of(tmp_path, monkeypatch, game=game, score_fraction=fraction)
+    threshold = run.threshold(clean, perturbed)
     assert (whole >= threshold).all()
     assert torch.equal(whole, threshold) is (fraction == 1)
-
-
-def test_what_to_do_where_no_area_is_enough(capsys):
-    photo_run.print_hint([{"reached": True}, {"reached": True}], 1.0, "1, the whole image")
-    assert capsys.readouterr().out == ""
-    photo_run.print_hint([{"reached": True}, {"reached": False}, {"reached": False}], 0.8, "1, the whole image")
-    hint = one_line(capsys.readouterr().out)
-    assert "a* is none for 2 of 3" in hint
-    assert "--areas" in hint
-    assert "--score-fraction below 0.8" in hint
 
 
 class _Fails(nn.Module):
@@ -415,21 +360,10 @@ def test_an_error_that_is_not_about_the_size_is_the_models_own(refuses):
         make_classifier(_Fails(refuses)).fitted(picture(80, 50))
 
 
-@pytest.mark.parametrize(
-    ("text", "index"),
-    [
-        ("top1", None),
-        ("TOP1", None),
-        ("2", 2),
-        ("6", 6),
-        ("Hammerhead", 2),
-        ("tiger", 4),
-        ("TIGER  shark", 5),
-        ("great", 1),
-        ("indian elephant", 6),
-        ("great_white", 1),
-    ],
-)
+TARGETS = ["top1", "TOP1", "2", "6", "Hammerhead", "tiger", "TIGER  shark", "great", "indian elephant", "great_white"]
+
+
+@pytest.mark.parametrize(("text", "index"), [*zip(TARGETS, [None, None, 2, 6, 2, 4, 5, 1, 6, 1])])
 def test_targets_by_number_and_name(text, index):
     assert make_classifier().index_of(text) == index
 
@@ -478,34 +412,13 @@ def test_wrong_arguments_are_told_in_one_line(arguments, status, message, weight
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["explain"],
-        ["demo", "--seed", "-1"],
-        ["demo", "--seed", "x"],
-        ["explain", "a.jpg", "--steps", "0"],
-        ["explain", "a.jpg", "--game", "chess"],
-        ["explain", "a.jpg", "--areas", "many"],
-        ["explain", "a.jpg", "--score-fraction", "90"],
-        ["explain", "a.jpg", "--score-fraction", "0"],
-        ["explain", "a.jpg", "--score-fraction", "nan"],
-        ["explain", "a.jpg", "--score-fraction", "high"],
-        ["nothing"],
-    ],
-)
-def test_usage_errors(arguments, capsys):
-    assert cli.main(arguments) == 2
+WRONG = "--steps 0, --game chess, --areas many, --score-fraction 90, --score-fraction 0, --score-fraction nan"
+
+
+@pytest.mark.parametrize("wrong", ["", "explain", "demo --seed -1", "demo --seed x", "nothing", *WRONG.split(", ")])
+def test_usage_errors(wrong, capsys):
+    assert cli.main([*("explain a.jpg" if wrong.startswith("--") else "").split(), *wrong.split()]) == 2
     assert "Traceback" not in capsys.readouterr().err
-
-
-def test_help(capsys):
-    assert cli.main(["--help"]) == 0
-    assert cli.main(["explain", "--help"]) == 0
-    assert "--perturbation" in capsys.readouterr().out
-    assert cli.main(["channels", "--help"]) == 0
-    assert "--layer" in capsys.readouterr().out
 
 
 def python(*arguments, path=()):
@@ -543,27 +456,11 @@ def test_ctrl_c_while_pytorch_is_imported(tmp_path):
     assert done.stderr == "captum-extremal: interrupted\n"
 
 
-Values = Annotated[list[float] | None, options.option("", several=options.comma_separated(options.number))]
-
-
-def test_several_values_are_repeated_or_comma_separated():
-    app = typer.Typer(rich_markup_mode=None)
-    seen = []
-
-    @app.command()
-    def command(value: Values = None):
-        seen.append(value)
-
-    for arguments in ([], ["--value", "1,2.5, 3"], ["--value", "1", "--value", "2.5,3"]):
-        typer.main.get_command(app).main(arguments, standalone_mode=False)
-    assert seen == [None, [1, 2.5, 3], [1, 2.5, 3]]
-
-
 def test_defaults_are_those_of_the_library(weights, tmp_path):
     assert explain_missing(weights, tmp_path) == 1
     own = inspect.signature(ExtremalPerturbation.extremal_masks).parameters
     summary = read_summary(tmp_path)
-    assert tuple(summary["areas"]) == own["areas"].default
+    assert tuple(summary["areas"]) == AREAS
     assert summary["game"] == own["game"].default
     assert summary["perturbation"] == own["perturbation"].default
     assert summary["steps"] == PathSolver().steps
@@ -571,7 +468,7 @@ def test_defaults_are_those_of_the_library(weights, tmp_path):
 
 def test_choices_are_those_of_the_library():
     method = ExtremalPerturbation(lambda x: x.mean((2, 3)))
-    hints = get_type_hints(explain.explain)
+    hints = get_type_hints(app.explain)
     for name in ("game", "perturbation"):
         with pytest.raises(ValueError, match="must be one of") as raised:
             method.attribute(torch.zeros(1, 3, 8, 8), target=0, **{name: "chess"})
@@ -585,21 +482,27 @@ LITERAL = "[red]a[/red] :smile: [1] \\[b]"
 def test_names_from_outside_are_printed_literally(capsys):
     console.say(LITERAL)
     console.print_table([(LITERAL, "b")], (LITERAL, "c"))
-    output.print_files(LITERAL, {LITERAL: LITERAL})
+    console.print_files(LITERAL, {LITERAL: LITERAL})
     with console.ProgressBar(LITERAL) as progress:
         progress(1, 1)
-        progress.say(LITERAL)
+        console.say(LITERAL, progress.console)
     stdout, stderr = capsys.readouterr()
     assert stdout.count(LITERAL) == 5
     assert stderr.count(LITERAL) == 3
 
 
-def test_a_progress_bar_on_a_terminal_shows_names_literally(monkeypatch):
+def terminal(monkeypatch, stream, columns):
+    """What is written to a terminal that takes the place of a stream."""
     file = io.StringIO()
     file.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", file)
+    monkeypatch.setattr(sys, stream, file)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    return file
+
+
+def test_a_progress_bar_on_a_terminal_shows_names_literally(monkeypatch):
+    file = terminal(monkeypatch, "stderr", 120)
     with console.ProgressBar(LITERAL) as progress:
         progress(3, 4)
     assert LITERAL in file.getvalue()
@@ -621,11 +524,7 @@ def test_a_file_has_whole_lines_without_control_codes(capsys, monkeypatch):
 
 
 def test_a_table_on_a_narrow_terminal_loses_nothing(monkeypatch):
-    file = io.StringIO()
-    file.isatty = lambda: True
-    monkeypatch.setattr(sys, "stdout", file)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "40")
+    file = terminal(monkeypatch, "stdout", 40)
     console.print_table([("x" * 30, "y" * 50)])
     printed = file.getvalue()
     assert max(map(len, printed.splitlines())) <= 40
@@ -634,17 +533,11 @@ def test_a_table_on_a_narrow_terminal_loses_nothing(monkeypatch):
 
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"captum-extremal {version('captum-extremal')}\n"
+    assert capsys.readouterr().out == f"captum-extremal {own_version()}\n"
 
 
 def test_runs_as_a_module():
-    done = subprocess.run(
-        [sys.executable, "-m", "captum_extremal.cli", "demo", "--seed", "none"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = python("-m", "captum_extremal.cli", "demo", "--seed", "none")
     assert done.returncode == 2
     assert "Invalid value for '--seed'" in done.stderr
 
@@ -667,7 +560,7 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_forms_of_a_weights_file(state, tmp_path, wrap, prefix):
     torch.save(wrap({f"{prefix}{key}": value.half() for key, value in state.items()}), tmp_path / "w.pth")
-    model, classes = loading.from_file(NETWORK, str(tmp_path / "w.pth"), 1000)
+    model, classes = from_file(NETWORK, str(tmp_path / "w.pth"), 1000)
     assert classes == 1000
     for key, value in model.state_dict().items():
         assert value.dtype == torch.float32
@@ -679,7 +572,7 @@ def test_forms_of_a_weights_file(state, tmp_path, wrap, prefix):
 def test_fine_tuned_weights_of_any_number_of_classes(tmp_path, name, classes):
     tuned = torchvision.models.get_model(name, weights=None, num_classes=classes)
     torch.save(tuned.state_dict(), tmp_path / "w.pth")
-    classifier = loading.loaded_classifier(name, str(tmp_path / "w.pth"), None, "cpu")
+    classifier = loaded_classifier(name, str(tmp_path / "w.pth"), None, "cpu")
     assert classifier.categories == [f"class {k}" for k in range(classes)]
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -694,7 +587,7 @@ def test_names_of_classes_from_a_file(tmp_path):
     names = tmp_path / "names.txt"
 
     def loaded():
-        return loading.loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(names), "cpu")
+        return loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(names), "cpu")
 
     names.write_text("Käfer\r\n  red wine \nhouse\n\n", encoding="utf-8")
     assert loaded().categories == ["Käfer", "red wine", "house"]
@@ -710,33 +603,26 @@ def test_names_of_classes_from_a_file(tmp_path):
 
 
 def test_inputs_are_transformed_as_beside_torchvisions_own_weights():
-    assert loading.untrained("googlenet", 2).transform_input is True
+    assert untrained("googlenet", 2).transform_input is True
 
 
 def test_weights_files_that_do_not_fit(state, tmp_path):
     path = tmp_path / "w.pth"
-    torch.save(dict(list(state.items())[1:]), path)
-    with pytest.raises(console.StopError, match=r"(?s)does not fit squeezenet1_0: .*features.0.weight") as raised:
-        loading.from_file(NETWORK, str(path), 1000)
-    assert raised.value.status == 1
     other = torchvision.models.get_model("squeezenet1_1", weights=None, num_classes=10)
-    torch.save(other.state_dict(), path)
-    with pytest.raises(console.StopError, match=r"(?s)does not fit squeezenet1_0: .*features"):
-        loading.from_file(NETWORK, str(path), 1000)
-    torch.save(nn.Linear(2, 2), path)
-    with pytest.raises(console.StopError, match="holds more than a state dict"):
-        loading.from_file(NETWORK, str(path), 1000)
-    torch.save({"epoch": 3}, path)
-    with pytest.raises(console.StopError, match="holds no state dict"):
-        loading.from_file(NETWORK, str(path), 1000)
-    for other in (torch.ones(3), {}, {0: torch.ones(3)}, [1]):
-        torch.save(other, path)
-        with pytest.raises(console.StopError, match="holds no state dict"):
-            loading.from_file(NETWORK, str(path), 1000)
+    for content, message in (
+        (dict(list(state.items())[1:]), r"(?s)does not fit squeezenet1_0: .*features.0.weight"),
+        (other.state_dict(), r"(?s)does not fit squeezenet1_0: .*features"),
+        (nn.Linear(2, 2), "holds more than a state dict"),
+        *((content, "holds no state dict") for content in ({"epoch": 3}, torch.ones(3), {}, {0: torch.ones(3)}, [1])),
+    ):
+        torch.save(content, path)
+        with pytest.raises(console.StopError, match=message) as raised:
+            from_file(NETWORK, str(path), 1000)
+        assert raised.value.status == 1
     for content in (b"", b"no weights", b"PK\x03\x04 cut short"):
         path.write_bytes(content)
         with pytest.raises(console.StopError, match=r"w\.pth"):
-            loading.from_file(NETWORK, str(path), 1000)
+            from_file(NETWORK, str(path), 1000)
 
 
 def test_photos_of_every_mode_become_rgb(tmp_path):
@@ -813,8 +699,8 @@ def test_demo(tmp_path, monkeypatch, capsys):
 def test_demo_is_deterministic_and_its_seed_chooses_the_scene(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "_AREAS", (0.5,))
     monkeypatch.setattr(demo, "_STEPS", 2)
-    monkeypatch.setattr(demo, "write_figure", lambda figure, path: path.name)
-    monkeypatch.setattr(demo, "write_results", lambda *_: {})
+    monkeypatch.setattr(output, "write_figure", lambda figure, path: Path(path).name)
+    monkeypatch.setattr(output, "write_results", lambda *_: {})
     monkeypatch.setattr(demo, "_other_attributions", lambda *_: {})
     summaries = []
     for run, seed in enumerate((0, 0, 1)):
@@ -829,7 +715,7 @@ def test_demo_can_be_interrupted(tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "write_results", interrupted)
+    monkeypatch.setattr(output, "write_results", interrupted)
     monkeypatch.setattr(demo, "_AREAS", (0.4,))
     monkeypatch.setattr(demo, "_STEPS", 1)
     assert cli.main(["demo", "--out", str(tmp_path)]) == 130

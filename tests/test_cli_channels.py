@@ -2,54 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
-import json
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-import torchvision
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from captum_extremal import ExtremalMasks, LayerExtremalPerturbation, cli
-from captum_extremal.cli import channels, console, inversions, layers, output, photo_run
-from captum_extremal.cli.classifier import Classifier
+from captum_extremal import ExtremalMasks, cli
+from captum_extremal.cli import channels, console, options, photo_run
 from captum_extremal.visualization import show_inversions
+from cli_photos import (
+    NETWORK,
+    one_line,
+    picture,
+    read_summary,
+    run_quietly,
+    tiny_classifier,
+    untrained_network,
+    whole_logits,
+)
 
-NETWORK = "squeezenet1_0"
 COUNTS = [1, 40, 256]
-
-
-def picture(width, height, seed=0):
-    values = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
-    return Image.fromarray(values).resize((width, height))
-
-
-def read_summary(folder):
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-
-
-def error_of(capsys):
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1
-    assert "Traceback" not in text
-    assert len(text) < 600
-    return text
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = torchvision.models.get_model(NETWORK, weights=None, num_classes=6)
-    # Untrained, its outputs would hardly differ.
-    model.classifier[1].weight.data *= 30
     path = tmp_path_factory.mktemp("weights") / "w.pth"
-    torch.save(model.state_dict(), path)
+    torch.save(untrained_network(6).state_dict(), path)
     return str(path)
 
 
@@ -61,15 +43,8 @@ def run(weights, tmp_path_factory):
     arguments = [str(folder / "a.png"), str(folder / "missing.png"), "--model", NETWORK, "--weights", weights]
     arguments += ["--layer", "features.7", "--target", "0", "--target", "1", "--areas", ",".join(map(str, COUNTS))]
     arguments += ["--steps", "2", "--inversion-steps", "2", "--inversion-side", "64", "--device", "cpu"]
-    out, stdout, stderr = folder / "out", io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(stdout),
-        contextlib.redirect_stderr(stderr),
-    ):
-        patch.setattr(output, "DPI", 60)  # enough to see that there is a figure
-        status = cli.main(["channels", *arguments, "--out", str(out)])
-    return status, out, stdout.getvalue(), stderr.getvalue(), folder / "a.png"
+    status, stdout, stderr = run_quietly("channels", *arguments, "--out", folder / "out")
+    return status, folder / "out", stdout, stderr, folder / "a.png"
 
 
 def test_channels_goes_on_past_a_missing_photo(run):
@@ -79,6 +54,7 @@ def test_channels_goes_on_past_a_missing_photo(run):
     assert stderr.count("\n") == 1
     lines = stdout.splitlines()
     assert lines[0] == "features.7: 256 channels of 27 x 27 positions"
+    assert "a* is none" not in stdout
     assert lines[1] == f"photo 1 of 2: {photo}"
     assert lines[3].split() == ["class", "score", "probability", "a*"]
     for line, row in zip(lines[4:6], read_summary(out)["rows"]):
@@ -134,16 +110,11 @@ def test_channels_files_belong_to_the_rows(run):
 
 def test_channels_scores_are_those_of_the_model(run, weights):
     _, out, _, _, photo = run
-    model = torchvision.models.get_model(NETWORK, weights=None, num_classes=6).eval()
-    model.load_state_dict(torch.load(weights, weights_only=True))
-    preset = torchvision.models.get_model_weights(NETWORK).DEFAULT.transforms()
-    preset.crop_size = [256, 307]  # all of it
-    with Image.open(photo) as image:
-        x = preset(image.convert("RGB")).unsqueeze(0)
+    model, x, logits = whole_logits(photo, torch.load(weights, weights_only=True), num_classes=6)
     row = read_summary(out)["rows"][1]
     found = ExtremalMasks.load(out / row["folder"] / row["files"]["masks"])
+    assert row["clean_score"] == pytest.approx(float(logits[1]), abs=1e-4)
     with torch.no_grad():
-        assert row["clean_score"] == pytest.approx(float(model(x)[0, 1]), abs=1e-4)
         hidden = model.features[:8](x) * found.masks[0, 1].view(1, -1, 1, 1)
         kept = model.classifier(model.features[8:](hidden)).flatten(1)[0, 1]
     assert row["scores"][1] == pytest.approx(float(kept), abs=1e-3)
@@ -192,17 +163,13 @@ class Both(nn.Module):
 
 
 def make_classifier(kind=Convolutions):
-    preset = copy.copy(torchvision.models.get_model_weights(NETWORK).DEFAULT.transforms())
-    preset.resize_size = preset.crop_size = [32]
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        model = kind().eval()
-    return Classifier("net", "file", model, preset, [f"class {k}" for k in range(7)], torch.device("cpu"))
+    return tiny_classifier(kind, [f"class {k}" for k in range(7)])
 
 
-def make_run(folder, classifier, layer, *, areas=(0.5, 1.0), inverter=None, targets=(None,)):
-    question = photo_run.Question(classifier, list(targets), "preserve", 1.0, 3)
-    return channels.ChannelRun(question, output.Summary(folder, {}), layer, areas, inverter)
+def make_run(folder, classifier, layer, *, areas=(0.5, 1.0), passes=None, side=16, target=None):
+    given = {"photos": [], "out": folder, "target": target, "game": None, "score_fraction": 1.0, "steps": 3}
+    given |= {"areas": areas, "no_inversion": passes is None, "inversion_steps": passes, "inversion_side": side}
+    return channels.ChannelRun(SimpleNamespace(**given), classifier, layer)
 
 
 @pytest.mark.parametrize(
@@ -218,14 +185,14 @@ def make_run(folder, classifier, layer, *, areas=(0.5, 1.0), inverter=None, targ
 )
 def test_heat_maps_are_equation_11(kind, name, channel_dim, prefix, grid):
     classifier = make_classifier(kind)
-    layer = layers.chosen_layer(classifier, name, channel_dim, prefix)
+    layer = channels.chosen_layer(classifier, name, channel_dim, prefix)
     x = torch.randn(1, 3, 32, 32 if kind is Tokens else 40)
     seen = []
     handle = layer.module.register_forward_hook(lambda module, given, output: seen.append(output))
     with torch.no_grad():
         classifier.model(x)
     handle.remove()
-    masks = torch.rand(2, layer.channels)
+    masks = torch.rand(2, layer.axes.channels)
     maps = layer.heat_maps(x, masks)
     if grid is None:
         assert maps is None
@@ -235,17 +202,6 @@ def test_heat_maps_are_equation_11(kind, name, channel_dim, prefix, grid):
     for mask, heat_map in zip(masks, maps):
         expected = sum(m * phi for m, phi in zip(mask, activation))
         torch.testing.assert_close(heat_map.flatten(), expected)
-
-
-def test_heat_map_of_what_was_found_is_that_of_the_method():
-    classifier = make_classifier()
-    layer = layers.chosen_layer(classifier, "first", None, 0)
-    x = torch.randn(1, 3, 32, 32)
-    method = LayerExtremalPerturbation(classifier.model, layer.module)
-    how = {"target": 2, "areas": (2, 8)}
-    best = method.extremal_masks(x, **how).optimal_mask()
-    expected = method.attribute(x, **how, multiply_by_activation=True).sum(1, keepdim=True)
-    torch.testing.assert_close(layer.heat_maps(x, best), expected)
 
 
 @pytest.mark.parametrize(
@@ -260,38 +216,30 @@ def test_heat_map_of_what_was_found_is_that_of_the_method():
         (Convolutions, ("first", 4, 0), "--channel-dim: channel_dim must be one of the layer's 3 dimensions"),
         (Convolutions, ("first", 0, 0), "--channel-dim: channel_dim must be one of"),
         (Convolutions, ("first", None, 1), "--prefix-tokens: first has no 1 tokens .* output is 8 x 14 x 14"),
-        (Tokens, ("norm", None, 0), "--channel-dim: must be given for norm, whose output is 17 x 6"),
+        (Tokens, ("norm", None, 0), "--channel-dim: channel_dim must be given for a layer of three dimensions"),
         (Tokens, ("norm", -1, 17), "--prefix-tokens: norm has no 17 tokens .* output is 17 x 6"),
     ],
 )
 def test_layers_that_cannot_be_masked(kind, arguments, message):
     with pytest.raises(console.StopError, match=message) as raised:
-        layers.chosen_layer(make_classifier(kind), *arguments)
+        channels.chosen_layer(make_classifier(kind), *arguments)
     assert raised.value.status == 2
 
 
-def hooks_of(model):
-    return [hook for module in model.modules() for hook in module._forward_hooks]
-
-
-def test_choosing_a_layer_leaves_no_hook():
-    class Breaks(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.ReLU()
-
+def test_a_model_that_fails_keeps_no_hook():
+    class Breaks(nn.Identity):
         def forward(self, x):
-            self.inner(x)
             raise RuntimeError("never")
 
-    classifier = make_classifier()
-    layers.chosen_layer(classifier, "first", None, 0)
-    assert hooks_of(classifier.model) == []
-    broken = make_classifier(Breaks)
+    broken = make_classifier(lambda: nn.Sequential(nn.ReLU(), Breaks()))
     with pytest.raises(console.StopError, match="net cannot run: never") as raised:
-        layers.chosen_layer(broken, "inner", None, 0)
+        channels.chosen_layer(broken, "0", None, 0)
     assert raised.value.status == 1
-    assert hooks_of(broken.model) == []
+    assert not any(module._forward_hooks for module in broken.model.modules())
+
+
+HINT = "; --prefix-tokens 1 leaves out a class token"
+NO_MAP = ", no square: there will be no heat map"
 
 
 @pytest.mark.parametrize(
@@ -305,33 +253,27 @@ def test_choosing_a_layer_leaves_no_hook():
             Tokens,
             "norm",
             (-1, 0),
-            "norm: 6 channels of 17 positions, no square: there will be no heat map; --prefix-tokens 1 leaves out a "
-            "class token",
+            f"norm: 6 channels of 17 positions{NO_MAP}; --prefix-tokens 1 leaves out a class token",
         ),
-        (
-            Tokens,
-            "norm",
-            (-1, 2),
-            "norm: 6 channels of 15 positions, no square: there will be no heat map",
-        ),
+        (Tokens, "norm", (-1, 2), f"norm: 6 channels of 15 positions{NO_MAP}"),
     ],
 )
 def test_what_is_said_of_a_layer(kind, name, how, text):
-    assert channels.about_layer(layers.chosen_layer(make_classifier(kind), name, *how)) == text
+    assert str(channels.chosen_layer(make_classifier(kind), name, *how)) == text
 
 
 @pytest.mark.parametrize(("name", "how"), [("head", (None, 0)), ("norm", (-1, 0))])
 def test_layers_without_a_map_get_the_curve_alone(tmp_path, name, how):
     kind = Convolutions if name == "head" else Tokens
     classifier = make_classifier(kind)
-    layer = layers.chosen_layer(classifier, name, *how)
+    layer = channels.chosen_layer(classifier, name, *how)
     picture(32, 32).save(tmp_path / "a.png")
-    run = make_run(tmp_path, classifier, layer, inverter=inversions.Inverter(1, 16), targets=[2, None])
+    run = make_run(tmp_path, classifier, layer, passes=1, target=["2", "top1"])
     run.explain(str(tmp_path / "a.png"))
     rows = read_summary(tmp_path)["rows"]
     assert [set(row["files"]) for row in rows] == [{"curves", "masks"}] * len(rows)
     assert all("inversion" not in row for row in rows)
-    assert sorted(run._files()) == ["CLASS-curves.png", "CLASS.npz"]
+    assert sorted(run.files) == ["CLASS-curves.png", "CLASS.npz"]
     written = [(tmp_path / row["folder"] / row["files"]["curves"]) for row in rows]
     assert all(path.stat().st_size > 1000 for path in written)
 
@@ -345,9 +287,9 @@ def test_channels_of_tokens_have_a_map_on_the_grid(tmp_path, monkeypatch):
 
     monkeypatch.setattr("captum_extremal.visualization.show_inversions", drawn)
     classifier = make_classifier(Tokens)
-    layer = layers.chosen_layer(classifier, "norm", -1, 1)
+    layer = channels.chosen_layer(classifier, "norm", -1, 1)
     picture(48, 40).save(tmp_path / "a.png")
-    run = make_run(tmp_path, classifier, layer, inverter=inversions.Inverter(2, 16), targets=[1, 3])
+    run = make_run(tmp_path, classifier, layer, passes=2, target=["1", "3"])
     run.explain(str(tmp_path / "a.png"))
     rows = read_summary(tmp_path)["rows"]
     assert [set(row["files"]) for row in rows] == [{"channels", "inversion", "masks"}] * 2
@@ -356,61 +298,49 @@ def test_channels_of_tokens_have_a_map_on_the_grid(tmp_path, monkeypatch):
     assert sizes == [[(32, 32), (4, 4), (32, 32), (32, 32)]] * 2
 
 
+def inverted(folder, monkeypatch, masks, side=32, ruin=False):
+    """What is written of the inversions of a picture of 32 x 40 px: rows, and the images (whole, masked) by row."""
+    images = []
+    monkeypatch.setattr(
+        "captum_extremal.visualization.show_inversions",
+        lambda picture, heat_maps, *pair, title: images.append(pair) or Figure(),
+    )
+    classifier = make_classifier()
+    layer = channels.chosen_layer(classifier, "first", None, 0)
+    if ruin:
+        layer.module.weight.data.fill_(torch.nan)
+    view = photo_run.View(torch.rand(1, 3, 32, 40), [2, 4], ["two", "four"], False)
+    rows = [{"files": {}} for _ in masks]
+    run = make_run(folder, classifier, layer, passes=1, side=side)
+    run._write_inversions(rows, torch.rand(2, 1, 4, 4), masks, view, folder)
+    return rows, images
+
+
 @pytest.mark.parametrize(("side", "size"), [(20, (20, 25)), (100, (32, 40))])
-def test_side_of_the_inversions(side, size):
-    classifier = make_classifier()
-    layer = layers.chosen_layer(classifier, "first", None, 0)
-    inverter = inversions.Inverter(1, side)
-    ((whole, masked),) = inverter.pairs(classifier, layer, torch.rand(1, 3, 32, 40), torch.ones(1, 8))
-    assert whole.images.shape == masked.images.shape == (1, 3, *size)
-    # All channels are kept: the same image.
-    torch.testing.assert_close(whole.images, masked.images)
+def test_side_of_the_inversions(side, size, tmp_path, monkeypatch):
+    _, ((whole, masked),) = inverted(tmp_path, monkeypatch, torch.ones(1, 8), side)
+    assert whole.shape == masked.shape == (1, 3, *size)
+    torch.testing.assert_close(whole, masked)  # all channels are kept: the same image
 
 
-def test_a_mask_that_keeps_nothing_fails_its_own_inversion_only(tmp_path, capsys):
-    classifier = make_classifier()
-    layer = layers.chosen_layer(classifier, "first", None, 0)
-    masks = torch.stack([torch.zeros(8), torch.ones(8)])
-    run = make_run(tmp_path, classifier, layer)
-    view = photo_run.View(torch.rand(1, 3, 32, 32), [2, 4], ["two", "four"], reduced=False)
-    written = run._write_inversions(inversions.Inverter(1, 32), torch.rand(2, 1, 4, 4), masks, view, tmp_path)
-    assert "two: no inversion: " in error_of(capsys)
-    assert list(written[0]) == ["error"]
-    assert written[1]["file"] == "004-four-inversion.png"
+def test_a_mask_that_keeps_nothing_fails_its_own_inversion_only(tmp_path, monkeypatch, capsys):
+    rows, _ = inverted(tmp_path, monkeypatch, torch.stack([torch.zeros(8), torch.ones(8)]))
+    assert "two: no inversion: " in one_line(capsys.readouterr().err)
+    assert list(rows[0]["inversion"]) == ["error"]
+    assert rows[1]["files"] == {"inversion": "004-four-inversion.png"}
     assert [path.name for path in tmp_path.iterdir()] == ["004-four-inversion.png"]
 
 
-def test_a_layer_that_cannot_be_inverted_has_no_inversions():
-    classifier = make_classifier()
-    layer = layers.chosen_layer(classifier, "first", None, 0)
-    layer.module.weight.data.fill_(torch.nan)
-    pairs = list(inversions.Inverter(1, 32).pairs(classifier, layer, torch.rand(1, 3, 32, 32), torch.ones(2, 8)))
-    assert len(pairs) == 2
-    assert all("must be finite" in why for why in pairs)
-
-
-def test_interrupted_run_keeps_its_rows(tmp_path, monkeypatch, capsys):
-    classifier = make_classifier()
-    run = make_run(tmp_path, classifier, layers.chosen_layer(classifier, "first", None, 0))
-    picture(40, 40).save(tmp_path / "a.png")
-    read, count = photo_run.read_photo, iter(range(9))
-
-    def interrupted(path):
-        if next(count) == 1:
-            raise KeyboardInterrupt
-        return read(path)
-
-    monkeypatch.setattr(photo_run, "read_photo", interrupted)
-    assert run.over([str(tmp_path / "a.png")] * 3) == 130
-    assert "interrupted; what was found so far is in" in error_of(capsys)
-    summary = read_summary(tmp_path)
-    assert (len(summary["rows"]), summary["complete"]) == (1, False)
+def test_a_layer_that_cannot_be_inverted_has_no_inversions(tmp_path, monkeypatch, capsys):
+    rows, images = inverted(tmp_path, monkeypatch, torch.ones(2, 8), ruin=True)
+    assert images == []
+    assert all("must be finite" in row["inversion"]["error"] for row in rows)
 
 
 def test_too_few_channels_are_told(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(photo_run.Question, "threshold", lambda self, clean, perturbed: clean + 1e6)
+    monkeypatch.setattr(photo_run.PhotoRun, "threshold", lambda self, clean, perturbed: clean + 1e6)
     classifier = make_classifier()
-    layer = layers.chosen_layer(classifier, "first", None, 0)
+    layer = channels.chosen_layer(classifier, "first", None, 0)
     run = make_run(tmp_path, classifier, layer, areas=(1 / 8,))
     picture(40, 40).save(tmp_path / "a.png")
     assert run.over([str(tmp_path / "a.png")]) == 0
@@ -418,6 +348,7 @@ def test_too_few_channels_are_told(tmp_path, capsys, monkeypatch):
     assert " none of 8\n" in printed
     assert "a* is none for 1 of 1" in printed
     assert "1.0, all channels, is always enough" in printed
+    assert "ask for less with a --score-fraction below 1.\n" in printed
     row = read_summary(tmp_path)["rows"][0]
     assert row["optimal_channels"] is None
     assert len(row["top_channels"]) == 1
@@ -453,32 +384,26 @@ def test_layer_list_needs_no_weights(capsys, monkeypatch):
 def test_wrong_arguments_are_told_in_one_line(arguments, message, weights, capsys, tmp_path):
     usual = ["channels", "a.png", "--model", NETWORK, "--weights", weights, "--out", str(tmp_path / "out")]
     assert cli.main([*usual, *arguments]) == 2
-    assert message in error_of(capsys)
+    assert message in one_line(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 
 def test_photographs_are_needed(capsys):
     assert cli.main(["channels", "--layer", "features.7"]) == 2
-    assert "PHOTO: at least one photograph must be given" in error_of(capsys)
+    assert "PHOTO: at least one photograph must be given" in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["a.jpg"],
-        ["a.jpg", "--layer", "x", "--areas", "many"],
-        ["a.jpg", "--layer", "x", "--inversion-steps", "0"],
-        ["a.jpg", "--layer", "x", "--inversion-side", "-1"],
-        ["a.jpg", "--layer", "x", "--prefix-tokens", "-1"],
-        ["a.jpg", "--layer", "x", "--channel-dim", "last"],
-    ],
-)
-def test_usage_errors(arguments, capsys):
-    assert cli.main(["channels", *arguments]) == 2
+WRONG = "--areas many, --inversion-steps 0, --inversion-side -1, --prefix-tokens -1, --channel-dim last"
+
+
+@pytest.mark.parametrize("wrong", WRONG.split(", "))
+def test_usage_errors(wrong, capsys):
+    assert cli.main(["channels", "a.jpg", "--layer", "x", *wrong.split()]) == 2
+    assert cli.main(["channels", "a.jpg"]) == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_counts_and_fractions_are_told_apart():
-    values = [channels._count_or_fraction(text) for text in ("1", "1.0", "0.5", "1e-1")]
+    values = options.numbers("1,1.0, 0.5,1e-1")
     assert values == [1, 1.0, 0.5, 0.1]
     assert [type(value) for value in values] == [int, float, float, float]

@@ -4,10 +4,12 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captum_extremal import PathSolver, cli, visualization
-from captum_extremal.cli import console, data_sets, evaluate, networks
+from captum_extremal.cli import console, evaluate, options
 from captum_extremal.datasets import DigitImages, digit_network
 from captum_extremal.evaluation import METRICS, Row, RowFile, Settings, make_method, read_rows
 from captum_extremal.evaluation import metrics as judging
@@ -48,6 +50,18 @@ def name_type(model):
     return explain
 """
 
+INTERRUPTED = """
+calls = 0
+def make(model):
+    def explain(x, target):
+        global calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return x[:, :1]
+    return explain
+"""
+
 
 @pytest.fixture(autouse=True)
 def drawn(monkeypatch):
@@ -73,6 +87,13 @@ def own(tmp_path, monkeypatch):
 
 def table(folder):
     return json.loads((folder / "table.json").read_text())["runs"]
+
+
+def evaluated(out, *arguments):
+    """The one run in a folder after an evaluation into it."""
+    assert cli.main(["evaluate", *arguments, "--out", str(out)]) == 0
+    (run,) = table(out)
+    return run
 
 
 def without_time(run):
@@ -244,15 +265,7 @@ def test_two_processes_make_the_table_of_one(own):
 
 
 def test_ctrl_c_leaves_rows_that_a_new_start_goes_on_from(own, monkeypatch, capsys, drawn):
-    lines = [
-        "calls = 0",
-        "def make(model):",
-        "    def explain(x, target):",
-        "        global calls",
-        "        calls += 1",
-    ]
-    lines += ["        if calls == 3:", "            raise KeyboardInterrupt", "        return x[:, :1]"]
-    (own / "interrupted.py").write_text("\n".join([*lines, "    return explain"]))
+    (own / "interrupted.py").write_text(INTERRUPTED)
     out = own / "out"
     arguments = [*DIGITS, "--method", "interrupted:make", "--batch-size", "4", "--out", str(out)]
     assert cli.main(arguments) == 130
@@ -280,6 +293,11 @@ def weights(tmp_path_factory):
     return str(path)
 
 
+def resnet(weights):
+    given = {"model": "resnet18", "weights": weights, "fully_convolutional": False, "shorter_side": None}
+    return evaluate.loaded_network(SimpleNamespace(**given, square=False), torch.device("cpu"))
+
+
 def photo(path, width=90, height=64, seed=0):
     values = np.random.default_rng(seed).integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
     Image.fromarray(values).resize((width, height)).save(path)
@@ -299,11 +317,9 @@ def numbered(tmp_path):
 
 
 def test_images_without_regions_serve_insertion_and_deletion(numbered, weights, tmp_path, capsys):
-    out = tmp_path / "out"
     arguments = ["--data", f"images:{numbered}", "--model", "resnet18", "--weights", weights, "--shorter-side", "32"]
-    arguments += ["--method", "saliency", "--metric", "insertion_deletion", "--out", str(out)]
-    assert cli.main(["evaluate", *arguments, "--fully-convolutional", "--square"]) == 0
-    (run,) = table(out)
+    arguments += ["--method", "saliency", "--metric", "insertion_deletion", "--fully-convolutional", "--square"]
+    run = evaluated(tmp_path / "out", *arguments)
     assert list(run["scores"]) == ["insertion", "deletion"]
     assert set(run["scores"]["insertion"]["all"]["by_class"]) == {"all"}
     assert run["scores"]["insertion"]["all"]["pairs"] == 2
@@ -324,18 +340,15 @@ def test_curves_have_the_steps_asked_for(given, steps, tmp_path, monkeypatch):
         return insertion_deletion(*arguments, steps=2)
 
     monkeypatch.setattr(judging, "insertion_deletion", curves)
-    how = ["--method", "center", "--metric", "insertion_deletion", "--out", str(tmp_path)]
-    assert cli.main(["evaluate", "--data", "digits:1", "--model", "digits", "--device", "cpu", *how, *given]) == 0
+    how = ["--data", "digits:1", "--model", "digits", "--method", "center", "--metric", "insertion_deletion"]
+    assert evaluated(tmp_path, *how, *given)["about"]["steps"] == steps
     assert set(seen) == {steps}
-    assert table(tmp_path)[0]["about"]["steps"] == steps
 
 
-@pytest.mark.parametrize(
-    "metrics", [[], ["--metric", "energy"], ["--metric", "pointing", "--metric", "insertion_deletion"]]
-)
+@pytest.mark.parametrize("metrics", ["", "--metric energy", "--metric pointing --metric insertion_deletion"])
 def test_images_without_regions_serve_nothing_else(metrics, numbered, weights, capsys):
     arguments = ["--data", f"images:{numbered}", "--model", "resnet18", "--weights", weights, "--method", "center"]
-    assert "needs --metric insertion_deletion" in failed(capsys, "evaluate", *arguments, *metrics, status=2)
+    assert "needs --metric insertion_deletion" in failed(capsys, "evaluate", *arguments, *metrics.split(), status=2)
 
 
 @pytest.fixture
@@ -355,9 +368,9 @@ def tells_changes(data, checksum, *files):
     """Whether the checksum is that of the data, and another one whenever a file has grown."""
     seen = [checksum]
     for path in files:
-        assert data_sets.loaded_data(data)[1] == seen[-1]
+        assert evaluate.loaded_data(data)[1] == seen[-1]
         path.write_bytes(path.read_bytes() + b"\n")
-        seen.append(data_sets.loaded_data(data)[1])
+        seen.append(evaluate.loaded_data(data)[1])
     return len(set(seen)) == 1 + len(files)
 
 
@@ -369,8 +382,7 @@ def test_voc_in_its_folders(twenty, tmp_path):
         photo(voc / "JPEGImages" / f"{name}.jpg")
         annotate(voc / "Annotations" / f"{name}.xml", label)
     (voc / "ImageSets" / "Main" / "test.txt").write_text("000001\n000002\n")
-    assert cli.main(["evaluate", "--data", f"voc:{tmp_path}", *twenty, "--out", str(tmp_path / "out")]) == 0
-    (run,) = table(tmp_path / "out")
+    run = evaluated(tmp_path / "out", "--data", f"voc:{tmp_path}", *twenty)
     assert run["scores"]["pointing"]["all"]["by_class"] == {"aeroplane": 1.0, "tvmonitor": 1.0}
     assert list(run["about"]["classes"].values()) == list(range(20))
     files = voc / "JPEGImages" / "000001.jpg", voc / "Annotations" / "000002.xml"
@@ -385,20 +397,12 @@ def test_coco_in_its_folders(twenty, tmp_path):
         "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
         "annotations": [
             {"id": 5, "image_id": 1, "category_id": 17, "iscrowd": 0, "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]},
-            {
-                "id": 6,
-                "image_id": 1,
-                "category_id": 18,
-                "iscrowd": 0,
-                "segmentation": [[30, 20, 60, 20, 60, 45, 30, 45]],
-            },
+            {"id": 6, "image_id": 1, "category_id": 18, "segmentation": [[30, 20, 60, 20, 60, 45, 30, 45]]},
         ],
     }
     (tmp_path / "instances_val2014.json").write_text(json.dumps(content))
     data = f"coco:{tmp_path / 'val'},{tmp_path / 'instances_val2014.json'}"
-    arguments = ["evaluate", "--data", data, *twenty, "--classes", "cat=3,dog=5", "--out", str(tmp_path / "out")]
-    assert cli.main(arguments) == 0
-    (run,) = table(tmp_path / "out")
+    run = evaluated(tmp_path / "out", "--data", data, *twenty, "--classes", "cat=3,dog=5")
     assert run["scores"]["pointing"]["all"]["by_class"] == {"cat": 0.0, "dog": 1.0}
     assert set(run["scores"]["pointing"]) == {"all", "difficult"}
     files = tmp_path / "val" / "1.jpg", tmp_path / "instances_val2014.json"
@@ -452,10 +456,9 @@ def test_the_order_of_the_metrics_makes_no_other_run(tmp_path):
 
 
 def test_the_search_is_an_option(tmp_path):
-    arguments = [*DIGITS[:2], "digits:1", *DIGITS[3:], "--method", "extremal", "--option", "areas=[0.1,0.2]"]
+    arguments = ["--data", "digits:1", "--model", "digits", "--method", "extremal", "--option", "areas=[0.1,0.2]"]
     search = {"steps": 2, "searches": 1}
-    assert cli.main([*arguments, "--option", f"solver={json.dumps(search)}", "--out", str(tmp_path)]) == 0
-    (run,) = table(tmp_path)
+    run = evaluated(tmp_path, *arguments, "--option", f"solver={json.dumps(search)}")
     assert run["about"]["options"]["solver"] == search
     how = {"areas": (0.1, 0.2), "solver": PathSolver(**search)}
     data = DigitImages(1)
@@ -468,16 +471,10 @@ def test_the_search_is_an_option(tmp_path):
 
 
 def test_a_folder_with_an_annotation_and_an_image_that_cannot_be_read(twenty, tmp_path, capsys):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name in ("a", "b", "c"):
-        photo(folder / f"{name}.jpg")
-        annotate(folder / f"{name}.xml", "kangaroo")
+    folder = photos(tmp_path / "photos", "a", "b", "c")
     (folder / "b.jpg").write_bytes((folder / "b.jpg").read_bytes()[:-300])
     (folder / "c.xml").write_text("<annotation>")
-    arguments = ["evaluate", "--data", f"folder:{folder}", *twenty, "--classes", "kangaroo=7"]
-    assert cli.main([*arguments, "--out", str(tmp_path / "out")]) == 0
-    (run,) = table(tmp_path / "out")
+    run = evaluated(tmp_path / "out", "--data", f"folder:{folder}", *twenty, "--classes", "kangaroo=7")
     assert (run["images"], run["pairs"], run["unreadable"]) == (1, 2, 1)
     stdout, stderr = capsys.readouterr()
     assert "truncated" in stderr
@@ -497,12 +494,11 @@ def test_a_folder_with_an_annotation_and_an_image_that_cannot_be_read(twenty, tm
     ],
 )
 def test_sizes_are_those_of_the_shorter_side(size, side, square, expected):
-    assert tuple(networks.Network(None, side, square).size_for(*size)) == expected
+    assert tuple(evaluate.Network(*[None] * 6, side, square).size_for(*size)) == expected
 
 
 def test_a_photograph_is_prepared_as_the_weights_want(weights, tmp_path):
-    device = torch.device("cpu")
-    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
+    network = resnet(weights)
     path = tmp_path / "photo.png"
     photo(path, 300, 400)
     with Image.open(path) as image:
@@ -521,19 +517,14 @@ def test_a_photograph_is_prepared_as_the_weights_want(weights, tmp_path):
     ],
 )
 def test_classes_of_the_data_have_an_index_each(classes, given, expected, weights):
-    device = torch.device("cpu")
-    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
-    assert network.index_of(classes, given) == expected
+    assert resnet(weights).indices_of(classes, given) == expected
 
 
 def test_a_name_of_two_classes_is_none(weights):
-    device = torch.device("cpu")
-    network = networks.loaded_network("resnet18", weights, device, side=None, square=False, convolutional=False)
-    classifier = dataclasses.replace(network.classifier, categories=["crane", "ant", "Crane"])
-    network = dataclasses.replace(network, classifier=classifier)
-    assert network.index_of(("ant",), {}) == {"ant": 1}
+    network = dataclasses.replace(resnet(weights), categories=["crane", "ant", "Crane"])
+    assert network.indices_of(("ant",), {}) == {"ant": 1}
     with pytest.raises(console.StopError, match="has no class named crane: give its number"):
-        network.index_of(("crane",), {})
+        network.indices_of(("crane",), {})
 
 
 def test_a_digit_is_no_number_of_another_networks_class(weights, capsys):
@@ -582,11 +573,11 @@ def test_wrong_arguments_are_told_in_a_line(arguments, status, message, tmp_path
 
 
 def test_metrics_are_those_of_the_library():
-    assert set(evaluate.METRICS) == set(METRICS)
+    assert set(options.METRICS) == set(METRICS)
 
 
 def test_classes_have_names_with_commas():
-    assert evaluate._indices("bow tie, red=3,cat=5") == [("bow tie, red", 3), ("cat", 5)]
+    assert options.indices("bow tie, red=3,cat=5") == [("bow tie, red", 3), ("cat", 5)]
 
 
 def test_the_path_of_modules_is_restored(own):
@@ -596,34 +587,24 @@ def test_the_path_of_modules_is_restored(own):
     assert sys.path == before
 
 
-def test_a_class_that_the_network_does_not_know(weights, tmp_path, capsys):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    photo(folder / "0104_wallaby.jpg")
-    arguments = ["evaluate", "--data", f"images:{folder}", "--model", "resnet18", "--weights", weights]
-    told = failed(capsys, *arguments, "--method", "center", "--metric", "insertion_deletion", status=2)
-    assert "resnet18 has the classes 0 to 2, got 104=104" in told
+SILENT = "def make(model):\n    return lambda x, target: None\n"
+ONCE = "def make(model, calls=[]):\n    return lambda x, target: calls.append(1) or (x if len(calls) < 2 else None)\n"
 
 
-def test_a_method_that_cannot_explain_the_network_is_told_in_a_line(own, capsys):
-    (own / "silent.py").write_text("def make(model):\n    return lambda x, target: None\n")
-    told = failed(capsys, *DIGITS, "--method", "silent:make", "--batch-size", "99", "--out", str(own / "out"), status=1)
-    assert "silent:make: explain must return maps (18, 1, H, W) or (18, C, H, W), got NoneType" in told
-    assert "are kept" not in told
-
-
-def test_rows_are_said_to_be_kept_where_there_are_some(own, capsys):
-    lines = ["def make(model):", "    def explain(x, target, calls=[]):", "        calls.append(1)"]
-    lines += ["        return x if len(calls) < 2 else None", "    return explain"]
-    (own / "short.py").write_text("\n".join(lines))
-    assert "the rows so far are kept" in failed(capsys, *DIGITS, "--method", "short:make", "--out", "out", status=1)
-    assert len(rows_of(own / "out")) == 8
+@pytest.mark.parametrize(("source", "kept"), [(SILENT, 0), (ONCE, 8)])
+def test_a_method_that_cannot_explain_the_network_is_told_in_a_line(source, kept, own, capsys):
+    (own / "own_method.py").write_text(source)
+    how = ["--method", "own_method:make", "--batch-size", "8", "--out", "out"]
+    told = failed(capsys, *DIGITS, *how, status=1)
+    assert re.search(r"own_method:make: explain must return maps \(\d, 1, H, W\) or .*, got NoneType", told)
+    assert ("; the rows so far are kept" in told) is (kept > 0)
+    assert not kept or len(rows_of(own / "out")) == kept
 
 
 def test_a_method_of_ones_own_that_is_not_made_of_a_model_is_told_in_a_line(own, capsys):
-    (own / "direct.py").write_text("def explain(inputs, target):\n    return inputs\n")
-    told = failed(capsys, *DIGITS, "--method", "direct:explain", status=2)
-    assert "must take (model), got 'direct:explain' that takes (inputs, target)" in told
+    (own / "own_method.py").write_text("def explain(inputs, target):\n    return inputs\n")
+    told = failed(capsys, *DIGITS, "--method", "own_method:explain", status=2)
+    assert "must take (model), got 'own_method:explain' that takes (inputs, target)" in told
 
 
 def test_weights_that_hold_code_are_refused(own, capsys):

@@ -1,32 +1,54 @@
-"""The command ``captum-extremal`` and its subcommands."""
+"""The command ``captum-extremal``: its subcommands, and their options.
 
-from __future__ import annotations
+Each subcommand runs the module of its name, which imports PyTorch and is imported only then, so that help and wrong
+arguments are answered at once.
+"""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+import functools
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
-from captum_extremal.cli.channels import channels
-from captum_extremal.cli.classifier import ABOUT_SIZES
-from captum_extremal.cli.compare import compare
+from captum_extremal._version import own_version
+from captum_extremal.cli import options
 from captum_extremal.cli.console import FAILED, INTERRUPTED, PROGRAM, StopError, say
-from captum_extremal.cli.data_sets import ABOUT_DATA
-from captum_extremal.cli.demo import demo
-from captum_extremal.cli.evaluate import evaluate
-from captum_extremal.cli.explain import explain
+from captum_extremal.cli.options import DEFAULT, LIST, LONG, METRICS, TOO_LONG, option
 
-# Commands import PyTorch, torchvision and matplotlib only when they run, so that the help and a wrong argument are
-# answered at once.
+_ABOUT_SIZES = (
+    "The shorter side of a photograph is resized to the size that the weights' transforms name. The photograph is "
+    f"cropped only if the model refuses its size. A photograph longer than {LONG}:1 is made smaller, to the pixels "
+    f"that one of {LONG}:1 would have; one longer than {TOO_LONG}:1 is refused."
+)
+_ABOUT_DATA = (
+    "voc:ROOT is PASCAL VOC 2007 test, ROOT the folder that holds VOCdevkit; coco:ROOT,FILE a folder of COCO's images "
+    "and their instances_*.json; folder:ROOT images with VOC's XML beside them; digits:COUNT scenes of digits, for "
+    "--model digits; images:ROOT images named NNNN_anything.jpg after their class's index, without regions, for "
+    "--metric insertion_deletion."
+)
+_FRACTIONS = "Increasing fractions of the image (the library's own)."
+_LAYER = f"As in model.named_modules(), such as layer3.5; {LIST} prints the model's layers and their outputs."
+_COUNTS = "Increasing numbers of channels, or fractions of them: 1 is one channel, 1.0 all of them (the library's own)."
+_CHANNEL_DIM = "Which dimension of the layer's output holds the channels (1); -1 for a transformer's tokens."
+_INVERSION_SIDE = "Shorter side of the inversions (the photograph's, if it is shorter or the model takes no other)."
+_OPTION = "A keyword argument of the method, such as areas=[0.1,0.2] or 'solver={\"steps\": 50}'. Repeatable."
+_METRIC = f"Of {', '.join(METRICS)} (the library's own)."
+_INDICES = "The network's number of a class of the data (by name, or in the data's order if they are as many)."
+_CONVOLUTIONAL = "Slide the linear layers of a VGG, AlexNet or ResNet over the positions, and average their scores."
+app = typer.Typer(name=PROGRAM, add_completion=False, rich_markup_mode=None)
 
 
-class _Commands(TyperGroup):
-    """Turns what a command returns or raises into an exit status."""
+def _runs_module(declared: Callable[..., None]) -> Callable[..., None]:
+    """The command with these options, and these checks: it calls ``run`` of the module of the function's name."""
 
-    def invoke(self, ctx: Any) -> None:
+    @functools.wraps(declared)
+    def command(**given: Any) -> None:
         try:
-            status = super().invoke(ctx) or 0
+            declared(**given)
+            status = import_module(f"captum_extremal.cli.{declared.__name__}").run(SimpleNamespace(**given)) or 0
         except (StopError, OSError) as error:
             say(f"error: {error}")
             status = error.status if isinstance(error, StopError) else FAILED
@@ -35,44 +57,136 @@ class _Commands(TyperGroup):
             status = INTERRUPTED
         raise typer.Exit(status)
 
+    return command
 
-app = typer.Typer(name=PROGRAM, cls=_Commands, add_completion=False, rich_markup_mode=None)
-app.command()(demo)
-app.command(epilog=ABOUT_SIZES)(explain)
-app.command(epilog=ABOUT_SIZES)(channels)
-app.command(epilog=ABOUT_DATA)(evaluate)
-app.command()(compare)
+
+@app.command()
+@_runs_module
+def demo(
+    out: options.Out = "captum-extremal-demo",
+    seed: Annotated[int, option("Which scene: 0, 1, 2, ...", min=0)] = 0,
+) -> None:
+    """Explain a scene of digits with the small network in the package.
+
+    It needs no download and takes less than a minute.
+    """
+
+
+@app.command(epilog=_ABOUT_SIZES)
+@_runs_module
+def explain(
+    photos: Annotated[list[str], options.PHOTOS],
+    model: options.Model = "resnet50",
+    weights: options.Weights = DEFAULT,
+    classes: options.Classes = None,
+    target: options.Target = None,
+    areas: Annotated[list[float] | None, option(_FRACTIONS, "AREA,...", several=options.numbers)] = None,
+    perturbation: Annotated[Literal["blur", "fade"] | None, option("What hides pixels (the library's own).")] = None,
+    game: options.Game = None,
+    score_fraction: options.ScoreFraction = 1.0,
+    steps: options.Steps = None,
+    device: options.Device = "auto",
+    out: options.Out = "captum-extremal-explain",
+) -> None:
+    """Explain photographs with one of torchvision's classifiers."""
+
+
+@app.command(epilog=_ABOUT_SIZES)
+@_runs_module
+def channels(
+    layer: Annotated[str, option(_LAYER, "NAME")],
+    photos: Annotated[list[str] | None, options.PHOTOS] = None,
+    model: options.Model = "resnet50",
+    weights: options.Weights = DEFAULT,
+    classes: options.Classes = None,
+    target: options.Target = None,
+    areas: Annotated[list[float] | None, option(_COUNTS, "AREA,...", several=options.numbers)] = None,
+    channel_dim: Annotated[int | None, option(_CHANNEL_DIM, "DIM")] = None,
+    prefix_tokens: Annotated[int, option("Tokens before the image's, such as a class token.", "N", min=0)] = 0,
+    no_inversion: Annotated[bool, option("Do not show what the channels have seen.", None, "--no-inversion")] = False,
+    inversion_steps: Annotated[int | None, option("Passes of each inversion (the library's own).", "N", min=1)] = None,
+    inversion_side: Annotated[int, option(_INVERSION_SIDE, "PX", min=1)] = 128,
+    game: options.Game = None,
+    score_fraction: options.ScoreFraction = 1.0,
+    steps: options.Steps = None,
+    device: options.Device = "auto",
+    out: options.Out = "captum-extremal-channels",
+) -> None:
+    """Find the fewest channels of a layer that are enough for a class.
+
+    The figures show where the channels look and what they have seen.
+    """
+    if layer != LIST and not photos:
+        raise StopError("PHOTO: at least one photograph must be given")
+
+
+@app.command(epilog=_ABOUT_DATA)
+@_runs_module
+def evaluate(
+    data: Annotated[str, option("voc, coco, folder, digits or images, see below.", "KIND:PLACE")],
+    method: Annotated[str, option("What explains; a wrong name lists all names.", "NAME|MODULE:CALLABLE")],
+    method_options: Annotated[
+        list[Any] | None, option(_OPTION, "NAME=JSON", "--option", parser=options.setting)
+    ] = None,
+    layer: Annotated[str | None, option("For methods that use one (the last with positions).", "NAME")] = None,
+    metric: Annotated[list[str] | None, option(_METRIC, "NAME,...", several=options.metrics)] = None,
+    tolerance: options.Tolerance = None,
+    steps: Annotated[int | None, option("Of insertion's and deletion's curves (the library's own).", min=1)] = None,
+    model: options.Model = "resnet50",
+    weights: options.Weights = DEFAULT,
+    classes: Annotated[list[Any] | None, option(_INDICES, "NAME=INDEX,...", several=options.indices)] = None,
+    fully_convolutional: Annotated[bool, option(_CONVOLUTIONAL, None, "--fully-convolutional")] = False,
+    shorter_side: Annotated[int | None, option("Of the resized images (that of the weights).", "PIXELS", min=1)] = None,
+    square: Annotated[bool, option("Squeeze images into a square.", None, "--square")] = False,
+    autocast: Annotated[
+        Literal["bfloat16", "float16"] | None, option("Type in which the network makes the maps.")
+    ] = None,
+    batch_size: Annotated[int | None, option("Taken together (the library's own).", "PAIRS", min=1)] = None,
+    device: options.Device = "auto",
+    out: options.Out = "captum-extremal-evaluate",
+) -> None:
+    """Judge an attribution method on the images of a data set.
+
+    Every pair of an image and a class in it is a row in files in --out. A command that was stopped, in whatever way,
+    resumes when it is given again; commands with other methods may share the folder, whose table then compares them.
+    Images that cannot be read are named, counted and skipped. torchrun -m captum_extremal.cli evaluate ... shares the
+    work between processes and machines; the next start may have another number of them.
+    """
+
+
+@app.command()
+@_runs_module
+def compare(
+    rows: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files of rows, or folders of evaluate.")],
+    tolerance: options.Tolerance = None,
+    against: Annotated[str | None, option("A run in the table: its lead over each other, by pairs.", "METHOD")] = None,
+    out: options.Out = "captum-extremal-compare",
+) -> None:
+    """Put evaluations side by side.
+
+    There is a table on the console, as CSV and as JSON, and one figure per metric. Rows of the same pair and the same
+    settings count once, however many files they come from.
+    """
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from captum_extremal._version import own_version
-
         typer.echo(f"{PROGRAM} {own_version()}")
         raise typer.Exit
 
 
+_VERSION = typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+
+
 @app.callback()
-def _program(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
-    ] = False,
-) -> None:
+def _program(version: Annotated[bool, _VERSION] = False) -> None:
     """Extremal perturbations: which smallest part of an image is enough for a network's output."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: its arguments; default those of the process.
-
-    Returns:
-        the exit status.
-    """
-    command = typer.main.get_command(app)
+    """The exit status of the command with these arguments, or those of the process."""
     try:
-        command.main(args=None if argv is None else list(argv), prog_name=PROGRAM)
+        typer.main.get_command(app).main(args=argv, prog_name=PROGRAM)
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0

@@ -1,229 +1,214 @@
-"""``captum-extremal channels``: the fewest channels of a layer that are enough for a class (section 5)."""
+"""``captum-extremal channels``: the fewest channels of a layer that are enough for a class (section 5).
 
-from __future__ import annotations
+Shapes: T targets of one photograph, K channels, h rows and w columns of a layer's positions.
+"""
 
+import inspect
 import math
-import re
-from dataclasses import dataclass
+import sys
+from collections import Counter
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Any, NamedTuple, cast
 
-from captum_extremal.cli import options
-from captum_extremal.cli.console import StopError, say, shortened
-from captum_extremal.cli.inversions import Inverter
-from captum_extremal.cli.layers import Layer, chosen_layer, grid_of, print_layers
-from captum_extremal.cli.options import option
-from captum_extremal.cli.output import MASKS_FILE, Summary, made_folder, write_figure
-from captum_extremal.cli.photo_run import PhotoRun, Question, View
-from captum_extremal.cli.weights import DEFAULT, loaded_classifier, untrained_classifier
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import functional
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from captum_extremal import ChannelMask, ExtremalMasks, FeatureInversion, LayerExtremalPerturbation, visualization
+from captum_extremal.cli.classifier import Classifier, loaded_classifier
+from captum_extremal.cli.console import WRONG_ARGUMENT, StopError, one_line, print_table, say, shortened, stopping
+from captum_extremal.cli.options import LIST
+from captum_extremal.cli.output import MASKS_FILE, write_figure
+from captum_extremal.cli.photo_run import PhotoRun, View
+from captum_extremal.hooks import on_every_output
+from captum_extremal.layers import LayerTail
+from captum_extremal.masks import Axes, read_axes
+from captum_extremal.settings import LayerSearchSettings
 
-    from captum_extremal.inversion import InvertedFeatures
-    from captum_extremal.results import ExtremalMasks
-
-_LIST = "list"
 _TOP_CHANNELS = 10
+_INVERSION_STEPS = inspect.signature(FeatureInversion.invert).parameters["steps"].default
 
 
-def _count_or_fraction(text: str) -> int | float:
-    return int(text) if re.fullmatch(r"[+-]?\d+", text) else options.number(text)
+class Layer(NamedTuple):
+    """A layer whose channels are to be masked, and the axes of its activation of an image of the weights' own size."""
+
+    name: str
+    model: nn.Module
+    module: nn.Module
+    axes: Axes
+
+    def __str__(self) -> str:
+        channels, grid = f"{self.name}: {self.axes.channels} channels", self.axes.grid
+        if _rows_and_columns(self.axes):
+            return "{} of {} x {} positions".format(channels, *_rows_and_columns(self.axes))
+        if math.prod(grid) == 1:
+            return f"{channels}, without positions: there will be no heat map"
+        hint = "" if self.axes.prefix else "; --prefix-tokens 1 leaves out a class token"
+        return f"{channels} of {' x '.join(map(str, grid))} positions, no square: there will be no heat map{hint}"
+
+    def heat_maps(self, x: Tensor, masks: Tensor) -> Tensor | None:
+        """Equation 11, sum_k m_k Phi_l^k(x), for x (1, 3, H, W) and masks (T, K): (T, 1, h, w), None without a map."""
+        (activation,) = LayerTail(self.model, self.module, (x,)).activation
+        axes = read_axes(activation, self.axes.channel + 1, self.axes.prefix)
+        summed = (axes.over_channels(masks.to(activation)) * activation).sum(self.axes.channel + 1)
+        grid = _rows_and_columns(axes)
+        return summed.flatten(1)[:, axes.prefix :].reshape(-1, 1, *grid) if grid else None
 
 
-_COUNTS = options.comma_separated(_count_or_fraction)
-_ABOUT_LAYER = f"As in model.named_modules(), such as layer3.5; {_LIST} prints the model's layers and their outputs."
-_ABOUT_AREAS = (
-    "Increasing numbers of channels, or fractions of them: 1 is one channel, 1.0 all of them (the library's own)."
-)
-_ABOUT_CHANNEL_DIM = (
-    "The dimension of the layer's output that holds the channels, counted with the batch's: -1, the last, for a "
-    "transformer's tokens (1, but required for outputs of three dimensions)."
-)
-_ABOUT_PREFIX = "How many of a transformer's tokens, such as a class token, come before the image's."
-_ABOUT_NO_INVERSION = "Do not show what the channels have seen; it may take longest."
-_ABOUT_INVERSION_STEPS = "Passes of each inversion through the model (the library's own)."
-_ABOUT_INVERSION_SIDE = (
-    "The shorter side of the inversions, at most that of the photograph as the model sees it, which is used if the "
-    "model refuses other sizes."
-)
+def _rows_and_columns(axes: Axes) -> tuple[int, ...]:
+    """Those of a layer's positions, () if they are no map of the image; tokens must fill a square."""
+    positions, dimensions = math.prod(axes.grid), len(axes.grid)
+    side = math.isqrt(positions)
+    is_map = positions > 1 and (dimensions == 2 or (dimensions == 1 and side**2 == positions))
+    return (axes.grid if dimensions == 2 else (side, side)) if is_map else ()
 
 
-def channels(
-    layer: Annotated[str, option(_ABOUT_LAYER, "NAME")],
-    photos: Annotated[list[str] | None, options.PHOTOS] = None,
-    model: options.Model = "resnet50",
-    weights: options.Weights = DEFAULT,
-    classes: options.Classes = None,
-    target: options.Target = None,
-    areas: Annotated[list[float] | None, option(_ABOUT_AREAS, "AREA,...", several=_COUNTS)] = None,
-    channel_dim: Annotated[int | None, option(_ABOUT_CHANNEL_DIM, "DIM")] = None,
-    prefix_tokens: Annotated[int, option(_ABOUT_PREFIX, "N", min=0)] = 0,
-    no_inversion: Annotated[bool, option(_ABOUT_NO_INVERSION, name="--no-inversion")] = False,
-    inversion_steps: Annotated[int | None, option(_ABOUT_INVERSION_STEPS, "N", min=1)] = None,
-    inversion_side: Annotated[int, option(_ABOUT_INVERSION_SIDE, "PX", min=1)] = 128,
-    game: options.Game = None,
-    score_fraction: options.ScoreFraction = 1.0,
-    steps: options.Steps = None,
-    device: options.Device = "auto",
-    out: options.Out = "captum-extremal-channels",
-) -> int:
-    """Find the fewest channels of a layer that are enough for a class.
+def chosen_layer(classifier: Classifier, name: str, channel_dim: int | None, prefix_tokens: int) -> Layer:
+    """The layer of this name; raises StopError if there is none, or its channels cannot be masked."""
+    outputs, modules = _outputs_of(classifier), dict(classifier.model.named_modules())
+    if not name or name not in modules:
+        close = get_close_matches(name, [known for known in outputs if isinstance(outputs[known], Tensor)], 4)
+        near = f"; near it: {', '.join(close)}" if close else ""
+        raise StopError(f"--layer: {classifier.name} has no layer named {name!r}{near}; --layer list names them all")
+    if name not in outputs:
+        raise StopError(f"--layer: {classifier.name} does not call {name}")
+    output = outputs[name]
+    if isinstance(output, str):
+        raise StopError(f"--layer: {name} cannot be masked: {output}; choose another, --layer list has them")
+    with stopping("--channel-dim", ValueError, status=WRONG_ARGUMENT):
+        positions = read_axes(output, channel_dim).grid
+    if prefix_tokens and not (len(positions) == 1 and positions[0] > prefix_tokens):
+        why = f"{name} has no {prefix_tokens} tokens before those of the image, its output is {_as_text(output)}"
+        raise StopError(f"--prefix-tokens: {why}")
+    return Layer(name, classifier.model, modules[name], read_axes(output, channel_dim, prefix_tokens))
 
-    The figures show where the channels look and what they have seen.
-    """
-    if layer == _LIST:
-        print_layers(untrained_classifier(model))
+
+def _outputs_of(classifier: Classifier) -> dict[str, Tensor | str]:
+    """By layer that a forward calls: its output (1, ...) for one image, without values, or why it cannot be masked."""
+    modules = [(name, module) for name, module in classifier.model.named_modules() if name]
+    calls, found = Counter[str](), dict[str, Tensor | str]()
+
+    def see(name: str, output: Any) -> None:
+        calls[name] += 1
+        found[name] = _read_output(output) if calls[name] == 1 else f"called {calls[name]} times"
+
+    sides = tuple(classifier.preset.crop_size)  # which every classifier takes
+    grey = torch.full((1, 3, sides[0], sides[-1]), 0.5, device=classifier.device)
+    stops = stopping(f"--model: {classifier.name} cannot run", RuntimeError)
+    with stops, on_every_output(modules, see), torch.no_grad():
+        classifier.model(classifier.normalised(grey))
+    return {name: found[name] for name, _ in modules if name in found}
+
+
+def _read_output(output: Any) -> Tensor | str:
+    parts = [part for part in (output if type(output) in (tuple, list) else [output]) if part is not None]
+    if len(parts) > 1:
+        return f"{len(parts)} parts"
+    if not parts or not isinstance(parts[0], Tensor) or parts[0].dim() < 2 or not parts[0].is_floating_point():
+        return "no tensor of channels"
+    return torch.empty_like(parts[0], device="meta")
+
+
+def _as_text(output: Tensor | str) -> str:
+    """The shape of a layer's output for one image, or why it cannot be masked."""
+    return output if isinstance(output, str) else " x ".join(map(str, output.shape[1:]))
+
+
+def run(given: Any) -> int:
+    """Mask the channels of the layer for the photographs, or list the layers; the exit status."""
+    if given.layer == LIST:
+        classifier = loaded_classifier(given.model, None)
+        modules = dict(classifier.model.named_modules())
+        rows = [(name, type(modules[name]).__name__, _as_text(out)) for name, out in _outputs_of(classifier).items()]
+        print_table(rows, ("layer", "kind", "output"))
         return 0
-    if not photos:
-        raise StopError("PHOTO: at least one photograph must be given")
-    from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
-    from captum_extremal.inversion import FeatureInversion
-
-    classifier = loaded_classifier(model, weights, classes, device)
-    search = LayerExtremalPerturbation.extremal_masks
-    question = Question.asked(search, classifier, target, game, score_fraction, steps)
-    chosen = chosen_layer(classifier, layer, channel_dim, prefix_tokens)
-    fractions = _fractions_of(areas, chosen)
-    passes = options.with_defaults(FeatureInversion.invert, steps=inversion_steps)["steps"]
-    inverter = None if no_inversion else Inverter(passes, inversion_side)
-    about = {
-        "layer": chosen.name,
-        "channels": chosen.channels,
-        "areas": list(fractions),
-        "inversion_steps": inverter and inverter.steps,
-        "photos": len(photos),
-    }
-    summary = Summary(made_folder(out), question.about() | about)
-    print(about_layer(chosen))
-    return ChannelRun(question, summary, chosen, fractions, inverter).over(photos)
+    classifier = loaded_classifier(given.model, given.weights, given.classes, given.device)
+    layer = chosen_layer(classifier, given.layer, given.channel_dim, given.prefix_tokens)
+    print(layer)
+    return ChannelRun(given, classifier, layer).over(given.photos)
 
 
-def _fractions_of(areas: list[float] | None, layer: Layer) -> tuple[float, ...]:
-    """The areas as fractions of the layer's channels; None for the library's own."""
-    from captum_extremal.masks import ChannelMask
-    from captum_extremal.settings import LayerSearchSettings
-
-    family = ChannelMask()
-    try:
-        return LayerSearchSettings(areas=areas).fractions([family.layout(layer.axes)], family)
-    except (TypeError, ValueError) as error:
-        raise StopError(f"--areas: {error}") from error
-
-
-def about_layer(layer: Layer) -> str:
-    """How many channels it has, and over which positions they lie."""
-    channels, grid = f"{layer.name}: {layer.channels} channels", grid_of(layer.axes)
-    if grid is not None:
-        return f"{channels} of {grid[0]} x {grid[1]} positions"
-    if math.prod(layer.axes.grid) == 1:
-        return f"{channels}, without positions: there will be no heat map"
-    hint = "" if layer.axes.prefix else "; --prefix-tokens 1 leaves out a class token"
-    positions = " x ".join(map(str, layer.axes.grid))
-    return f"{channels} of {positions} positions, no square: there will be no heat map{hint}"
-
-
-@dataclass
 class ChannelRun(PhotoRun):
     """Masks over the channels of a layer."""
 
-    layer: Layer
-    areas: tuple[float, ...]
-    inverter: Inverter | None
-
     everything = "1.0, all channels"
 
-    def _search(self, view: View) -> ExtremalMasks:
-        from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
+    def __init__(self, given: Any, classifier: Classifier, layer: Layer) -> None:
+        self.layer, self.side, family = layer, given.inversion_side, ChannelMask()
+        with stopping("--areas", TypeError, ValueError, status=WRONG_ARGUMENT):
+            self.areas = LayerSearchSettings(areas=given.areas).fractions([family.layout(layer.axes)], family)
+        self.passes: Any = None if given.no_inversion else given.inversion_steps or _INVERSION_STEPS
+        about = {"layer": layer.name, "channels": layer.axes.channels, "areas": list(self.areas)}
+        super().__init__(given, classifier, about | {"inversion_steps": self.passes})
+        self.files = {"CLASS-curves.png": "the score against the number of channels"}
+        if _rows_and_columns(layer.axes):
+            look = "where the channels of a* look, and the score against their number"
+            seen = "what the layer has seen, and what the channels of a* have"
+            self.files = {"CLASS-channels.png": look} | ({"CLASS-inversion.png": seen} if self.passes else {})
+        self.files["CLASS.npz"] = MASKS_FILE
 
-        method = LayerExtremalPerturbation(self.question.classifier.model, self.layer.module)
-        how: dict[str, Any] = {"areas": self.areas, "channel_dim": self.layer.channel_dim}
-        return method.extremal_masks(**self.question.arguments(view), **how)
+    def _search(self, view: View, **shared: Any) -> ExtremalMasks:
+        method, dim = LayerExtremalPerturbation(self.classifier.model, self.layer.module), self.layer.axes.channel + 1
+        return method.extremal_masks(**shared, areas=self.areas, channel_dim=dim)
 
     def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
-        masks = cast("Tensor", found.optimal_mask())
-        heat_maps = self.layer.heat_maps(self.question.classifier.normalised(view.picture), masks)
-        rows: list[dict[str, Any]] = [
-            self._numbers(found.image(k)) | {"files": self._write_found(found, heat_maps, view, k, folder)}
-            for k in range(len(view.targets))
-        ]
-        if self.inverter is not None and heat_maps is not None:
-            written = self._write_inversions(self.inverter, heat_maps, masks, view, folder)
-            for row, inversion in zip(rows, written):
-                row["inversion"] = inversion
-                if "file" in inversion:
-                    row["files"]["inversion"] = inversion.pop("file")
+        masks = cast(Tensor, found.optimal_mask())
+        heat_maps = self.layer.heat_maps(self.classifier.normalised(view.picture), masks)
+        rows, images = [], view.repeated()
+        for k, name in enumerate(view.names):
+            base, title = view.base(folder, k), shortened(name, 48)
+            if heat_maps is None:
+                kind, figure = "curves", visualization.show_curves(found, k, title=title)
+            else:
+                kind, figure = "channels", visualization.show_channels(found, heat_maps, images, k, title=title)
+            found.image(k).save(f"{base}.npz")
+            files = {kind: write_figure(figure, f"{base}-{kind}.png"), "masks": f"{base.name}.npz"}
+            rows.append(self._numbers(found.image(k), masks[k]) | {"files": files})
+        if self.passes and heat_maps is not None:
+            self._write_inversions(rows, heat_maps, masks, view, folder)
         return rows
 
-    def _write_found(
-        self, found: ExtremalMasks, heat_maps: Tensor | None, view: View, index: int, folder: Path
-    ) -> dict[str, str]:
-        """The masks and the figure of one target: kind -> file name within the folder."""
-        from captum_extremal.visualization import show_channels, show_curves
-
-        base, title = view.base(index), _title(view, index)
-        found.image(index).save(folder / f"{base}.npz")
-        if heat_maps is None:
-            figure = show_curves(found, index, title=title)
-            return {"curves": write_figure(figure, folder / f"{base}-curves.png"), "masks": f"{base}.npz"}
-        figure = show_channels(found, heat_maps, view.repeated(), index, title=title)
-        return {"channels": write_figure(figure, folder / f"{base}-channels.png"), "masks": f"{base}.npz"}
-
     def _write_inversions(
-        self, inverter: Inverter, heat_maps: Tensor, masks: Tensor, view: View, folder: Path
-    ) -> list[dict[str, Any]]:
-        """Figure 9 of each target: its file and its numbers, or why there is none."""
-        from captum_extremal.visualization import show_inversions
-
-        written: list[dict[str, Any]] = []
-        pairs = inverter.pairs(self.question.classifier, self.layer, view.picture, masks)
-        for k, pair in enumerate(pairs):
-            if isinstance(pair, str):
-                say(f"{view.names[k]}: no inversion: {pair}")
-                written.append({"error": pair})
+        self, rows: list[dict[str, Any]], heat_maps: Tensor, masks: Tensor, view: View, folder: Path
+    ) -> None:
+        """Add figure 9 of each target to its row (equation 12): its file and its numbers, or why there is none."""
+        picture = view.picture
+        if self.side < min(picture.shape[2:]):
+            small = functional.resize(picture, [self.side], antialias=True).clamp(0, 1)
+            picture = small if self.classifier.takes(small) else picture
+        invert: Any = partial(
+            FeatureInversion(self.classifier.model, self.layer.module).invert,
+            self.classifier.normalised(picture),
+            channel_dim=self.layer.axes.channel + 1,
+            steps=self.passes,
+            preprocess=self.classifier.normalised,
+            show_progress=sys.stderr.isatty(),
+        )
+        whole = None
+        for k, row in enumerate(rows):
+            try:
+                whole = whole or invert()
+                masked = invert(channel_mask=masks[k : k + 1])
+            except (ValueError, RuntimeError) as error:  # such as a mask of channels that are zero everywhere
+                say(f"{view.names[k]}: no inversion: {one_line(error)}")
+                row["inversion"] = {"error": one_line(error)}
                 continue
-            whole, masked = pair
-            figure = show_inversions(
-                view.picture, heat_maps[k : k + 1], whole.images, masked.images, title=_title(view, k)
-            )
-            file = write_figure(figure, folder / f"{view.base(k)}-inversion.png")
-            written.append({"file": file, "whole": _similarity(whole), "masked": _similarity(masked)})
-        return written
+            images, title = (view.picture, heat_maps[k : k + 1], whole.images, masked.images), view.names[k]
+            figure = visualization.show_inversions(*images, title=shortened(title, 48))
+            row["files"]["inversion"] = write_figure(figure, f"{view.base(folder, k)}-inversion.png")
+            row["inversion"] = {
+                name: {"dot_product": float(one.dot_products), "cosine_similarity": float(one.cosine_similarities)}
+                for name, one in (("whole", whole), ("masked", masked))
+            }
 
-    def _numbers(self, one: ExtremalMasks) -> dict[str, Any]:
+    def _numbers(self, one: ExtremalMasks, mask: Tensor) -> dict[str, Any]:
         """What a row says of the channels: how many are enough, and the first of them."""
-        channels = self.layer.channels
+        channels = self.layer.axes.channels
         counts = [round(float(area) * channels) for area in one.areas]
-        best = cast("Tensor", one.optimal_mask())[0].topk(min(_TOP_CHANNELS, counts[int(one.optimal_index)]))
-        return {
-            "channels": channels,
-            "optimal_channels": counts[int(one.optimal_index)] if bool(one.reached) else None,
-            "channel_counts": counts,
-            "top_channels": [
-                {"channel": channel, "mask": round(value, 6)}
-                for channel, value in zip(best.indices.tolist(), best.values.tolist())
-            ],
-            "runs": one.settings["runs"],
-        }
-
-    def _files(self) -> dict[str, str]:
-        files = {"CLASS.npz": MASKS_FILE}
-        if grid_of(self.layer.axes) is None:
-            return {"CLASS-curves.png": "the score against the number of channels"} | files
-        if self.inverter is not None:
-            files = {"CLASS-inversion.png": "what the layer has seen, and what the channels of a* have"} | files
-        return {"CLASS-channels.png": "where the channels of a* look, and the score against their number"} | files
-
-    def _optimal_text(self, row: dict[str, Any]) -> str:
-        return f"{row['optimal_channels']} of {row['channels']}" if row["reached"] else f"none of {row['channels']}"
-
-
-def _title(view: View, index: int) -> str:
-    return shortened(view.names[index], 48)
-
-
-def _similarity(inverted: InvertedFeatures) -> dict[str, float]:
-    return {
-        "dot_product": float(inverted.dot_products),
-        "cosine_similarity": float(inverted.cosine_similarities),
-    }
+        enough = counts[int(one.optimal_index)]
+        values, indices = mask.topk(min(_TOP_CHANNELS, enough))
+        top = [{"channel": k, "mask": round(value, 6)} for k, value in zip(indices.tolist(), values.tolist())]
+        numbers = {"channels": channels, "optimal_channels": enough if bool(one.reached) else None}
+        return numbers | {"channel_counts": counts, "top_channels": top, "runs": one.settings["runs"]}

@@ -1,35 +1,29 @@
-"""One of torchvision's classifiers: its classes by name, and a photograph as the model takes it."""
-
-from __future__ import annotations
+"""One of torchvision's classifiers: its weights, its classes by name, and a photograph as the model takes it."""
 
 import math
+import pickle
 import re
+import sys
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, cast
 
-from captum_extremal.cli.console import PhotoError, StopError
-from captum_extremal.cli.options import TOP
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.transforms import functional
 
-if TYPE_CHECKING:
-    import torch
-    from PIL.Image import Image
-    from torch import Tensor, nn
+from captum_extremal.cli.console import FAILED, WRONG_ARGUMENT, PhotoError, StopError, stopping
+from captum_extremal.cli.options import DEFAULT, LONG, TOO_LONG, TOP
 
-LONG = 3  # aspect ratio; a longer picture is made smaller, to as many pixels as a picture of this ratio has
-TOO_LONG = 48  # aspect ratio; gives a quarter of the weights' shorter side, the least that every classifier takes
-ABOUT_SIZES = (
-    "The shorter side of a photograph is resized to the size that the weights' transforms name. The photograph is "
-    f"cropped only if the model refuses its size. A photograph longer than {LONG}:1 is made smaller, to the pixels "
-    f"that one of {LONG}:1 would have; one longer than {TOO_LONG}:1 is refused."
-)
+_MODELS: Any = models  # its functions have no types
 _MOST_CANDIDATES = 12
 _MODEL_ERRORS = (RuntimeError, ValueError, AssertionError)
-
-
-def aspect_ratio(photo: Image) -> float:
-    """Longer side / shorter side."""
-    return max(photo.size) / min(photo.size)
 
 
 def fitted_size(height: int, width: int, side: int, longest: float = LONG) -> list[int]:
@@ -40,22 +34,13 @@ def fitted_size(height: int, width: int, side: int, longest: float = LONG) -> li
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier of images.
+    """A classifier of images."""
 
-    Attributes:
-        name: of the architecture.
-        weights: their name or file.
-        model: from (N, 3, H, W) to scores (N, K).
-        preset: the transforms of the weights, of which sizes, interpolation, mean and standard deviation are used.
-        categories: the names of its K classes.
-        device: the model's.
-    """
-
-    name: str
-    weights: str
-    model: nn.Module
-    preset: Any
-    categories: list[str]
+    name: str  # of the architecture
+    weights: str  # their name or file
+    model: nn.Module  # from (N, 3, H, W) to scores (N, K)
+    preset: Any  # the transforms of the weights: sizes, interpolation, mean and standard deviation
+    categories: list[str]  # the names of its K classes
     device: torch.device
 
     def index_of(self, text: str) -> int | None:
@@ -88,75 +73,136 @@ class Classifier:
         Only a trial tells whether a model takes any size. Its error concerns the size if a grey picture of the same
         size fails too, and the centre crop does not. Any other error is the model's own.
         """
-        import torch
-        from torchvision.transforms import functional
-
-        if aspect_ratio(photo) > TOO_LONG:
+        if max(photo.size) > TOO_LONG * min(photo.size):
             raise PhotoError(f"{photo.width} x {photo.height} px are longer than {TOO_LONG}:1: crop it first")
-        whole = self._as_tensor(self._resized(photo, LONG))
+        whole = self._as_tensor(photo, LONG)
         try:
             return whole, self._logits(whole), False
         except torch.cuda.OutOfMemoryError as error:
             raise PhotoError(f"too large for {self.device}: {error}") from error
         except _MODEL_ERRORS as error:
             refusal = error
-        if not self.takes(torch.full_like(whole, 0.5)):
-            crop: Any = functional.center_crop(self._resized(photo, TOO_LONG), self.preset.crop_size)
-            cropped = self._as_tensor(crop)
-            try:
-                return cropped, self._logits(cropped), True
-            except _MODEL_ERRORS:
-                pass  # the crop is no help, so that the first error counts
+        cropped = functional.center_crop(self._as_tensor(photo, TOO_LONG), self.preset.crop_size)
+        if not self.takes(torch.full_like(whole, 0.5)) and self.takes(cropped):
+            return cropped, self._logits(cropped), True
         raise PhotoError(f"{self.name} cannot take it: {refusal}") from refusal
 
     def normalised(self, picture: Tensor) -> Tensor:
         """The model's input for RGB (..., 3, H, W) in [0, 1]."""
-        from torchvision.transforms import functional
-
-        normalised: Tensor = functional.normalize(picture, list(self.preset.mean), list(self.preset.std))
-        return normalised
+        return functional.normalize(picture, list(self.preset.mean), list(self.preset.std))
 
     def takes(self, picture: Tensor) -> bool:
         """Whether the model runs on a picture of this size."""
-        try:
+        with suppress(*_MODEL_ERRORS):
             self._logits(picture)
-        except _MODEL_ERRORS:
-            return False
-        return True
+            return True
+        return False
 
+    @torch.no_grad()
     def _logits(self, picture: Tensor) -> Tensor:
-        import torch
-
-        with torch.no_grad():
-            logits: Tensor = self.model(self.normalised(picture))[0].float().cpu()
-        return logits
+        return cast(Tensor, self.model(self.normalised(picture))[0].float().cpu())
 
     @property
     def shorter_side(self) -> int:
         """The shorter side in pixels to which the weights' transforms resize."""
         return int(min(self.preset.resize_size))
 
-    @property
-    def crop_size(self) -> tuple[int, int]:
-        """The rows and columns to which the weights' transforms crop, in pixels; every classifier takes these."""
-        sides = tuple(self.preset.crop_size)
-        return int(sides[0]), int(sides[-1])
-
     def resize(self, picture: Any, size: list[int]) -> Any:
         """A photograph, or RGB (..., 3, H, W), with these rows and columns."""
-        from torchvision.transforms import functional
-
         preset = self.preset
         return functional.resize(picture, size, interpolation=preset.interpolation, antialias=preset.antialias)
 
-    def _resized(self, photo: Image, longest: float) -> Any:
-        return self.resize(photo, fitted_size(photo.height, photo.width, self.shorter_side, longest))
-
-    def _as_tensor(self, photo: Image) -> Tensor:
-        from torchvision.transforms import functional
-
-        return functional.pil_to_tensor(photo).unsqueeze(0).to(self.device).float() / 255
+    def _as_tensor(self, photo: Image, longest: float) -> Tensor:
+        resized = self.resize(photo, fitted_size(photo.height, photo.width, self.shorter_side, longest))
+        return functional.pil_to_tensor(resized).unsqueeze(0).to(self.device).float() / 255
 
 
 def _plain(name: str) -> str:
     return " ".join(name.lower().replace("_", " ").split())
+
+
+def checked_device(name: str) -> torch.device:
+    """The device of this name, after a first use of it."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    missing = RuntimeError, AssertionError, NotImplementedError  # PyTorch raises any of them for a missing device
+    with stopping(f"--device: {name!r} is not available", *missing, status=WRONG_ARGUMENT):
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    return device
+
+
+def loaded_classifier(name: str, weights: str | None, classes: str | None = None, device: str = "cpu") -> Classifier:
+    """The classifier with the weights and the names of classes of the options; weights None need no download."""
+    name, place, known = name.lower(), checked_device(device), _MODELS.list_models(module=_MODELS)
+    if name not in known:
+        close = get_close_matches(name, known, 4)
+        hint = f"; near it: {', '.join(close)}" if close else ""
+        raise StopError(f"--model: torchvision has no classifier named {name!r}{hint}")
+    default = _MODELS.get_model_weights(name).DEFAULT
+    own = list(default.meta["categories"])
+    used, count = weights or "none", len(own)
+    if weights is None:
+        model = untrained(name, count)
+    elif weights.upper() == DEFAULT:
+        used, what = str(default), f"--weights: those of {name} cannot be downloaded, but a file may be given instead"
+        with stopping(what, OSError, RuntimeError, HTTPException):
+            model = _MODELS.get_model(name, weights=default, progress=sys.stderr.isatty())
+    else:
+        model, count = from_file(name, weights, count)
+    names = own if count == len(own) else [f"class {k}" for k in range(count)]
+    if classes is not None:
+        with stopping(f"--classes: {classes} cannot be read", OSError, UnicodeDecodeError):
+            names = [line.strip() for line in Path(classes).read_text(encoding="utf-8").strip().splitlines()]
+        if len(names) != count:
+            why = f"must name each of {count} classes, one a line, got {len(names)}"
+            raise StopError(f"--classes: {classes} {why}", FAILED)
+    return Classifier(name, used, model.eval().requires_grad_(False).to(place), default.transforms(), names, place)
+
+
+def from_file(name: str, path: str, usual: int) -> tuple[nn.Module, int]:
+    """The model with the weights in a file, and how many classes it has: ``usual``, or as many as the file says."""
+    state, model, count = _read_state(path), untrained(name, usual), usual
+    own = model.state_dict()
+    rows = {  # the lengths of those tensors that have one row per class
+        len(value)
+        for key, value in state.items()
+        if key in own and own[key].shape[:1] == (usual,) and value.dim() and value.shape[1:] == own[key].shape[1:]
+    }
+    if len(rows) == 1 and rows != {usual}:
+        (count,) = rows
+        model = untrained(name, count)
+    with stopping(f"--weights: {path} does not fit {name}", RuntimeError):
+        model.load_state_dict(state)  # copies into the model's float32 parameters, whatever type the file has
+    return model, count
+
+
+def untrained(name: str, classes: int) -> nn.Module:
+    """The torchvision model of this name with random weights."""
+    with warnings.catch_warnings():
+        # Some models announce that their random start will change; it is overwritten anyway.
+        warnings.simplefilter("ignore", FutureWarning)
+        model = _MODELS.get_model(name, weights=None, num_classes=classes)
+    if hasattr(model, "transform_input"):
+        model.transform_input = True  # as with torchvision's own weights, from which others are usually trained
+    return cast(nn.Module, model)
+
+
+def _read_state(path: str) -> dict[str, Tensor]:
+    """The state dict in a file: itself, or within a checkpoint, with or without DataParallel's prefix."""
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise StopError(f"--weights: there is no file {path}", FAILED) from error
+    except pickle.UnpicklingError as error:
+        raise StopError(f"--weights: {path} holds more than a state dict: save model.state_dict()", FAILED) from error
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, AttributeError) as error:
+        raise StopError(f"--weights: {path} cannot be read: {error}", FAILED) from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    entries = loaded.items() if isinstance(loaded, dict) else ()
+    if not entries or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in entries):
+        raise StopError(f"--weights: {path} holds no state dict", FAILED)
+    is_parallel = all(key.startswith("module.") for key in loaded)
+    return {key.removeprefix("module.") if is_parallel else key: value for key, value in entries}

@@ -1,233 +1,230 @@
 """``captum-extremal evaluate``: how well a method explains a network on the images of a data set."""
 
-from __future__ import annotations
-
-import contextlib
 import hashlib
 import inspect
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import SimpleNamespace
+from typing import Any
 
-import typer
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
 
-from captum_extremal.cli import options
-from captum_extremal.cli.compare import report
-from captum_extremal.cli.console import FAILED, INTERRUPTED, ProgressBar, StopError, one_line, say
-from captum_extremal.cli.data_sets import NumberedImages, loaded_data
-from captum_extremal.cli.networks import Network, loaded_network
-from captum_extremal.cli.options import option
+from captum_extremal import PathSolver, datasets, evaluation
+from captum_extremal._describe import checksum
+from captum_extremal.cli import compare
+from captum_extremal.cli.classifier import Classifier, checked_device, fitted_size, loaded_classifier
+from captum_extremal.cli.console import (
+    FAILED,
+    INTERRUPTED,
+    WRONG_ARGUMENT,
+    ProgressBar,
+    StopError,
+    one_line,
+    say,
+    stopping,
+)
+from captum_extremal.cli.options import DEFAULT, DIGITS, METRICS
 from captum_extremal.cli.output import made_folder
-from captum_extremal.cli.weights import DEFAULT
+from captum_extremal.datasets import AnnotatedImages
+from captum_extremal.datasets.annotated import AnnotatedFiles, Annotation, check_folder
+from captum_extremal.datasets.digits import MEAN, STD, digit_network
+from captum_extremal.evaluation import Evaluation, Processes, Settings
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from captum_extremal.evaluation import Evaluation, Processes, Settings
-
-METRICS = ("pointing", "energy", "insertion_deletion")
-_CLASS = re.compile(r"([^=]+)=(\d+)(?:,|$)")
+_NUMBERED = re.compile(r"[0-9]{4}_.*\.(jpg|jpeg|png)", re.IGNORECASE)
 
 
-def _metrics(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in METRICS:
-            raise typer.BadParameter(f"must be one of {', '.join(METRICS)}, got {name!r}")
-    return names
+@dataclass(frozen=True)
+class Network(Classifier):
+    """A classifier as an evaluation uses it."""
+
+    side: int | None  # the shorter side in pixels to which images are resized; None leaves them as they are
+    square: bool  # whether images are squeezed into a square
+
+    def size_for(self, height: int, width: int) -> list[int]:
+        """The rows and columns of the input for an image of this size."""
+        if self.square:
+            return [self.side or min(height, width)] * 2
+        return [height, width] if self.side is None else fitted_size(height, width, self.side)
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """The model's input (3, H, W) for RGB (3, H', W') in [0, 1]."""
+        size = self.size_for(*pixels.shape[1:])
+        resized = pixels if size == list(pixels.shape[1:]) else self.resize(pixels, size).clamp(0, 1)
+        return self.normalised(resized.to(self.device))
+
+    def indices_of(self, classes: tuple[str, ...], given: dict[str, int]) -> dict[str, int]:
+        """The network's index of each class: as given, by its name, or in their order if both have as many."""
+        if unknown := sorted(set(given) - set(classes)):
+            raise StopError(f"--classes: the data has no class {', '.join(unknown)}; it has {', '.join(classes)}")
+        name, count = self.name, len(self.categories)
+        names = [category.lower() for category in self.categories]
+        own = {known: index for index, known in enumerate(names) if names.count(known) == 1}  # ImageNet has two cranes
+        found = {label: own[label.lower()] for label in classes if label.lower() in own} | given
+        if len(found) < len(classes) == count:
+            found = dict(zip(classes, range(count))) | given
+        if missing := [label for label in classes if label not in found]:
+            hint = f"give its number, such as {missing[0]}=104"
+            raise StopError(f"--classes: {name} has no class named {', '.join(missing)}: {hint}")
+        if wrong := [f"{label}={index}" for label, index in found.items() if not 0 <= index < count]:
+            raise StopError(f"--classes: {name} has the classes 0 to {count - 1}, got {', '.join(wrong)}")
+        return {label: found[label] for label in classes}
 
 
-def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not name.isidentifier() or not equals:
-        raise typer.BadParameter(f"must be NAME=VALUE, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value  # a word needs no quotes
+def loaded_network(given: Any, device: torch.device) -> Network:
+    """The network that the options name."""
+    if given.model == DIGITS:
+        if given.weights != DEFAULT:
+            raise StopError(f"--weights: {DIGITS} comes with its own, got {given.weights}")
+        if given.fully_convolutional:
+            raise StopError(f"--fully-convolutional: {DIGITS} is so already")
+        preset = SimpleNamespace(mean=MEAN, std=STD, interpolation=InterpolationMode.BILINEAR, antialias=True)
+        model, names = digit_network().requires_grad_(False).to(device), [str(digit) for digit in range(10)]
+        return Network(DIGITS, "own", model, preset, names, device, given.shorter_side, given.square)
+    classifier = loaded_classifier(given.model, given.weights, None, str(device))
+    own: Any = vars(classifier) | {"side": given.shorter_side or classifier.shorter_side, "square": given.square}
+    if given.fully_convolutional:
+        with stopping("--fully-convolutional", ValueError, status=WRONG_ARGUMENT):
+            own |= {"name": f"{own['name']}-convolutional", "model": evaluation.fully_convolutional(classifier.model)}
+    # The order in which convolutions are fastest on a CPU and in half precision.
+    own["model"].to(memory_format=torch.channels_last)
+    return Network(**own)
 
 
-def _indices(text: str) -> list[tuple[str, int]]:
-    found = _CLASS.findall(text)
-    if _CLASS.sub("", text) or not found:
-        raise typer.BadParameter(f"must be NAME=INDEX, such as kangaroo=104, got {text!r}")
-    return [(name.strip(), int(index)) for name, index in found]
-
-
-_ABOUT_METHOD = "What explains; a wrong name lists all names."
-_ABOUT_OPTION = (
-    "A keyword argument of the method, such as areas=[0.018,0.025,0.05,0.1] or n_samples=4000, or PathSolver's "
-    "settings for the search of extremal: 'solver={\"steps\": 50}'. Repeatable."
-)
-_ABOUT_LAYER = "For methods that use a layer (the last whose output has positions)."
-_ABOUT_METRIC = f"Of {', '.join(METRICS)} (the library's own)."
-_ABOUT_STEPS = "Steps of the curves of insertion and deletion (the library's own)."
-_ABOUT_CLASSES = (
-    "The network's number of a class of the data (by name, or in the data's order where the network has as many "
-    "classes)."
-)
-_ABOUT_CONVOLUTIONAL = (
-    "Slide the linear layers of a VGG, AlexNet or ResNet over the positions, and average their scores."
-)
-_ABOUT_SIDE = "Shorter side to which images are resized (that of the weights)."
-_ABOUT_SQUARE = "Squeeze images into a square, for networks that take one size only."
-_ABOUT_AUTOCAST = "Floating type in which the network runs for the maps."
-
-
-def evaluate(
-    data: Annotated[str, option("voc, coco, folder, digits or images, see below.", "KIND:PLACE")],
-    method: Annotated[str, option(_ABOUT_METHOD, "NAME|MODULE:CALLABLE")],
-    method_options: Annotated[list[Any] | None, option(_ABOUT_OPTION, "NAME=JSON", "--option", parser=_option)] = None,
-    layer: Annotated[str | None, option(_ABOUT_LAYER, "NAME")] = None,
-    metric: Annotated[list[str] | None, option(_ABOUT_METRIC, "NAME,...", several=_metrics)] = None,
-    tolerance: options.Tolerance = None,
-    steps: Annotated[int | None, option(_ABOUT_STEPS, min=1)] = None,
-    model: options.Model = "resnet50",
-    weights: options.Weights = DEFAULT,
-    classes: Annotated[list[Any] | None, option(_ABOUT_CLASSES, "NAME=INDEX,...", several=_indices)] = None,
-    fully_convolutional: Annotated[bool, option(_ABOUT_CONVOLUTIONAL, name="--fully-convolutional")] = False,
-    shorter_side: Annotated[int | None, option(_ABOUT_SIDE, "PIXELS", min=1)] = None,
-    square: Annotated[bool, option(_ABOUT_SQUARE, name="--square")] = False,
-    autocast: Annotated[Literal["bfloat16", "float16"] | None, option(_ABOUT_AUTOCAST)] = None,
-    batch_size: Annotated[int | None, option("Taken together (the library's own).", "PAIRS", min=1)] = None,
-    device: options.Device = "auto",
-    out: options.Out = "captum-extremal-evaluate",
-) -> int:
-    """Judge an attribution method on the images of a data set.
-
-    Every pair of an image and a class in it is a row in files in --out. A command that was stopped, in whatever way,
-    resumes when it is given again; commands with other methods may share the folder, whose table then compares them.
-    Images that cannot be read are named, counted and skipped. torchrun -m captum_extremal.cli evaluate ... shares the
-    work between processes and machines; the next start may have another number of them.
-    """
-    import torch
-
-    from captum_extremal.evaluation import Evaluation, Settings, processes_of
-
-    given: dict[str, Any] = dict(method_options or [])
-    with processes_of(_own_device(device)) as processes, _working_directory_importable():
-        images, checksum = loaded_data(data)
-        numbered = images.index_of if isinstance(images, NumberedImages) else {}
-        if numbered and set(metric or ()) != {"insertion_deletion"}:
-            raise StopError(f"--data: {data} has no regions: needs --metric insertion_deletion alone")
-        network = loaded_network(
-            model, weights, processes.device, side=shorter_side, square=square, convolutional=fully_convolutional
+def run(given: Any) -> int:
+    """Evaluate the method; the exit status."""
+    device = checked_device(given.device)
+    if device.type == "cuda" and given.device in ("auto", "cuda"):  # each process has a GPU of its own
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    with evaluation.processes_of(device) as processes:
+        data, data_checksum = loaded_data(given.data)
+        numbered = {name: int(name) for name in data.classes} if isinstance(data, NumberedImages) else {}
+        if numbered and set(given.metric or ()) != {"insertion_deletion"}:
+            raise StopError(f"--data: {given.data} has no regions: needs --metric insertion_deletion alone")
+        network = loaded_network(given, processes.device)
+        index_of = network.indices_of(data.classes, numbered | dict(given.classes or []))
+        explain, about = _explanation(given, network)
+        chosen = {name: getattr(given, name) for name in ("steps", "batch_size") if getattr(given, name) is not None}
+        if given.metric:
+            chosen["metrics"] = tuple(name for name in METRICS if name in given.metric)
+        if given.autocast:
+            about["autocast"], chosen["autocast"] = given.autocast, getattr(torch, given.autocast)
+        judged = Evaluation(
+            data=data, model=network.model, prepare=network.prepare, index_of=index_of, explain=explain, **chosen
         )
-        index_of = network.index_of(images.classes, numbered | dict(classes or []))
-        explain, about = _explanation(method, layer, given, network)
-        ordered = metric and tuple(name for name in METRICS if name in metric)
-        chosen = options.with_defaults(Evaluation, metrics=ordered, steps=steps, batch_size=batch_size)
-        evaluation = Evaluation(
-            data=images,
-            model=network.model,
-            prepare=network.prepare,
-            index_of=index_of,
-            explain=explain,
-            autocast=None if autocast is None else getattr(torch, autocast),
-            **chosen,
-        )
-        about |= network.about() | {"data": images.name, "data_checksum": checksum, "classes": index_of}
-        about["metrics"] = list(evaluation.metrics)
-        if autocast:
-            about["autocast"] = autocast
-        if "insertion_deletion" in evaluation.metrics:
-            about["steps"] = evaluation.steps
-        folder = made_folder(out)
+        about |= {"model": network.name, "weights": checksum(network.model.state_dict().values())}
+        about |= {"shorter_side": network.side, "square": network.square, "data": data.name}
+        about |= {"data_checksum": data_checksum, "classes": index_of, "metrics": judged.metrics}
+        if "insertion_deletion" in judged.metrics:
+            about["steps"] = judged.steps
+        folder = made_folder(given.out)
         try:
-            _run(evaluation, Settings(about), folder, processes)
+            _evaluate(judged, Settings(about), folder, processes)
         except KeyboardInterrupt:
             say(f"interrupted; the same command goes on from the rows in {folder}")
             return INTERRUPTED
         processes.wait()
         if processes.first:
-            report([folder], tolerance, folder)
+            given.rows, given.against = [folder], None
+            compare.run(given)
     return 0
 
 
-def _own_device(name: str) -> torch.device:
-    """The device of this name; each process has a GPU of its own where there are several."""
-    import torch
-
-    device = options.checked_device(name)
-    if device.type == "cuda" and name in ("auto", "cuda"):
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    return device
-
-
-@contextlib.contextmanager
-def _working_directory_importable() -> Iterator[None]:
-    """Find modules in the working directory, as ``python -m`` does, until the command ends."""
-    added = os.getcwd()
-    sys.path.insert(0, added)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the imported module may have removed it
-            sys.path.remove(added)
-
-
-def _explanation(
-    method: str, layer: str | None, given: dict[str, Any], network: Network
-) -> tuple[Callable[..., Tensor], dict[str, Any]]:
+def _explanation(given: Any, network: Network) -> tuple[Callable[..., Tensor], dict[str, Any]]:
     """The function that explains, and the settings of the method as plain values."""
-    from captum_extremal.evaluation import find_method, last_spatial_layer, make_method
-
-    about: dict[str, Any] = {"method": method}
+    method, layer, options = given.method, given.layer, dict(given.method_options or [])
+    about: dict[str, Any] = {"method": method, "options": options}
+    taken: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     try:
-        if ":" in method:
-            defaults: Mapping[str, Any] = {}
-        else:
-            found = find_method(method)
-            defaults = found.options
+        if ":" not in method:
+            found = evaluation.find_method(method)
+            about["options"] = {**found.options, **options}
             if layer is None and found.needs_layer:
-                layer = last_spatial_layer(network.model, network.example())
-        explain = make_method(method, network.model, layer=layer, options=_as_taken(method, given))
+                example = torch.zeros(1, 3, *[network.side or 128] * 2, device=network.device)
+                layer = evaluation.last_spatial_layer(network.model, example)
+            if "solver" in taken:
+                must = '--option: solver must be PathSolver\'s settings, such as {"steps": 50}'
+                with stopping(must, TypeError, ValueError, status=WRONG_ARGUMENT):
+                    taken["solver"] = PathSolver(**taken["solver"])
+        explain = evaluation.make_method(method, network.model, layer=layer, options=taken)
     except ValueError as error:
         raise StopError(one_line(error, 1000)) from error
     if ":" in method:
-        about["source_checksum"] = _source_checksum(method)
-    return explain, about | {"layer": layer, "options": json.loads(json.dumps({**defaults, **given}))}
+        about["source_checksum"] = None
+        with suppress(OSError, TypeError):  # where no file holds the caller's own method
+            source = inspect.getsource(sys.modules[method.partition(":")[0]])
+            about["source_checksum"] = hashlib.sha256(source.encode()).hexdigest()[:16]
+    return explain, about | {"layer": layer}
 
 
-def _as_taken(method: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Options as the method takes them: lists as tuples, and the settings of a search of this package as a solver."""
-    from captum_extremal.search import PathSolver
-
-    taken: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    if "solver" in taken and ":" not in method:
-        try:
-            taken["solver"] = PathSolver(**taken["solver"])
-        except (TypeError, ValueError) as error:
-            raise StopError(
-                f'--option: solver must be PathSolver\'s settings, such as {{"steps": 50}}: {one_line(error)}'
-            ) from error
-    return taken
-
-
-def _source_checksum(method: str) -> str | None:
-    """A hash of the file that holds the caller's own method, None where there is no file."""
-    try:
-        source = inspect.getsource(sys.modules[method.partition(":")[0]])
-    except (OSError, TypeError):
-        return None
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
-
-
-def _run(evaluation: Evaluation, settings: Settings, folder: Path, processes: Processes) -> None:
-    from captum_extremal.evaluation import evaluate
-
-    method, unreadable = settings.about["method"], evaluation.data.unreadable
-    lines = [f"annotations that cannot be read: {len(unreadable)}", *unreadable] if unreadable else []
-    for line in lines if processes.first else []:
-        say(line)
+def _evaluate(judged: Evaluation, settings: Settings, folder: Path, processes: Processes) -> None:
+    method, unreadable = settings.about["method"], judged.data.unreadable
+    for line in (f"annotations that cannot be read: {len(unreadable)}", *unreadable) if unreadable else ():
+        if processes.first:
+            say(line)
     with ProgressBar(method, hidden=not processes.first) as progress:
         try:
-            evaluate(evaluation, settings, folder, processes, progress, progress.say)
+            evaluation.evaluate(judged, settings, folder, processes, progress, lambda line: say(line, progress.console))
         except (ValueError, TypeError, RuntimeError, AssertionError) as error:
             kept = "; the rows so far are kept" if progress.done else ""
             raise StopError(f"{method}: {one_line(error)}{kept}", FAILED) from error
+
+
+def loaded_data(text: str) -> tuple[AnnotatedImages, str]:
+    """The data set that ``--data`` names, and a hash of its pairs and of the names and sizes of its files.
+
+    It does not depend on the paths, so that a run can be resumed on another machine that has the same files.
+    """
+    kind, _, where = text.partition(":")
+    if not where:
+        raise StopError(f"--data: must be a kind and a place, such as folder:ROOT, got {text!r}")
+    data: AnnotatedImages
+    folders, files = [Path(where)], []
+    with stopping("--data", ValueError, TypeError):
+        if kind == "voc":
+            data, folder = datasets.VOCImages(where), Path(where, "VOCdevkit", "VOC2007")
+            folders = [folder / "JPEGImages", folder / "Annotations"]
+        elif kind == "coco":
+            root, comma, annotations = where.rpartition(",")
+            if not comma:
+                raise ValueError(f"coco needs ROOT,FILE, the folder of the images and their JSON file, got {where!r}")
+            data, folders = datasets.COCOImages(root, annotations), []
+            files = [Path(annotations), *(Path(root, image) for image in dict(data.pairs()))]
+        elif kind == "folder":
+            data = datasets.FolderImages(where)
+        elif kind == "images":
+            data = NumberedImages(where)
+        elif kind == "digits":
+            if not where.isdecimal() or int(where) < 1:
+                raise ValueError(f"must be an integer of at least 1, got {where!r}")
+            data, folders = datasets.DigitImages(int(where)), []
+        else:
+            raise StopError(f"--data: must be one of voc, coco, folder, digits and images, got {kind!r}")
+    images = dict(data.pairs())  # the names of files, with or without a suffix
+    if not images:
+        why = f": {data.unreadable[0]}" if data.unreadable else ""
+        raise StopError(f"--data: {text} has no image with a class{why}", FAILED)
+    every = (path for folder in folders for path in sorted(folder.iterdir()))
+    files += [path for path in every if path.stem in images or path.name in images]
+    sizes = [(path.name, path.stat().st_size if path.exists() else None) for path in files]
+    return data, hashlib.sha256(json.dumps([data.pairs(), sizes]).encode()).hexdigest()[:16]
+
+
+class NumberedImages(AnnotatedFiles):
+    """Images ``NNNN_name.jpg`` of the class with the index NNNN, without regions."""
+
+    def __init__(self, root: str) -> None:
+        folder = check_folder("ROOT", root)
+        paths = [path for path in sorted(folder.iterdir()) if _NUMBERED.fullmatch(path.name)]
+        if not paths:
+            raise ValueError(f"{root} must hold images named NNNN_name.jpg, got none")
+        found = {path.name: Annotation(path, None, {str(int(path.name[:4])): [None]}) for path in paths}
+        classes = dict.fromkeys(label for annotation in found.values() for label in annotation.objects)
+        super().__init__(folder.resolve().name, classes, found, lambda mark, size: torch.zeros(size, dtype=torch.bool))

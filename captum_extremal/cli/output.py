@@ -1,21 +1,16 @@
 """What the commands write: summary.json, the figures and the masks of each target."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from captum_extremal.cli.console import FAILED, StopError, print_table, shortened
+from matplotlib.figure import Figure
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from torch import Tensor
-
-    from captum_extremal.results import ExtremalMasks
+from captum_extremal import ExtremalMasks, visualization
+from captum_extremal.cli.console import shortened, stopping
 
 SUMMARY = "summary.json"
 DPI = 150
@@ -31,28 +26,19 @@ MASKS_FILE = "the masks and their scores, for ExtremalMasks.load"
 def made_folder(path: str | Path) -> Path:
     """The folder, made if it does not exist."""
     folder = Path(path)
-    try:
+    with stopping(f"--out: cannot make the folder {folder}", OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StopError(f"--out: cannot make the folder {folder}: {error.strerror}", FAILED) from error
     return folder
 
 
-@dataclass
 class Summary:
-    """summary.json: the settings, one row for each target of each photograph, and what failed.
+    """summary.json: the settings, one row for each target of each photograph, and what failed."""
 
-    Attributes:
-        older: whether an earlier run left one, which stays until there is a row to replace it with.
-    """
-
-    folder: Path
-    about: dict[str, Any]
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    failed: list[dict[str, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.older = (self.folder / SUMMARY).exists()
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        self.folder, self.about = folder, about
+        self.rows: list[dict[str, Any]] = []
+        self.failed: list[dict[str, str]] = []
+        self.older = (folder / SUMMARY).exists()  # an earlier run's stays until there is a row to replace it with
 
     def write(self, *, complete: bool = False) -> None:
         """Replace the file as a whole, so that nobody ever reads half of one, even after an interruption."""
@@ -82,16 +68,14 @@ def scores(one: ExtremalMasks) -> dict[str, Any]:
 
 
 def area_text(row: dict[str, Any]) -> str:
-    """The a* of a row in per cent."""
+    """The a* of a row in per cent, or in channels."""
+    if "channels" in row:
+        return f"{row['optimal_channels'] if row['reached'] else 'none'} of {row['channels']}"
     return f"{100 * row['optimal_area']:.3g} %" if row["reached"] else "none"
 
 
-def write_results(
-    found: ExtremalMasks, images: Tensor, index: int, folder: Path, base: str, title: str
-) -> dict[str, str]:
-    """Write the masks and the figures of one target; kind -> file name within the folder."""
-    from captum_extremal import visualization
-
+def write_results(found: ExtremalMasks, images: Tensor, index: int, base: Path, title: str) -> dict[str, str]:
+    """Write the masks and the figures of one target; kind -> file name. The names begin with ``base``."""
     title = shortened(title, 48)
     figures = {
         "mask": visualization.show_mask(found, images, index, title=title),
@@ -99,18 +83,12 @@ def write_results(
         "curves": visualization.show_curves(found, index, title=title),
         "order": visualization.show_order(found, images, index, title=title),
     }
-    files = {kind: write_figure(figure, folder / f"{base}-{kind}.png") for kind, figure in figures.items()}
-    found.image(index).save(folder / f"{base}.npz")
-    return files | {"masks": f"{base}.npz"}
+    found.image(index).save(f"{base}.npz")
+    files = {kind: write_figure(figure, f"{base}-{kind}.png") for kind, figure in figures.items()}
+    return files | {"masks": f"{base.name}.npz"}
 
 
-def write_figure(figure: Figure, path: Path) -> str:
+def write_figure(figure: Figure, path: str | Path) -> str:
     """Write the figure; the file's name."""
     figure.savefig(path, dpi=DPI)
-    return path.name
-
-
-def print_files(where: str, files: dict[str, str]) -> None:
-    """Print what has been written, and where."""
-    print(f"Written to {where}:")
-    print_table(files.items(), indent=2)
+    return Path(path).name

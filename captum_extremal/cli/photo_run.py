@@ -1,148 +1,75 @@
 """What ``explain`` and ``channels`` share: photographs in turn, and a summary that survives an interruption."""
 
-from __future__ import annotations
-
+import itertools
 import re
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from captum_extremal.cli._photographs import read_photo
-from captum_extremal.cli.classifier import LONG, Classifier, aspect_ratio
-from captum_extremal.cli.console import FAILED, INTERRUPTED, PhotoError, one_line, print_table, say
-from captum_extremal.cli.options import TOP, with_defaults
-from captum_extremal.cli.output import SUMMARY, Summary, made_folder, print_files, scores
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from captum_extremal.results import ExtremalMasks
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked about each photograph.
-
-    Attributes:
-        targets: classes; None for the predicted one.
-        score_fraction: the score that is enough, as ``--score-fraction`` takes it.
-        steps: of the path solver.
-    """
-
-    classifier: Classifier
-    targets: list[int | None]
-    game: str
-    score_fraction: float
-    steps: int
-
-    @classmethod
-    def asked(
-        cls,
-        search: Callable[..., ExtremalMasks],
-        classifier: Classifier,
-        target: list[str] | None,
-        game: str | None,
-        score_fraction: float,
-        steps: int | None,
-    ) -> Question:
-        """The question that the options ask, with the defaults of the method whose ``extremal_masks`` is given."""
-        from captum_extremal.search import PathSolver
-
-        targets = [classifier.index_of(text) for text in target or [TOP]]
-        chosen = with_defaults(search, game=game) | with_defaults(PathSolver, steps=steps)
-        return cls(classifier, targets, chosen["game"], score_fraction, chosen["steps"])
-
-    def about(self) -> dict[str, Any]:
-        """What the summary says of it."""
-        return {
-            "model": self.classifier.name,
-            "weights": self.classifier.weights,
-            "classes": len(self.classifier.categories),
-            "device": str(self.classifier.device),
-            "game": self.game,
-            "score_fraction": self.score_fraction,
-            "steps": self.steps,
-        }
-
-    def threshold(self, clean: Tensor, perturbed: Tensor) -> Tensor:
-        """Phi_0: the game's value at this fraction of the way from nothing kept to everything kept."""
-        from captum_extremal.search.games import as_game
-
-        reward = as_game(self.game).value
-        nothing, everything = reward(perturbed, clean), reward(clean, perturbed)
-        # Where the perturbation raises the score, the point on the way would be above what everything gives.
-        return everything.minimum(nothing.lerp(everything, self.score_fraction))
-
-    def arguments(self, view: View) -> dict[str, Any]:
-        """The keyword arguments of ``extremal_masks`` that do not depend on the method."""
-        from captum_extremal.search import PathSolver
-
-        return {
-            "inputs": self.classifier.normalised(view.repeated()),
-            "target": view.targets,
-            "game": self.game,
-            "score_threshold": self.threshold,
-            "solver": PathSolver(steps=self.steps),
-            "show_progress": sys.stderr.isatty(),
-        }
+from captum_extremal import ExtremalMasks, PathSolver
+from captum_extremal.cli.classifier import Classifier
+from captum_extremal.cli.console import FAILED, INTERRUPTED, PhotoError, one_line, print_files, print_table, say
+from captum_extremal.cli.options import LONG, TOP
+from captum_extremal.cli.output import SUMMARY, Summary, area_text, made_folder, scores
+from captum_extremal.datasets.image_files import UnreadableError, read_image
+from captum_extremal.search import as_game
+from captum_extremal.settings import SearchSettings
 
 
-@dataclass(frozen=True)
-class View:
-    """A photograph as the model sees it, and the classes for which it is explained.
+class View(NamedTuple):
+    """A photograph as the model sees it, and the T classes for which it is explained."""
 
-    Attributes:
-        picture: RGB (1, 3, H, W) in [0, 1].
-        targets: T different classes.
-        names: their names.
-        reduced: whether the shorter side is smaller than the weights want.
-    """
-
-    picture: Tensor
+    picture: Tensor  # RGB (1, 3, H, W) in [0, 1]
     targets: list[int]
     names: list[str]
-    reduced: bool
+    reduced: bool  # whether the shorter side is smaller than the weights want
 
     def repeated(self) -> Tensor:
         """The picture once per target, (T, 3, H, W)."""
         return self.picture.repeat(len(self.targets), 1, 1, 1)
 
-    def base(self, index: int) -> str:
-        """The beginning of the names of a target's files."""
+    def base(self, folder: Path, index: int) -> Path:
+        """The beginning of the paths of a target's files."""
         name = re.sub(r"[^a-z0-9]+", "-", self.names[index].lower()).strip("-")[:40]
-        return f"{self.targets[index]:03d}-{name}".rstrip("-")
+        return folder / f"{self.targets[index]:03d}-{name}".rstrip("-")
 
 
-@dataclass
 class PhotoRun(ABC):
-    """One call of a command: the question, and the summary of the answers."""
+    """One call of a command: what is asked about each photograph, and the summary of the answers."""
 
-    question: Question
-    summary: Summary
-    folders: set[str] = field(default_factory=lambda: {SUMMARY}, kw_only=True)
+    everything: ClassVar[str]  # the area that is always enough, in words
+    files: dict[str, str]  # what is written for each target: name -> content
 
-    everything: ClassVar[str]
-    """The area that is always enough, in words."""
+    def __init__(self, given: Any, classifier: Classifier, about: dict[str, Any]) -> None:
+        self.classifier, self.fraction = classifier, given.score_fraction
+        self.targets = [classifier.index_of(text) for text in given.target or [TOP]]
+        self.game = given.game or SearchSettings.game
+        self.solver = PathSolver() if given.steps is None else PathSolver(steps=given.steps)
+        asked = {"model": classifier.name, "weights": classifier.weights, "classes": len(classifier.categories)}
+        asked |= {"device": str(classifier.device), "game": self.game, "score_fraction": self.fraction}
+        asked |= {"steps": self.solver.steps, "photos": len(given.photos)}
+        self.summary = Summary(made_folder(given.out), asked | about)
+        self._folders = {SUMMARY}
 
     @abstractmethod
-    def _search(self, view: View) -> ExtremalMasks:
-        """The masks of all targets of one photograph, as one batch."""
+    def _search(self, view: View, **shared: Any) -> ExtremalMasks:
+        """The masks of all targets of one photograph, with these arguments of ``extremal_masks``."""
 
     @abstractmethod
     def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
         """Write the results; for each target an addition to its row, with "files": kind -> name within the folder."""
 
-    @abstractmethod
-    def _files(self) -> dict[str, str]:
-        """What is written for each target: name -> content."""
-
-    @abstractmethod
-    def _optimal_text(self, row: dict[str, Any]) -> str:
-        """The a* of a row, as printed."""
+    def threshold(self, clean: Tensor, perturbed: Tensor) -> Tensor:
+        """Phi_0: the game's value at this fraction of the way from nothing kept to everything kept."""
+        value = as_game(self.game).value
+        nothing, everything = value(perturbed, clean), value(clean, perturbed)
+        # Where the perturbation raises the score, the point on the way would be above what everything gives.
+        return everything.minimum(nothing.lerp(everything, self.fraction))
 
     def over(self, photos: Sequence[str]) -> int:
         """Explain the photographs in turn; the exit status."""
@@ -163,9 +90,13 @@ class PhotoRun(ABC):
             which = f"{path} of an earlier run is kept" if self.summary.older else f"see {path}"
             say(f"no photo could be explained; {which}")
             return FAILED
-        files = self._files() | {f"../{SUMMARY}": "all numbers"}
-        print_files(f"{folder}, a folder for each photo", files)
-        print_hint(self.summary.rows, self.question.score_fraction, self.everything)
+        print_files(f"{folder}, a folder for each photo", self.files | {f"../{SUMMARY}": "all numbers"})
+        if missing := sum(not row["reached"] for row in self.summary.rows):
+            why, larger = "no area is enough, and the figures show the largest", f"{self.everything}, is always enough"
+            print(
+                f"a* is none for {missing} of {len(self.summary.rows)}: {why}. Add larger --areas ({larger}), or ask "
+                f"for less with a --score-fraction below {self.fraction:g}."
+            )
         return FAILED if self.summary.failed else 0
 
     def explain(self, photo: str) -> None:
@@ -182,28 +113,27 @@ class PhotoRun(ABC):
 
     def _rows(self, photo: str) -> list[dict[str, Any]]:
         started = time.perf_counter()
-        image = read_photo(photo)
-        classifier = self.question.classifier
-        picture, logits, cropped = classifier.fitted(image)
-        predicted = int(logits.argmax())
-        targets = list(dict.fromkeys(predicted if target is None else target for target in self.question.targets))
-        names = [classifier.categories[target] for target in targets]
-        view = View(picture, targets, names, reduced=not cropped and aspect_ratio(image) > LONG)
         try:
-            found = self._search(view)
+            image = read_image(photo)
+        except UnreadableError as error:
+            raise PhotoError(
+                str(error).removeprefix(f"{photo}: ")
+            ) from error  # the command itself names the photograph
+        picture, logits, cropped = self.classifier.fitted(image)
+        predicted = int(logits.argmax())
+        targets = list(dict.fromkeys(predicted if target is None else target for target in self.targets))
+        names = [self.classifier.categories[target] for target in targets]
+        view = View(picture, targets, names, not cropped and max(image.size) > LONG * min(image.size))
+        shared: dict[str, Any] = {"game": self.game, "score_threshold": self.threshold, "solver": self.solver}
+        shared |= {"inputs": self.classifier.normalised(view.repeated()), "target": targets}
+        try:
+            found = self._search(view, **shared, show_progress=sys.stderr.isatty())
         except (ValueError, RuntimeError) as error:
             raise PhotoError(f"cannot be explained: {error}") from error
         seconds = (time.perf_counter() - started) / len(targets)
-        probabilities = logits.softmax(0)
-        folder = self._folder(photo)
-        about = {
-            "photo": photo,
-            "photo_size": [image.height, image.width],
-            "size": list(picture.shape[2:]),
-            "cropped": cropped,
-            "reduced": view.reduced,
-            "seconds": seconds,
-        }
+        about: Any = {"photo": photo, "photo_size": [image.height, image.width], "size": list(picture.shape[2:])}
+        about |= {"cropped": cropped, "reduced": view.reduced, "seconds": seconds}
+        probabilities, folder = logits.softmax(0), self._folder(photo)
         return [
             about
             | {"target": target, "name": names[k], "predicted": target == predicted}
@@ -217,35 +147,17 @@ class PhotoRun(ABC):
     def _folder(self, photo: str) -> Path:
         """A new folder named after the photograph; two photographs of one name do not share it."""
         stem = Path(photo).stem
-        name, count = stem, 1
-        while name.lower() in self.folders:  # some file systems ignore case
-            count += 1
-            name = f"{stem}-{count}"
-        self.folders.add(name.lower())
+        names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
+        name = next(name for name in names if name.lower() not in self._folders)  # some file systems ignore case
+        self._folders.add(name.lower())
         return made_folder(self.summary.folder / name)
 
     def _print(self, rows: list[dict[str, Any]]) -> None:
-        (height, width), first = rows[0]["size"], rows[0]
-        reduced = f", smaller as it is longer than {LONG}:1" if first["reduced"] else ""
-        crop = ", centre crop" if first["cropped"] else reduced
+        first, (height, width) = rows[0], rows[0]["size"]
+        crop = ", centre crop" if first["cropped"] else f", smaller as it is longer than {LONG}:1" * first["reduced"]
         print(f"  {width} x {height} px{crop}, {first['seconds']:.1f} s per class")
-        numbers = [
-            (
-                f"{row['target']} {row['name']}",
-                f"{row['clean_score']:.2f}",
-                f"{row['probability']:.2f}",
-                self._optimal_text(row),
-            )
-            for row in rows
-        ]
-        print_table(numbers, ("class", "score", "probability", "a*"), indent=2)
-
-
-def print_hint(rows: list[dict[str, Any]], fraction: float, everything: str) -> None:
-    """Print what to do if no area is enough for some rows."""
-    missing = sum(not row["reached"] for row in rows)
-    if missing:
-        print(
-            f"a* is none for {missing} of {len(rows)}: no area is enough, and the figures show the largest. Add larger "
-            f"--areas ({everything}, is always enough), or ask for less with a --score-fraction below {fraction:g}."
-        )
+        cells = []
+        for row in rows:
+            numbers = [f"{row[name]:.2f}" for name in ("clean_score", "probability")]
+            cells.append([f"{row['target']} {row['name']}", *numbers, area_text(row)])
+        print_table(cells, ("class", "score", "probability", "a*"), indent=2)
