@@ -41,6 +41,13 @@ PUBLIC = [
 ]
 
 
+STUB = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+PUBLIC_IN = {
+    alias.name: str(node.module) for node in STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names
+}
+"""The module of each public name."""
+
+
 def relative(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
@@ -65,7 +72,7 @@ def modules_imported(path: Path) -> set[str]:
     for module, name in imports_of(path):
         parts = [*module.split("."), *([name] if name else [])]
         if parts[0] == "captum_extremal":
-            modules.add(".".join(parts[1:2]))
+            modules.add(PUBLIC_IN.get(".".join(parts[1:2]), ".".join(parts[1:2])))
     return modules
 
 
