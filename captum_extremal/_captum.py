@@ -1,7 +1,5 @@
 """The only file that touches Captum's private names, so that a change of theirs is one edit here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 

@@ -1,7 +1,5 @@
 """Checks of settings, with one wording for each rule."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from numbers import Integral, Real

@@ -1,7 +1,5 @@
 """Settings as plain values of JSON: equal settings have equal descriptions in every process, different ones do not."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import inspect

@@ -4,8 +4,6 @@ The first line is a header with the settings of a run. Lines are written whole a
 leaves at most one unfinished line, the last: readers skip it, and the next writer of the file cuts it off.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """The caller's state, which no method may change: random states, buffers, modes, autocast."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import inspect

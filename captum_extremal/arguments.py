@@ -3,8 +3,6 @@
 Shapes: N examples; inputs (N, ...), with C channels and positions S where a method masks positions.
 """
 
-from __future__ import annotations
-
 import math
 from numbers import Integral
 from typing import Any, cast

@@ -3,8 +3,6 @@
 Each hook is registered by a context manager, which removes it at its end, also after an exception.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial

@@ -7,8 +7,6 @@ Shapes: N inputs (N, C, *S), R masks an input as rows (R N, 1, *S), mask-major; 
 layer the inputs are its activations, and the rows (R N, K).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -6,8 +6,6 @@ Every public method takes them as ``**settings``. They are written, documented a
 Shapes: N images, A areas, R masks per image at a time, K channels.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields

@@ -1,7 +1,5 @@
 """What the attributions share: what they tell Captum about themselves, and linear interpolation."""
 
-from __future__ import annotations
-
 import re
 
 import torch.nn.functional as F

@@ -6,8 +6,6 @@ convolution below it is asked what lowers its output. Operations without a rule 
 concatenation and max pooling, are those whose gradient already splits relevance, adds it up, or picks the maximum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

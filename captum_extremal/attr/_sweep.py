@@ -1,7 +1,5 @@
 """The sweep of every extremal attribution: search all areas, measure the masks found, keep the record."""
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A Gaussian in the middle of the image: how well a map scores that ignores the image and the model."""
 
-from __future__ import annotations
-
 from functools import reduce
 from typing import cast
 

@@ -1,7 +1,5 @@
 """Contrastive excitation backprop: what speaks for the target more than against it."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from captum_extremal.attr.excitation_backprop import Excitation, ExcitationBackprop

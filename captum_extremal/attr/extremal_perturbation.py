@@ -1,7 +1,5 @@
 """Extremal perturbations of the input (section 3): the smallest part of it that is enough for the model's output."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import torch

@@ -1,7 +1,5 @@
 """Extremal perturbations of a layer (section 5): the fewest of its channels that are enough for the model's output."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, cast
 

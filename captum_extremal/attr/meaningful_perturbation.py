@@ -1,7 +1,5 @@
 """Meaningful perturbations (equation 1 of the paper): score, area and smoothness weighed against each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import cast
 

@@ -1,7 +1,5 @@
 """RISE: for each position, the average score of the randomly masked inputs that show it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import cast

@@ -1,7 +1,5 @@
 """A classifier of images of one size as a classifier of images of any size, as for table 1 (Zhang et al. 2018)."""
 
-from __future__ import annotations
-
 import copy
 from collections import OrderedDict
 

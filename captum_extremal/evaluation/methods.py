@@ -6,8 +6,6 @@ target, used as Captum has them, and the user's own.
 Shapes: N images, C channels, K channels of a layer, H rows and W columns of pixels.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import os

@@ -1,7 +1,5 @@
 """The metrics of an evaluation by name: what each records of a pair, and which of it the tables show."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Each process writes a new file at each start, and rows are merged by their setti
 written to its end is done again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

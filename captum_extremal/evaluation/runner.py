@@ -6,8 +6,6 @@ incomplete one is computed again as a whole, and the random state is set for eac
 Shapes: N pairs of a batch, C channels, H rows and W columns of pixels.
 """
 
-from __future__ import annotations
-
 import os
 import time
 import zlib

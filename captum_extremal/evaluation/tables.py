@@ -1,7 +1,5 @@
 """Tables of evaluations: means over classes, their intervals, and the time that the maps took, for several runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean

@@ -3,8 +3,6 @@
 Shapes: N images (N, 3, H, W); activations (N, ...).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Feature inversion (equation 12): the image that a layer's activation, or single channels of it, call for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -3,8 +3,6 @@ r"""What images should do to a layer: imitate its activation :math:`\Phi_l(x)`, 
 Shapes: N images; activations (N, ...) with K channels on one axis.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast

@@ -7,8 +7,6 @@ References: A. Mordvintsev, N. Pezzotti, L. Schubert, C. Olah, *Differentiable I
 C. Olah, A. Mordvintsev, L. Schubert, *Feature Visualization*, Distill 2017.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Shapes: N images; activations (N, ...).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress

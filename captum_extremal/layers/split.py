@@ -6,8 +6,6 @@ residual block. The head computes that boundary once.
 Shapes: N images; R copies of the images as rows (R N, ...), one copy after another.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 import operator

@@ -7,8 +7,6 @@ before the layer is computed once. Elsewhere the whole model runs, and a hook re
 Shapes: N images; activations (N, ...); R copies of the images as rows (R N, ...), one copy after another.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, cast
 

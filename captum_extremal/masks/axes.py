@@ -4,8 +4,6 @@ Shapes: N images; tensors (N, ...) with K channels on one axis and positions S o
 channels or (B, 1, *S) over positions.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

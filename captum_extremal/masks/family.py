@@ -7,8 +7,6 @@ to a few grid values, and a linear one from grid values to the mask. A mask's ar
 Shapes: B masks (rows), D parameters, G grid values, K channels, S the shape of the positions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

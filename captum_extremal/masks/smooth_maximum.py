@@ -11,8 +11,6 @@ the same bits twice, and several derivatives share its exponentials.
 Shapes: B masks, D lattice points, G nodes; Q queries with up to T neighbours each.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Explanations of any kind as maps with one number per position, and for Quantus as its explanation functions."""
 
-from __future__ import annotations
-
 import reprlib
 from collections.abc import Callable
 from typing import Any

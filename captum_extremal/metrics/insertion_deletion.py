@@ -1,7 +1,5 @@
 """Insertion and deletion (Petsiuk et al., *RISE*, BMVC 2018): a class's probability as positions come and go."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any

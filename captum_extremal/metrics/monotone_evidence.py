@@ -5,8 +5,6 @@ r"""Monotone evidence (section 4.3, equation 8): does showing more of the eviden
     a_1 \leq a_2 < a^* \Rightarrow \Phi(m_{a_1} \otimes x) \leq \Phi(m_{a_2} \otimes x)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

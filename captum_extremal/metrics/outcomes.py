@@ -1,7 +1,5 @@
 """One number per pair of image and class, and their means over classes, with how certain these are."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import defaultdict

@@ -3,8 +3,6 @@
 A map that explains a model must change when its weights do: each new map is compared with the original.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence

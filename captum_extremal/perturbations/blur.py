@@ -1,7 +1,5 @@
 """Gaussian blur, the perturbation of the paper (section 3.4)."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Fade to a baseline (footnote 2)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

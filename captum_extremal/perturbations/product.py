@@ -1,7 +1,5 @@
 """The product of a layer's activation and a mask (equation 9)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor

@@ -4,8 +4,6 @@ Equation 4 replaces the constraint ``mean(m) = a`` of equation 2 by a penalty. :
 in any training loop. :func:`fit_area` and :func:`project` meet the constraint itself.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

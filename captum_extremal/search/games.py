@@ -1,7 +1,5 @@
 """Games: from the scores of what is kept and what is removed to the reward to maximise (section 3.2)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Momentum along gradients of a normalised length, so that a learning rate does not depend on the model's scale."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 _MEAN_SQUARE_MEMORY = 0.9

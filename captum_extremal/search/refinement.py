@@ -7,8 +7,6 @@ a few steps uphill under the constraint :math:`mean(m) = a`, which a projection 
 The steps move the parameters, not their logits, so that a parameter at 0 or 1 moves as easily as any other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import reduce
 

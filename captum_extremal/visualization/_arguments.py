@@ -1,7 +1,5 @@
 """Checks of the figures' arguments, and the arrays that are drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

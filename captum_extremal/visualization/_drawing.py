@@ -1,7 +1,5 @@
 """Figures and their panels, an image in a panel, and the words and numbers that are told of a result."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, Literal

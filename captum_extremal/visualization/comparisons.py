@@ -1,7 +1,5 @@
 """Several methods side by side, after figures 2, 6 and 7 of the paper."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any

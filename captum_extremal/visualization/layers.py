@@ -1,7 +1,5 @@
 """What layers and their channels see, after figures 8, 9 and 10 of the paper."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

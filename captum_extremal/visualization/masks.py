@@ -1,7 +1,5 @@
 """The masks of a search and their scores, after figures 1, 3 and 5 of the paper."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from functools import partial
 
