@@ -57,16 +57,14 @@ class ExtremalMasks:
     contrast: Tensor | tuple[Tensor, ...] | None = None
 
     def __repr__(self) -> str:
-        masks = self.masks if isinstance(self.masks, tuple) else (self.masks,)
-        shapes = ", ".join(str(tuple(mask.shape)) for mask in masks)
+        shapes = ", ".join(str(tuple(mask.shape)) for mask in _as_tuple(self.masks))
         areas, optimal = ([round(value, 4) for value in t.tolist()] for t in (self.areas, self.optimal_area))
         return f"ExtremalMasks(masks={shapes}, areas={areas}, optimal_area={optimal})"
 
     @property
     def covers(self) -> str:
         """What the masks cover: "channels" where every tensor of them is (N, A, K), else "positions"."""
-        masks = self.masks if isinstance(self.masks, tuple) else (self.masks,)
-        return "channels" if all(one.dim() == 3 for one in masks) else "positions"
+        return "channels" if all(masks.dim() == 3 for masks in _as_tuple(self.masks)) else "positions"
 
     @property
     def reached(self) -> Tensor:
@@ -88,12 +86,12 @@ class ExtremalMasks:
     @property
     def binariness(self) -> Tensor | tuple[Tensor, ...]:
         """(N, A): sum m^2 / sum m. It is 1 for a binary mask, and the area for a constant one."""
-        return self._each(_binariness)
+        return _each(_binariness, self.masks)
 
     def optimal_mask(self) -> Tensor | tuple[Tensor, ...]:
         """m_a* of each image, (N, 1, *S) or (N, K); the largest area's mask where the threshold is not reached."""
         rows = torch.arange(len(self.clean_score), device=self.areas.device)
-        return self._each(lambda masks: masks[rows, self.optimal_index])
+        return _each(lambda masks: masks[rows, self.optimal_index], self.masks)
 
     def saliency(self, blur: float = _SALIENCY_BLUR) -> Tensor | tuple[Tensor, ...]:
         """The pointing map of section 4.2: the sum of the masks over the areas, blurred.
@@ -108,7 +106,7 @@ class ExtremalMasks:
             TypeError, ValueError: ``blur`` is not a number of at least 0.
         """
         check_number("blur", blur, at_least=0)
-        return self._each(lambda masks: _summed(masks, blur))
+        return _each(lambda masks: _summed(masks, blur), self.masks)
 
     def refined_saliency(self) -> Tensor | tuple[Tensor, ...]:
         r"""A map that also points within masks: their weighted mean, and the image's contrast where all of them agree.
@@ -131,10 +129,7 @@ class ExtremalMasks:
         """
         if self.contrast is None:
             raise ValueError("refined_saliency needs the contrast of positions, which this result does not have")
-        if isinstance(self.masks, tuple):
-            pairs = zip(self.masks, self.contrast)
-            return tuple(_refined(masks, self.areas, contrast) for masks, contrast in pairs)
-        return _refined(self.masks, self.areas, cast(Tensor, self.contrast))
+        return _each(lambda masks, contrast: _refined(masks, self.areas, contrast), self.masks, self.contrast)
 
     def binary_masks(self) -> Tensor | tuple[Tensor, ...]:
         """Masks of 0 and 1 of exactly each area, rounded to whole positions: each mask's highest values.
@@ -142,11 +137,11 @@ class ExtremalMasks:
         Returns:
             bool, in the masks' shape. Of equal values the first in memory are taken.
         """
-        return self._each(lambda masks: _binary(masks, self.areas))
+        return _each(lambda masks: _binary(masks, self.areas), self.masks)
 
     def order_of_entry(self) -> Tensor | tuple[Tensor, ...]:
         """The smallest area whose binary mask keeps each position, 1 where none does: (N, 1, *S) or (N, K)."""
-        return self._each(lambda masks: _first_area(_binary(masks, self.areas), self.areas))
+        return _each(lambda masks: _first_area(_binary(masks, self.areas), self.areas), self.masks)
 
     def image(self, index: int) -> ExtremalMasks:
         """The result of one image alone, N = 1.
@@ -162,10 +157,8 @@ class ExtremalMasks:
         one = slice(index, index + 1 or None)
         by_image = ("scores", "complement_scores", "clean_score", "perturbed_score", "values", "threshold")
         parts: dict[str, Any] = {name: getattr(self, name)[one] for name in by_image}
-        parts["masks"] = self._each(lambda masks: masks[one])
-        if self.contrast is not None:
-            several = isinstance(self.contrast, tuple)
-            parts["contrast"] = tuple(part[one] for part in self.contrast) if several else self.contrast[one]
+        parts["masks"] = _each(lambda masks: masks[one], self.masks)
+        parts["contrast"] = None if self.contrast is None else _each(lambda part: part[one], self.contrast)
         return ExtremalMasks(areas=self.areas, sigma=self.sigma, settings=self.settings, **parts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -174,21 +167,16 @@ class ExtremalMasks:
         Args:
             path: the file; ".npz" is not added.
         """
-        masks = self.masks if isinstance(self.masks, tuple) else (self.masks,)
-        arrays = {name: getattr(self, name).cpu().numpy() for name in _TENSORS}
-        arrays |= {f"masks_{k}": mask.cpu().numpy() for k, mask in enumerate(masks)}
-        if self.contrast is not None:
-            contrast = self.contrast if isinstance(self.contrast, tuple) else (self.contrast,)
-            arrays |= {f"contrast_{k}": part.cpu().numpy() for k, part in enumerate(contrast)}
-        about = {
-            "format": _FORMAT,
-            "inputs": len(masks) if isinstance(self.masks, tuple) else None,
-            "settings": self.settings,
-        }
+        arrays = {name: getattr(self, name) for name in _TENSORS}
+        for name, parts in (("masks", self.masks), ("contrast", self.contrast)):
+            arrays |= {f"{name}_{k}": part for k, part in enumerate(_as_tuple(parts) if parts is not None else ())}
+        inputs = len(self.masks) if isinstance(self.masks, tuple) else None
+        about = json.dumps({"format": _FORMAT, "inputs": inputs, "settings": self.settings})
         partial = f"{os.fspath(path)}.partial"
         try:
             with open(partial, "wb") as file:
-                np.savez_compressed(file, about=np.array(json.dumps(about)), **cast(Any, arrays))
+                numbers: Any = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
+                np.savez_compressed(file, about=np.array(about), **numbers)
             os.replace(partial, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
@@ -206,27 +194,28 @@ class ExtremalMasks:
         with open(path, "rb") as file:
             try:
                 about, arrays = _read(file)
-                tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-                inputs = range(about["inputs"] or 1)
-                masks = tuple(tensors.pop(f"masks_{k}") for k in inputs)
-                contrast = tuple(tensors.pop(f"contrast_{k}") for k in inputs if "contrast_0" in arrays)
-                is_tuple, settings = about["inputs"] is not None, about["settings"]
+                tensors: dict[str, Any] = {k: torch.from_numpy(array).to(device) for k, array in arrays.items()}
+                is_tuple, inputs = about["inputs"] is not None, range(about["inputs"] or 1)
+                for name in ("masks", "contrast"):
+                    parts = tuple(tensors.pop(f"{name}_{k}") for k in inputs if f"{name}_0" in arrays)
+                    tensors[name] = parts if is_tuple and parts else parts[0] if parts else None
+                settings = about["settings"]
             except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 raise ValueError(f"path must be a file written by save, got {os.fspath(path)!r}: {error}") from error
-        return cls(
-            masks=masks if is_tuple else masks[0],
-            settings=settings,
-            contrast=(contrast if is_tuple else contrast[0]) if contrast else None,
-            **tensors,
-        )
+        return cls(settings=settings, **tensors)
 
     def _reaching(self) -> Tensor:
         return self.values >= self.threshold[:, None]
 
-    def _each(self, of_masks: Callable[[Tensor], Tensor]) -> Tensor | tuple[Tensor, ...]:
-        if isinstance(self.masks, tuple):
-            return tuple(of_masks(masks) for masks in self.masks)
-        return of_masks(self.masks)
+
+def _as_tuple(parts: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return parts if isinstance(parts, tuple) else (parts,)
+
+
+def _each(function: Callable[..., Tensor], *parts: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    """The function of each input's tensors; a tuple where the inputs were one."""
+    found = tuple(map(function, *map(_as_tuple, parts)))
+    return found if isinstance(parts[0], tuple) else found[0]
 
 
 _TENSORS = tuple(field.name for field in fields(ExtremalMasks) if field.name not in ("masks", "settings", "contrast"))
