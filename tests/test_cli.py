@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import get_args, get_type_hints
 from urllib.error import URLError
 
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -23,7 +22,7 @@ from torch import nn
 
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, cli
 from captum_extremal._version import own_version
-from captum_extremal.cli import _photographs, app, console, demo, explain, output, photo_run
+from captum_extremal.cli import app, console, demo, explain, output, photo_run
 from captum_extremal.cli.classifier import Classifier, from_file, loaded_classifier, untrained
 from captum_extremal.datasets import DigitScenes
 from captum_extremal.search.games import as_game
@@ -151,14 +150,14 @@ def test_explain_scores_are_those_of_the_model(explained, state):
 
 def test_interrupted_run_keeps_its_rows(weights, tmp_path, monkeypatch, capsys):
     picture(40, 40).save(tmp_path / "one.png")
-    read, count = _photographs.read_photo, iter(range(9))
+    read, count = photo_run.read_image, iter(range(9))
 
     def interrupted(path):
         if next(count) == 1:
             raise KeyboardInterrupt
         return read(path)
 
-    monkeypatch.setattr(photo_run, "read_photo", interrupted)
+    monkeypatch.setattr(photo_run, "read_image", interrupted)
     how = ["--model", NETWORK, "--weights", weights, "--out", str(tmp_path), *QUICK]
     assert cli.main(["explain", *[str(tmp_path / "one.png")] * 3, *how]) == 130
     assert "interrupted" in one_line(capsys.readouterr().err)
@@ -202,7 +201,7 @@ def test_a_run_that_explains_nothing_keeps_earlier_results(weights, tmp_path, ca
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(photo_run, "read_photo", interrupted)
+    monkeypatch.setattr(photo_run, "read_image", interrupted)
     assert explain_missing(weights, tmp_path) == 130
     assert "interrupted; nothing was found so far" in one_line(capsys.readouterr().err)
     assert earlier.read_text() == '{"rows": ["dear"]}'
@@ -623,46 +622,6 @@ def test_weights_files_that_do_not_fit(state, tmp_path):
         path.write_bytes(content)
         with pytest.raises(console.StopError, match=r"w\.pth"):
             from_file(NETWORK, str(path), 1000)
-
-
-def test_photos_of_every_mode_become_rgb(tmp_path):
-    def read(photo, name):
-        photo.save(tmp_path / name)
-        seen = _photographs.read_photo(str(tmp_path / name))
-        assert seen.mode == "RGB"
-        return np.asarray(seen).astype(int)
-
-    colour = picture(30, 20)
-    expected = np.asarray(colour).astype(int)
-    np.testing.assert_array_equal(read(colour, "rgb.png"), expected)
-    assert abs(read(colour.convert("CMYK"), "cmyk.tiff") - expected).max() <= 2
-    grey = read(colour.convert("L"), "grey.png")
-    assert (grey[..., 0] == grey[..., 2]).all()
-    deep = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
-    np.testing.assert_array_equal(read(deep, "deep.png"), grey)
-    read(colour.convert("P"), "palette.png")
-    # What cannot be seen is white, whatever colour lies beneath.
-    hidden = colour.convert("RGBA")
-    hidden.putalpha(0)
-    assert (read(hidden, "alpha.png") == 255).all()
-    assert (read(hidden.convert("LA"), "la.png") == 255).all()
-
-
-def test_postscript_is_not_run(tmp_path):
-    path = tmp_path / "photo.jpg"
-    picture(30, 20).save(path, format="EPS")
-    with pytest.raises(console.PhotoError, match="cannot be read as an image"):
-        _photographs.read_photo(str(path))
-
-
-def test_exif_orientation_is_respected(tmp_path):
-    half = Image.new("RGB", (40, 20))
-    half.paste("white", (0, 0, 20, 20))  # its left, which a camera held upright calls its top
-    half.save(tmp_path / "turned.png", exif=_turned())
-    seen = np.asarray(_photographs.read_photo(str(tmp_path / "turned.png")))
-    assert seen.shape == (40, 20, 3)
-    assert (seen[:20] == 255).all()
-    assert (seen[20:] == 0).all()
 
 
 def test_demo(tmp_path, monkeypatch, capsys):

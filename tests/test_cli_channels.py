@@ -312,7 +312,7 @@ def inverted(folder, monkeypatch, masks, side=32, ruin=False):
     view = photo_run.View(torch.rand(1, 3, 32, 40), [2, 4], ["two", "four"], False)
     rows = [{"files": {}} for _ in masks]
     run = make_run(folder, classifier, layer, passes=1, side=side)
-    run._write_inversions(rows, torch.rand(2, 1, 4, 4), masks, view, folder)
+    run._add_inversions(rows, torch.rand(2, 1, 4, 4), masks, view, folder)
     return rows, images
 
 

@@ -16,15 +16,18 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import functional
 
-from captum_extremal import ChannelMask, ExtremalMasks, FeatureInversion, LayerExtremalPerturbation, visualization
+from captum_extremal import visualization
+from captum_extremal.attr import LayerExtremalPerturbation
 from captum_extremal.cli.classifier import Classifier, loaded_classifier
 from captum_extremal.cli.console import WRONG_ARGUMENT, StopError, one_line, print_table, say, shortened, stopping
 from captum_extremal.cli.options import LIST
 from captum_extremal.cli.output import MASKS_FILE, write_figure
 from captum_extremal.cli.photo_run import PhotoRun, View
 from captum_extremal.hooks import on_every_output
+from captum_extremal.inversion import FeatureInversion
 from captum_extremal.layers import LayerTail
-from captum_extremal.masks import Axes, read_axes
+from captum_extremal.masks import Axes, ChannelMask, read_axes
+from captum_extremal.results import ExtremalMasks
 from captum_extremal.settings import LayerSearchSettings
 
 _TOP_CHANNELS = 10
@@ -155,26 +158,24 @@ class ChannelRun(PhotoRun):
 
     def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
         masks = cast(Tensor, found.optimal_mask())
-        heat_maps = self.layer.heat_maps(self.classifier.normalised(view.picture), masks)
-        rows, images = [], view.repeated()
+        heat_maps = self.layer.heat_maps(self.classifier.normalised(view.images[:1]), masks)
+        rows = []
         for k, name in enumerate(view.names):
             base, title = view.base(folder, k), shortened(name, 48)
             if heat_maps is None:
                 kind, figure = "curves", visualization.show_curves(found, k, title=title)
             else:
-                kind, figure = "channels", visualization.show_channels(found, heat_maps, images, k, title=title)
+                kind, figure = "channels", visualization.show_channels(found, heat_maps, view.images, k, title=title)
             found.image(k).save(f"{base}.npz")
             files = {kind: write_figure(figure, f"{base}-{kind}.png"), "masks": f"{base.name}.npz"}
             rows.append(self._numbers(found.image(k), masks[k]) | {"files": files})
         if self.passes and heat_maps is not None:
-            self._write_inversions(rows, heat_maps, masks, view, folder)
+            self._add_inversions(rows, heat_maps, masks, view, folder)
         return rows
 
-    def _write_inversions(
-        self, rows: list[dict[str, Any]], heat_maps: Tensor, masks: Tensor, view: View, folder: Path
-    ) -> None:
+    def _add_inversions(self, rows: list[Any], heat_maps: Tensor, masks: Tensor, view: View, folder: Path) -> None:
         """Add figure 9 of each target to its row (equation 12): its file and its numbers, or why there is none."""
-        picture = view.picture
+        picture = view.images[:1]
         if self.side < min(picture.shape[2:]):
             small = functional.resize(picture, [self.side], antialias=True).clamp(0, 1)
             picture = small if self.classifier.takes(small) else picture
@@ -195,7 +196,7 @@ class ChannelRun(PhotoRun):
                 say(f"{view.names[k]}: no inversion: {one_line(error)}")
                 row["inversion"] = {"error": one_line(error)}
                 continue
-            images, title = (view.picture, heat_maps[k : k + 1], whole.images, masked.images), view.names[k]
+            images, title = (view.images[:1], heat_maps[k : k + 1], whole.images, masked.images), view.names[k]
             figure = visualization.show_inversions(*images, title=shortened(title, 48))
             row["files"]["inversion"] = write_figure(figure, f"{view.base(folder, k)}-inversion.png")
             row["inversion"] = {

@@ -8,11 +8,13 @@ import torch
 from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Saliency
 from torch import Tensor
 
-from captum_extremal import ExtremalPerturbation, PathSolver, visualization
+from captum_extremal import visualization
+from captum_extremal.attr import ExtremalPerturbation
 from captum_extremal.cli import output
 from captum_extremal.cli.console import print_files, print_table
 from captum_extremal.datasets import DigitScenes, digit_network
 from captum_extremal.datasets.digits import to_rgb
+from captum_extremal.search import PathSolver
 
 _AREAS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.4)
 _STEPS = 60
@@ -28,9 +30,8 @@ _FILES = {
 def run(given: Any) -> None:
     """Explain the scene."""
     folder, scene, network = output.made_folder(given.out), DigitScenes(1, seed=given.seed)[0], digit_network()
-    labels = list(scene.labels)
-    # For several targets of one image, the image is repeated.
-    inputs = scene.image.repeat(len(labels), 1, 1, 1)
+    labels, names = list(scene.labels), [f"digit {label}" for label in scene.labels]
+    inputs = scene.image.repeat(len(labels), 1, 1, 1)  # once per target
     print(f"Explaining the digits {', '.join(map(str, labels))} of scene {given.seed} ...", flush=True)
     how: dict[str, Any] = {"areas": _AREAS, "solver": PathSolver(steps=_STEPS), "show_progress": sys.stderr.isatty()}
     with contextlib.ExitStack() as stack:
@@ -38,7 +39,6 @@ def run(given: Any) -> None:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(1)
         found = ExtremalPerturbation(network).extremal_masks(inputs, target=labels, **how)
-    names = [f"digit {label}" for label in labels]
     images, others = to_rgb(inputs), _other_attributions(network, inputs, labels)
     summary = output.Summary(folder, {"scene": given.seed, "digits": labels, "settings": found.settings})
     output.write_figure(visualization.show_targets(found, images, names), folder / "overview.png")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from captum_extremal import PathSolver, datasets, evaluation
+from captum_extremal import datasets, evaluation
 from captum_extremal._describe import checksum
 from captum_extremal.cli import compare
 from captum_extremal.cli.classifier import Classifier, checked_device, fitted_size, loaded_classifier
@@ -33,10 +33,10 @@ from captum_extremal.cli.console import (
 )
 from captum_extremal.cli.options import DEFAULT, DIGITS, METRICS
 from captum_extremal.cli.output import made_folder
-from captum_extremal.datasets import AnnotatedImages
 from captum_extremal.datasets.annotated import AnnotatedFiles, Annotation, check_folder
 from captum_extremal.datasets.digits import MEAN, STD, digit_network
 from captum_extremal.evaluation import Evaluation, Processes, Settings
+from captum_extremal.search import PathSolver
 
 _NUMBERED = re.compile(r"[0-9]{4}_.*\.(jpg|jpeg|png)", re.IGNORECASE)
 
@@ -111,14 +111,13 @@ def run(given: Any) -> int:
         network = loaded_network(given, processes.device)
         index_of = network.indices_of(data.classes, numbered | dict(given.classes or []))
         explain, about = _explanation(given, network)
-        chosen = {name: getattr(given, name) for name in ("steps", "batch_size") if getattr(given, name) is not None}
-        if given.metric:
-            chosen["metrics"] = tuple(name for name in METRICS if name in given.metric)
+        metrics = tuple(name for name in METRICS if name in (given.metric or ())) or None
+        chosen = {"metrics": metrics, "steps": given.steps, "batch_size": given.batch_size}
+        made: Any = {"prepare": network.prepare, "index_of": index_of, "explain": explain}
+        made |= {name: value for name, value in chosen.items() if value is not None}
         if given.autocast:
-            about["autocast"], chosen["autocast"] = given.autocast, getattr(torch, given.autocast)
-        judged = Evaluation(
-            data=data, model=network.model, prepare=network.prepare, index_of=index_of, explain=explain, **chosen
-        )
+            about["autocast"], made["autocast"] = given.autocast, getattr(torch, given.autocast)
+        judged = Evaluation(data=data, model=network.model, **made)
         about |= {"model": network.name, "weights": checksum(network.model.state_dict().values())}
         about |= {"shorter_side": network.side, "square": network.square, "data": data.name}
         about |= {"data_checksum": data_checksum, "classes": index_of, "metrics": judged.metrics}
@@ -177,7 +176,7 @@ def _evaluate(judged: Evaluation, settings: Settings, folder: Path, processes: P
             raise StopError(f"{method}: {one_line(error)}{kept}", FAILED) from error
 
 
-def loaded_data(text: str) -> tuple[AnnotatedImages, str]:
+def loaded_data(text: str) -> tuple[datasets.AnnotatedImages, str]:
     """The data set that ``--data`` names, and a hash of its pairs and of the names and sizes of its files.
 
     It does not depend on the paths, so that a run can be resumed on another machine that has the same files.
@@ -185,7 +184,7 @@ def loaded_data(text: str) -> tuple[AnnotatedImages, str]:
     kind, _, where = text.partition(":")
     if not where:
         raise StopError(f"--data: must be a kind and a place, such as folder:ROOT, got {text!r}")
-    data: AnnotatedImages
+    data: datasets.AnnotatedImages
     folders, files = [Path(where)], []
     with stopping("--data", ValueError, TypeError):
         if kind == "voc":

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from captum_extremal import BlurPyramid, ExtremalMasks, ExtremalPerturbation, SmoothMask
+from captum_extremal.attr import ExtremalPerturbation
 from captum_extremal.cli.classifier import Classifier, loaded_classifier
 from captum_extremal.cli.console import WRONG_ARGUMENT, shortened, stopping
 from captum_extremal.cli.output import FIGURES, MASKS_FILE, write_figure, write_results
 from captum_extremal.cli.photo_run import PhotoRun, View
+from captum_extremal.masks import SmoothMask
+from captum_extremal.perturbations import BlurPyramid
+from captum_extremal.results import ExtremalMasks
 from captum_extremal.settings import AREAS, InputSearchSettings, check_areas
 from captum_extremal.visualization import show_targets
 
@@ -43,9 +46,9 @@ class ImageRun(PhotoRun):
         return ExtremalPerturbation(self.classifier.model).extremal_masks(**shared, **how)
 
     def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
-        images = view.repeated()
-        if len(view.targets) > 1:
-            figure = show_targets(found, images, [shortened(name, 28) for name in view.names])
+        images, names = view.images, view.names
+        if len(names) > 1:
+            figure = show_targets(found, images, [shortened(name, 28) for name in names])
             write_figure(figure, folder / "targets.png")
-        written = [write_results(found, images, k, view.base(folder, k), name) for k, name in enumerate(view.names)]
+        written = [write_results(found, images, k, view.base(folder, k), name) for k, name in enumerate(names)]
         return [{"files": files} for files in written]

@@ -9,8 +9,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_extremal import ExtremalMasks, visualization
+from captum_extremal import visualization
 from captum_extremal.cli.console import shortened, stopping
+from captum_extremal.results import ExtremalMasks
 
 SUMMARY = "summary.json"
 DPI = 150

@@ -11,27 +11,23 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from captum_extremal import ExtremalMasks, PathSolver
 from captum_extremal.cli.classifier import Classifier
 from captum_extremal.cli.console import FAILED, INTERRUPTED, PhotoError, one_line, print_files, print_table, say
 from captum_extremal.cli.options import LONG, TOP
 from captum_extremal.cli.output import SUMMARY, Summary, area_text, made_folder, scores
 from captum_extremal.datasets.image_files import UnreadableError, read_image
-from captum_extremal.search import as_game
+from captum_extremal.results import ExtremalMasks
+from captum_extremal.search import PathSolver, as_game
 from captum_extremal.settings import SearchSettings
 
 
 class View(NamedTuple):
     """A photograph as the model sees it, and the T classes for which it is explained."""
 
-    picture: Tensor  # RGB (1, 3, H, W) in [0, 1]
+    images: Tensor  # RGB (T, 3, H, W) in [0, 1], the photograph once per class
     targets: list[int]
     names: list[str]
     reduced: bool  # whether the shorter side is smaller than the weights want
-
-    def repeated(self) -> Tensor:
-        """The picture once per target, (T, 3, H, W)."""
-        return self.picture.repeat(len(self.targets), 1, 1, 1)
 
     def base(self, folder: Path, index: int) -> Path:
         """The beginning of the paths of a target's files."""
@@ -115,17 +111,15 @@ class PhotoRun(ABC):
         started = time.perf_counter()
         try:
             image = read_image(photo)
-        except UnreadableError as error:
-            raise PhotoError(
-                str(error).removeprefix(f"{photo}: ")
-            ) from error  # the command itself names the photograph
+        except UnreadableError as error:  # the command itself names the photograph
+            raise PhotoError(str(error).removeprefix(f"{photo}: ")) from error
         picture, logits, cropped = self.classifier.fitted(image)
         predicted = int(logits.argmax())
         targets = list(dict.fromkeys(predicted if target is None else target for target in self.targets))
-        names = [self.classifier.categories[target] for target in targets]
-        view = View(picture, targets, names, not cropped and max(image.size) > LONG * min(image.size))
+        names, images = [self.classifier.categories[k] for k in targets], picture.repeat(len(targets), 1, 1, 1)
+        view = View(images, targets, names, not cropped and max(image.size) > LONG * min(image.size))
         shared: dict[str, Any] = {"game": self.game, "score_threshold": self.threshold, "solver": self.solver}
-        shared |= {"inputs": self.classifier.normalised(view.repeated()), "target": targets}
+        shared |= {"inputs": self.classifier.normalised(images), "target": targets}
         try:
             found = self._search(view, **shared, show_progress=sys.stderr.isatty())
         except (ValueError, RuntimeError) as error:
