@@ -37,7 +37,7 @@ def main() -> int:
     for name in options.networks:
         model = network(name, device)
         for images in options.batches:
-            x = torch.rand(images, 3, 224, 224, device=device).to(memory_format=torch.channels_last)
+            x = torch.rand(images, 3, options.side, options.side, device=device).to(memory_format=torch.channels_last)
             for precision in (None, torch.bfloat16):
                 print(row(name, model, x, precision, options.steps), flush=True)
     return 0
@@ -48,6 +48,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--networks", nargs="*", default=["vgg16", "resnet50", "vit_b_16"])
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8, 64])
+    parser.add_argument("--side", type=int, default=224, help="of the images in pixels")
     parser.add_argument("--steps", type=int, default=PathSolver().steps, help="of the solver, for a quick try")
     return parser.parse_args()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-QUICK = ["--networks", "squeezenet1_0", "--batches", "1", "--steps", "2"]
+QUICK = ["--networks", "squeezenet1_0", "--batches", "1", "--steps", "2", "--side", "48"]
 
 
 def printed(script: str, *arguments: str) -> list[str]:
