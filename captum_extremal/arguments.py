@@ -1,5 +1,7 @@
 """The arguments that all methods share, checked before the model runs for the first time.
 
+A bad argument raises TypeError or ValueError, with its name, the rule and what came.
+
 Shapes: N examples; inputs (N, ...), with C channels and positions S where a method masks positions.
 """
 
@@ -21,12 +23,7 @@ Tensors = tuple[Tensor, ...]
 
 
 def check_inputs(inputs: object) -> Tensors:
-    """Inputs whose positions are masked, as a tuple of tensors (N, C, *S).
-
-    Raises:
-        TypeError: they are not floating tensors.
-        ValueError: a rank, a size, a device or a value that cannot be explained.
-    """
+    """Inputs whose positions are masked, as a tuple of tensors (N, C, *S)."""
     tensors = _as_tensors(inputs)
     for name, x in _named("inputs", inputs, tensors):
         if not x.is_floating_point():
@@ -43,12 +40,7 @@ def check_inputs(inputs: object) -> Tensors:
 
 
 def check_examples(inputs: object) -> Tensors:
-    """A model's inputs as a tuple of tensors with N rows each, of any type and shape.
-
-    Raises:
-        TypeError: they are not tensors.
-        ValueError: there are none, or their rows, devices or values do not fit.
-    """
+    """A model's inputs as a tuple of tensors with N rows each, of any type and shape."""
     tensors = _as_tensors(inputs)
     for name, x in _named("inputs", inputs, tensors):
         if not x.dim() or not x.numel():
@@ -74,12 +66,7 @@ def _as_tensors(inputs: object) -> Tensors:
 
 
 def check_baselines(inputs: Tensors, baselines: BaselineType, is_tuple: bool) -> Tensors:
-    """The baseline of each input tensor, in its shape: 0 where none is given.
-
-    Raises:
-        TypeError: a baseline is neither a number nor a tensor.
-        ValueError: there is not one baseline per input, or one does not have its input's shape (N or 1 examples).
-    """
+    """The baseline of each input tensor, in its shape: 0 where none is given."""
     if baselines is None:
         baselines = (0.0,) * len(inputs)
     given = baselines if isinstance(baselines, tuple) else (baselines,)
@@ -107,10 +94,6 @@ def check_target(target: object, images: int, device: torch.device) -> TargetTyp
     """The target in one of the forms that Captum accepts, of the right length, tensors on the device.
 
     Integers may be Python's, NumPy's or PyTorch's, of any width. Captum itself takes Python's and int64 tensors.
-
-    Raises:
-        TypeError: neither an index, a tuple of indices, a list of either, nor a tensor or array of integers.
-        ValueError: not one target per example.
     """
     if target is None:
         return None
@@ -159,11 +142,7 @@ def _plain_index(value: Any) -> Any:
 
 
 def check_arguments(additional_forward_args: object, images: int) -> None:
-    """Every tensor needs one row per example, because it is repeated with the inputs. Everything else is passed on.
-
-    Raises:
-        ValueError: a tensor of at least one dimension has another number of rows.
-    """
+    """Every tensor needs one row per example, because it is repeated with the inputs."""
     name = "additional_forward_args"
     given = [(name, additional_forward_args)]
     if isinstance(additional_forward_args, tuple):

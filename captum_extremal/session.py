@@ -2,7 +2,8 @@
 
 :func:`open_session` checks the inputs and what comes with them, puts them on one device, leaves inference mode and the
 caller's autocast, and guards the model's state. A method then asks the session for an objective, which reads the
-clean score. A method that explains a layer moves the same session to that layer.
+clean score. A method that explains a layer moves the same session to that layer. A bad argument raises TypeError or
+ValueError before the model runs, and so does an output that cannot be explained at its first run.
 
 Shapes: N images; inputs (N, ...), with C channels and positions S where a method masks positions.
 """
@@ -74,11 +75,7 @@ class Session:
         return self.inputs[0].device
 
     def at_layer(self, layer: nn.Module, to_input: bool, device_ids: list[int] | None) -> Session:
-        """The same session on a layer: its tensors are the inputs, and the model is what lies behind it.
-
-        Raises:
-            TypeError, ValueError: as :class:`~captum_extremal.layers.LayerTail`.
-        """
+        """The same session on a layer: its tensors are the inputs, and the model is what lies behind it."""
         tail = LayerTail(self.forward_func, layer, self.inputs, self.arguments, to_input, device_ids, self.caller)
         activation = tail.activation
         return replace(
@@ -104,12 +101,6 @@ class Session:
             bind: makes the perturbation of one input tensor and its baseline.
             mask_shapes: the shape of one mask of each input; None for masks over its positions, (1, *S).
             perturbations_per_eval, differentiable: as :class:`~captum_extremal.objective.Objective` takes them.
-
-        Raises:
-            TypeError: ``bind`` returns something else than a function of masks, or the model's output cannot be
-                explained.
-            ValueError: that function returns tensors of another shape than the input's, or the model's output cannot
-                be explained.
         """
         perturb = tuple(bind(x.to(self.dtype), b.to(self.dtype)) for x, b in zip(self.inputs, self.baselines))
         shapes = mask_shapes or [(1, *x.shape[2:]) for x in self.inputs]
@@ -147,9 +138,6 @@ def open_session(
         forward_func, inputs, target, additional_forward_args, baselines: as the public methods take them. Targets and
             tensors on another device are moved to that of the inputs.
         layer: where a layer is explained; then the inputs may be of any type and shape.
-
-    Raises:
-        TypeError, ValueError: an argument is bad. The model has not run then.
     """
     tensors = check_inputs(inputs) if layer is None else check_examples(inputs)
     if layer is not None:

@@ -1,7 +1,7 @@
 """The settings of a search for extremal masks: the keyword arguments that all extremal attributions share.
 
 Every public method takes them as ``**settings``. They are written, documented and checked here once;
-:func:`documents` shows them in the signature and the help of the methods.
+:func:`documents` shows them in the signature and the help of the methods. A bad setting raises TypeError or ValueError.
 
 Shapes: N images, A areas, R masks per image at a time, K channels.
 """
@@ -78,11 +78,7 @@ class SearchSettings:
 
     @classmethod
     def of(cls: type[_Settings], given: Mapping[str, Any], method: Callable[..., Any]) -> _Settings:
-        """The settings that a method was given.
-
-        Raises:
-            TypeError, ValueError: a name is unknown (the nearest one is named), or a value is bad.
-        """
+        """The settings that a method was given."""
         for name in given.keys() - {field.name for field in fields(cls)}:
             nearest = get_close_matches(name, inspect.signature(method).parameters, 1)
             hint = f": did you mean {nearest[0]!r}?" if nearest else ""
@@ -94,12 +90,7 @@ class SearchSettings:
         check_threshold(self.score_threshold, images)
 
     def chosen_solver(self) -> Solver:
-        """The solver.
-
-        Raises:
-            ValueError: there is no solver of this name.
-            TypeError: the object is not a solver.
-        """
+        """The solver."""
         if isinstance(self.solver, str):
             check_choice("solver", self.solver, self._solvers)
             return self._solvers[self.solver]
@@ -113,10 +104,6 @@ class SearchSettings:
         Args:
             layouts: of the masks of each tensor.
             family: of all masks.
-
-        Raises:
-            ValueError: more channels or positions than there are, areas smaller than a mask can be, or numbers of
-                channels for tensors with different ones.
         """
         smallest = max(family.smallest_area(layout.shape) for layout in layouts)
         given = self.areas is not None
@@ -200,11 +187,7 @@ class LayerSearchSettings(SearchSettings):
         check_axes(self.channel_dim, self.prefix_tokens, self.token_grid)
 
     def family(self) -> MaskFamily:
-        """The family of the masks.
-
-        Raises:
-            ValueError: there is no family of this name.
-        """
+        """The family of the masks."""
         if not isinstance(self.mask, str):
             return as_family(self.mask)
         check_choice("mask", self.mask, _FAMILIES)
@@ -219,11 +202,7 @@ class LayerSearchSettings(SearchSettings):
 
 
 def as_family(mask: object) -> MaskFamily:
-    """The object, if it is a mask family.
-
-    Raises:
-        TypeError: it is not.
-    """
+    """The object, if it is a mask family."""
     if not isinstance(mask, MaskFamily) or isinstance(mask, type):
         raise TypeError(
             f"mask must be an object with layout, bind_areas and smallest_area, such as SmoothMask(), got {mask!r}"
@@ -232,12 +211,7 @@ def as_family(mask: object) -> MaskFamily:
 
 
 def as_perturbation(perturbation: str | Perturbation) -> Perturbation:
-    """The perturbation of this name; an object with ``bind`` is returned as it is.
-
-    Raises:
-        ValueError: there is no perturbation of this name.
-        TypeError: the object has no ``bind``, or not one of an input and its baseline.
-    """
+    """The perturbation of this name; an object with ``bind`` is returned as it is."""
     if isinstance(perturbation, str):
         check_choice("perturbation", perturbation, _PERTURBATIONS)
         return _PERTURBATIONS[perturbation]
@@ -253,10 +227,6 @@ def check_areas(areas: object, counts: bool) -> tuple[int, ...] | tuple[float, .
     Args:
         areas: a number or a sequence of numbers.
         counts: whether integers are numbers of channels.
-
-    Raises:
-        TypeError: they are not numbers, or numbers of channels and fractions are mixed.
-        ValueError: they are empty, not strictly increasing, or out of range.
     """
     values = _as_numbers(areas)
     whole = [counts and isinstance(value, Integral) for value in values]

@@ -51,12 +51,7 @@ class Axes:
 
 
 def check_axes(channel_dim: object, prefix_tokens: object = 0, token_grid: object = None) -> None:
-    """Check the arguments of :func:`read_axes` that can be checked without a tensor.
-
-    Raises:
-        TypeError: an argument is not an integer, or not a tuple of integers.
-        ValueError: a negative number of tokens, or a grid without them.
-    """
+    """Check the arguments of :func:`read_axes` that can be checked without a tensor."""
     if channel_dim is not None:
         check_count("channel_dim", channel_dim, at_least=None)
     check_count("prefix_tokens", prefix_tokens, at_least=0)
@@ -82,11 +77,6 @@ def read_axes(
             activations of three dimensions, which may be signals or tokens.
         prefix_tokens: how many of the first positions are always kept, such as a class token.
         token_grid: the shape in which the other positions lie in the image; None for that of the activation.
-
-    Raises:
-        TypeError: as :func:`check_axes`.
-        ValueError: as :func:`check_axes`; there is no such axis, it is not given where it must be, or the positions do
-            not fill the grid.
     """
     check_axes(channel_dim, prefix_tokens, token_grid)
     rank = activation.dim()
