@@ -449,7 +449,9 @@ def test_help_and_wrong_arguments_are_answered_without_pytorch():
 
 
 def test_ctrl_c_while_pytorch_is_imported(tmp_path):
-    (tmp_path / "torch.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    handler = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job ignores the signal
+    interrupt = f"import os, signal, time\n{handler}\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    (tmp_path / "torch.py").write_text(interrupt)
     done = python("-m", "captum_extremal.cli", "demo", "--out", str(tmp_path / "out"), path=[tmp_path])
     assert done.returncode == 130
     assert done.stderr == "captum-extremal: interrupted\n"
