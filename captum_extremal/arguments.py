@@ -78,7 +78,8 @@ def check_baselines(inputs: Tensors, baselines: BaselineType, is_tuple: bool) ->
 
 def _baseline(name: str, x: Tensor, value: object) -> Tensor:
     if isinstance(value, bool) or not isinstance(value, (int, float, Tensor)):
-        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
+        hint = ": give the target by keyword, target=..." if isinstance(value, list) else ""
+        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}{hint}")
     if not isinstance(value, Tensor):
         value = torch.full_like(x[:1], float(value))
     if value.dim() != x.dim() or value.shape[1:] != x.shape[1:] or len(value) not in (1, len(x)):

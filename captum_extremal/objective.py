@@ -126,7 +126,7 @@ class Objective:
                 gradients.append(_gradients(score, leaves))
             scores.append(score.detach())
         by_side = [torch.cat(parts) for parts in zip(*gradients)]
-        # The removed masks are 1 - m, whose derivative by m is -1.
+        # The removed masks are 1 - m, whose derivative by m is -1. A weight of 0 has no rows, so no factor.
         by_mask = [kept, -removed] if len(factors) > 1 else [kept or -removed]
         return _combined(torch.cat(scores), factors), tuple(_combined(part, by_mask) for part in by_side)
 
@@ -161,7 +161,7 @@ class Objective:
         return mean_over_positions(output)
 
     def _checked_clean_score(self, differentiable: bool) -> Tensor:
-        """The score of the unperturbed inputs. Later forwards are not checked."""
+        """The score of the unperturbed inputs, the only forward whose output is checked in full."""
         leaves = tuple(x.detach().requires_grad_(differentiable) for x in self._inputs)
         with torch.set_grad_enabled(differentiable), self._precision.forward():
             output = self._first_output(leaves)

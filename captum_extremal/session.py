@@ -1,4 +1,4 @@
-"""The session: what every method does with a model before its own idea.
+"""The session: the first steps of every method, which are the same for all of them.
 
 :func:`open_session` checks the inputs and what comes with them, puts them on one device, leaves inference mode and the
 caller's autocast, and guards the model's state. A method then asks the session for an objective, which reads the
@@ -160,7 +160,7 @@ def open_session(
 
 @contextmanager
 def guarded(forward_func: Callable[..., Any], device: torch.device) -> Iterator[ForwardPrecision]:
-    """No gradients, no inference mode and no autocast inside; the model's state and the random state as before after.
+    """No gradients, no inference mode and no autocast inside. The model's and the random state are restored afterwards.
 
     Yields:
         the autocast state of the caller, in which the model runs.

@@ -82,6 +82,8 @@ class SearchSettings:
         for name in given.keys() - {field.name for field in fields(cls)}:
             nearest = get_close_matches(name, inspect.signature(method).parameters, 1)
             hint = f": did you mean {nearest[0]!r}?" if nearest else ""
+            if name in inspect.signature(PathSolver).parameters:
+                hint = f": it belongs to the solver, as in solver=PathSolver({name}=...)"
             raise TypeError(f"{method.__name__}() got an unexpected keyword argument {name!r}{hint}")
         return cls(**given)
 
@@ -158,7 +160,7 @@ class LayerSearchSettings(SearchSettings):
         areas: strictly increasing, all integers, numbers of channels (of positions for masks over them), or all
             floats, fractions in (0, 1]: 1 is one channel, 1.0 all of them. None for the paper's 1, 5, 10, 20, 25, 35,
             40, 50, 60, 70, 80, 90, 100, 150, 200, ... and all channels; for masks over positions 0.05, 0.1, 0.2, 0.4,
-            0.6, 0.8, 1.0, where a mask can be as small.
+            0.6, 0.8, 1.0, as far as a mask can be that small.
         mask: "channels" (equation 9), "spatial" for smooth masks over the layer's positions, or a mask family. The
             lengths of a :class:`~captum_extremal.SmoothMask` are in positions of the layer.
         channel_dim: the axis of the layer's activation that holds the channels, of a transformer the embedding. None

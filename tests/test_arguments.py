@@ -63,6 +63,14 @@ def test_unknown_settings_are_refused_with_the_nearest_name(method: type, name: 
         method(*arguments).attribute(torch.rand(1, 3, 8, 8), target=0, **{name: 1})
 
 
+def test_misplaced_arguments_are_refused_with_their_place() -> None:
+    method = ExtremalPerturbation(lambda x: x.mean((2, 3)))
+    with pytest.raises(TypeError, match=r"'steps': it belongs to the solver, as in solver=PathSolver\(steps=\.\.\.\)"):
+        method.attribute(torch.rand(1, 3, 8, 8), target=0, steps=5)
+    with pytest.raises(TypeError, match="got list: give the target by keyword"):
+        method.attribute(torch.rand(1, 3, 8, 8), [0])
+
+
 @pytest.mark.parametrize("method", [ExtremalPerturbation, LayerExtremalPerturbation])
 def test_signatures_and_help_show_every_setting(method: type) -> None:
     settings = InputSearchSettings if method is ExtremalPerturbation else LayerSearchSettings

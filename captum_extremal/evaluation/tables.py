@@ -77,7 +77,9 @@ def leads(runs: Iterable[Kept], label: str, tolerance: float = TOLERANCE) -> dic
     labelled = _labelled(runs)
     called_that = [run for name, run in labelled if name == label]
     if len(called_that) != 1:
-        raise ValueError(f"label must be of one of the runs, {', '.join(name for name, _ in labelled)}, got {label!r}")
+        raise ValueError(
+            f"label must be that of one of the runs, {', '.join(name for name, _ in labelled)}, got {label!r}"
+        )
     ahead, data = called_that[0], ("data", "data_checksum")
     found: dict[str, dict[str, Score]] = {}
     for other, run in labelled:

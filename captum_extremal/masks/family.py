@@ -38,7 +38,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Linearised:
-    """Masks near some parameters: their grid values, their area, and the derivatives of both.
+    """The masks of some parameters: their grid values, their area, and the derivatives of both.
 
     Attributes:
         grid_values: (B, G), as :meth:`BoundMask.grid_values`.
@@ -116,4 +116,4 @@ class MaskFamily(Protocol):
     def bind_areas(
         self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
     ) -> list[BoundMask]:
-        """The family on one shape, for masks of each area. Areas that can share an object do."""
+        """The family on one shape, for masks of each area. One object may serve several areas."""

@@ -24,8 +24,8 @@ from captum_extremal.search.refinement import refine, refinement_reports
 _LONGEST_SHIFT = 4.0  # in one step, in logits: the first order says little where no logit is near the threshold
 _START = 0.95  # area at the path's start: a mask of everything has no gradient by its parameters
 _FORK = 0.5  # area at which one search becomes several
-_SLOWER = 2.4  # times as many steps above the fork as below it, for the same ratio of areas
-_FIRST_PART = 18  # at least one step in so many leads to the first area
+_SLOWER = 2.4  # halving the area takes this many times more steps above the fork than below it
+_FIRST_PART = 18  # at least 1 / 18 of the steps lead to the first area
 _LOGIT_RANGE = 8.0  # logits stay in this range around the threshold, so that every parameter can come back
 _SHARPNESS = (2.0, 4.0)  # of the variants tried at the end
 
@@ -46,8 +46,8 @@ class PathSolver:
     At the end every area tries sharper versions of its mask and its neighbours' masks, and the best of them is refined
     at the area (:mod:`~captum_extremal.search.refinement`).
 
-    A game that only removes ("delete") has little gradient where nearly everything is removed. Its path is followed
-    back as well, from the smallest area up to the largest, and the better masks of the two sweeps are kept.
+    A game that only removes ("delete") has little gradient at large areas, where nearly everything is removed. So its
+    path is followed a second time, from the smallest area up to the largest. Each area keeps the better mask of both.
 
     Args:
         steps: of one sweep of the path, give or take a few, because each part between two areas has whole steps. Above
@@ -60,8 +60,8 @@ class PathSolver:
         momentum: of the normalised gradient.
         decay: the fraction of each logit that is subtracted in a step, so that a parameter far from the threshold can
             come back when the area has changed.
-        binary_weight: of the pull towards binary masks, which is part of equation 4's area loss. It decides where the
-            value is indifferent: without it, masks larger than what the model needs stay grey.
+        binary_weight: of the pull towards binary masks, which is part of equation 4's area loss. Without it, masks
+            that are larger than what the model needs stay grey, because their values make no difference to the model.
         sweeps: how often the path is followed, down, up, down, ...; None for 1, and 2 for games that only remove.
         refinement: passes of each image for the refinement at the end, as a fraction of ``steps``; all areas share
             them.
