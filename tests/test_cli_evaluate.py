@@ -170,7 +170,7 @@ def test_several_methods_compare_in_one_folder_and_in_one_call(tmp_path, capsys,
     assert [line.split()[0] for line in printed[start + 1 : start + 3]] == ["saliency", "input_x_gradient"]
     assert float(printed[start + 1].split()[1]) == pytest.approx(100 * (center - saliency), abs=0.051)
     assert cli.main(["compare", str(shared), "--against", "rise", "--out", str(tmp_path / "all")]) == 2
-    assert "--against: label must be of one of the runs, saliency, center, got 'rise'" in capsys.readouterr().err
+    assert "--against: label must be that of one of the runs, saliency, center, got 'rise'" in capsys.readouterr().err
 
 
 def test_methods_from_elsewhere_are_drawn_as_text(tmp_path, monkeypatch):

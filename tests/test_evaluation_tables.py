@@ -134,7 +134,7 @@ def test_leads_are_differences_of_the_pairs_that_both_have() -> None:
     assert (energy.mean, energy.pairs, pointing.mean, pointing.pairs) == (-0.0625, 3, 1.0, 1)
     back = leads(runs, "b data=voc", tolerance=3)["saliency data=voc"]["energy"]
     assert (back.mean, back.low, back.high) == pytest.approx((-energy.mean, -energy.high, -energy.low))
-    with pytest.raises(ValueError, match="label must be of one of the runs, saliency data=voc, b data=voc"):
+    with pytest.raises(ValueError, match="label must be that of one of the runs, saliency data=voc, b data=voc"):
         leads(runs, "d")
 
 
