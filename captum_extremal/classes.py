@@ -40,7 +40,7 @@ from captum_extremal.perturbations.product import masked
 from captum_extremal.results import ExtremalMasks, threshold_of
 from captum_extremal.search import as_game
 from captum_extremal.session import open_session
-from captum_extremal.settings import LayerSearchSettings, check_areas, documents
+from captum_extremal.settings import OPTIMAL, LayerSearchSettings, check_areas, documents
 
 __all__ = ["ClassChannels", "RemovalDrop", "class_channels"]
 
@@ -216,8 +216,8 @@ def class_channels(
 ) -> ClassChannels:
     r"""The mean of the channel masks m_a* over each class's images, over any number of batches.
 
-    An image that does not reach Phi_0 at any of the areas has no m_a*: it is skipped, and counted. (The default areas
-    end with all channels, which reach the default threshold: such an image counts with a mask of ones.)
+    An image that does not reach Phi_0 at any area has no m_a*: it is skipped, and counted. (All channels reach the
+    default threshold: such an image counts with a mask of ones.) Where no channel is needed, the mask is zero.
 
     With ``path``, a row per image is appended to a file of JSON lines after each batch. A call with the same file
     continues where the last one stopped, however it was stopped, and returns the same (up to rounding, if a batch was
@@ -232,8 +232,9 @@ def class_channels(
         path: the file of rows; None keeps none. Its folder must exist.
         attribute_to_layer_input: as :meth:`LayerExtremalPerturbation.extremal_masks` takes it.
         device: where the batches are moved; None leaves them where they are.
-        **settings: as :meth:`LayerExtremalPerturbation.extremal_masks` takes them, for channel masks. A
-            ``score_threshold`` is a number or a callable, a solver of your own a dataclass; the bar counts batches.
+        **settings: as :meth:`LayerExtremalPerturbation.extremal_masks` takes them, for channel masks, but ``areas``
+            None is a* alone. A ``score_threshold`` is a number or a callable, a solver of your own a dataclass; the bar
+            counts batches.
 
     Raises:
         TypeError, ValueError: an argument breaks a rule above (before the model runs), the loader gives no pairs, the
@@ -256,7 +257,12 @@ def class_channels(
     options.check_for(1)
     _check_loader(loader, ordered=path is not None)
     about = _about(method, attribute_to_layer_input, options)
-    search = {**settings, "attribute_to_layer_input": attribute_to_layer_input, "show_progress": False}
+    search = {
+        **settings,
+        "areas": _areas_of(options),
+        "attribute_to_layer_input": attribute_to_layer_input,
+        "show_progress": False,
+    }
     summarizer, skipped, channels, start = ClassSummarizer([Mean(), Count()]), Counter[int](), 0, 0
     with nullcontext() if path is None else JsonLines(path, "class_channels", about) as file:
         known = iter(()) if file is None else file.read(_Row.of_json)
@@ -279,7 +285,7 @@ def class_channels(
     by_class = _means(summarizer)
     if not by_class:
         warn_caller(
-            f"none of {skipped.total()} images reaches the score threshold at any of the areas, so that no class has "
+            f"none of {skipped.total()} images reaches the score threshold at any area, so that no class has "
             "a mask: add larger areas or lower score_threshold"
         )
     classes, missed = zip(*sorted(skipped.items()))
@@ -290,17 +296,23 @@ def class_channels(
 def _about(method: LayerExtremalPerturbation, to_input: bool, settings: LayerSearchSettings) -> dict[str, Any]:
     """What decides the masks, except for the threshold, as plain values of JSON."""
     modules = (*modules_of(method.forward_func), method.layer)
-    areas = None if settings.areas is None else check_areas(settings.areas, counts=True)
     tensors = chain.from_iterable((*module.parameters(), *module.buffers()) for module in modules)
     return {
         **dict(zip(("layer", "layer_has_name"), _layer_of(method))),
         "attribute_to_layer_input": bool(to_input),
         "channel_dim": describe("channel_dim", settings.channel_dim),
-        "areas": describe("areas", areas),
+        "areas": describe("areas", _areas_of(settings)),
         "game": describe("game", as_game(settings.game)),
         "solver": describe("solver", settings.chosen_solver()),
         "model": checksum(tensors),
     }
+
+
+def _areas_of(settings: LayerSearchSettings) -> tuple[float, ...] | str:
+    """The areas among which a* is sought; the means need no sweep where none are given."""
+    if settings.areas is None or isinstance(settings.areas, str):
+        return OPTIMAL
+    return check_areas(settings.areas, counts=True)
 
 
 @dataclass(frozen=True)

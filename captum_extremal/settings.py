@@ -26,14 +26,31 @@ from captum_extremal.search import Game, PathSolver, PenaltySolver, Solver, as_g
 
 AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """The areas of section 4."""
+OPTIMAL = "optimal"
+"""What ``areas`` is where a* alone is searched."""
 
-Areas = float | Sequence[float] | Tensor
+Areas = float | Sequence[float] | Tensor | str
 Callback = Callable[[int, Tensor, Tensor], None]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _Settings = TypeVar("_Settings", bound="SearchSettings")
 
 _PERTURBATIONS: dict[str, Perturbation] = {"blur": BlurPyramid(), "fade": FadePyramid()}
 _FAMILIES: dict[str, MaskFamily] = {"channels": ChannelMask(), "spatial": SmoothMask()}
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What a search is to find.
+
+    Attributes:
+        areas: fractions to sweep, increasing; none where a* alone is sought.
+        beyond: whether a* is sought beyond the areas. If not, it is the smallest of them that is enough.
+        instead: the areas among which a solver that only sweeps chooses a*, where there are none to sweep.
+    """
+
+    areas: tuple[float, ...]
+    beyond: bool
+    instead: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +66,11 @@ class SearchSettings:
         perturbations_per_eval: how many perturbed copies of each image go through the model at once; None for all
             (three on the path, one per area for "penalty"; twice as many for "hybrid"). It changes the memory, and the
             result by rounding alone, which a search in float32 can amplify.
-        callback: called after each step with its number, the areas (R,) and the game's values there (N, R): the best
-            of the masks of one area. The path goes from large areas to small ones, then each area is refined; the
-            penalty's steps are of all areas at once. ``settings["steps"]`` of the result counts the calls.
-        show_progress: draw a progress bar.
+        callback: called after each step with its number, the areas (N, R) and the game's values there (N, R): the best
+            of the masks of one area, NaN for images that are finished. The path goes from large areas to small ones,
+            then each area is refined; the penalty's steps are of all areas at once. ``settings["steps"]`` of the result
+            counts the calls.
+        show_progress: draw a progress bar, whose total is an upper bound.
     """
 
     _counts: ClassVar[bool] = False  # whether integer areas are numbers of channels
@@ -67,14 +85,17 @@ class SearchSettings:
     show_progress: bool = False
 
     def __post_init__(self) -> None:
-        if self.areas is not None:
+        if isinstance(self.areas, str):
+            if self.areas != OPTIMAL:
+                raise ValueError(f"areas must be numbers, None or {OPTIMAL!r}, got {self.areas!r}")
+        elif self.areas is not None:
             check_areas(self.areas, self._counts)
         as_game(self.game)
         self.chosen_solver()
         if self.perturbations_per_eval is not None:
             check_count("perturbations_per_eval", self.perturbations_per_eval)
         if self.callback is not None:
-            check_callable("callback", self.callback, "step", "areas", "scores")
+            check_callable("callback", self.callback, "step", "areas", "values")
 
     @classmethod
     def of(cls: type[_Settings], given: Mapping[str, Any], method: Callable[..., Any]) -> _Settings:
@@ -85,7 +106,10 @@ class SearchSettings:
             if name in inspect.signature(PathSolver).parameters:
                 hint = f": it belongs to the solver, as in solver=PathSolver({name}=...)"
             raise TypeError(f"{method.__name__}() got an unexpected keyword argument {name!r}{hint}")
-        return cls(**given)
+        settings = cls(**given)
+        if isinstance(settings.areas, str) and method.__name__ == "attribute":
+            raise ValueError(f"areas must be numbers or None, with which attribute finds a*, got {settings.areas!r}")
+        return settings
 
     def check_for(self, images: int) -> None:
         """Raise TypeError or ValueError where a setting does not fit so many images."""
@@ -100,16 +124,29 @@ class SearchSettings:
             raise TypeError(f"solver must be a name or an object with plan and flips, got {self.solver!r}")
         return self.solver
 
-    def fractions(self, layouts: Sequence[Layout], family: MaskFamily) -> tuple[float, ...]:
-        """The areas as fractions of what the masks cover.
+    def sought(self, layouts: Sequence[Layout], family: MaskFamily, *, reduce: str | None = None) -> Sought:
+        """Which areas are swept, and whether a* is sought beyond them.
 
         Args:
             layouts: of the masks of each tensor.
             family: of all masks.
+            reduce: what ``attribute`` makes of them: "extremal" needs a* alone, the others a sweep alone. None for
+                ``extremal_masks``, which returns both.
         """
+        alone = isinstance(self.areas, str)
+        if self.areas is not None and not alone:
+            return Sought(self._fractions(check_areas(self.areas, self._counts), layouts, family), beyond=False)
         smallest = max(family.smallest_area(layout.shape) for layout in layouts)
-        given = self.areas is not None
-        wanted = check_areas(self.areas, self._counts) if given else self._default_areas(layouts, smallest)
+        default = self._fractions(self._default_areas(layouts, smallest), layouts, family)
+        if alone or reduce == "extremal":
+            return Sought((), beyond=True, instead=default)
+        return Sought(default, beyond=reduce is None)
+
+    def _fractions(
+        self, wanted: tuple[int, ...] | tuple[float, ...], layouts: Sequence[Layout], family: MaskFamily
+    ) -> tuple[float, ...]:
+        """Areas as fractions of what the masks cover."""
+        smallest = max(family.smallest_area(layout.shape) for layout in layouts)
         sizes, unit = sorted({torch.Size(layout.shape).numel() for layout in layouts}), layouts[0].unit
         if isinstance(wanted[0], int):
             if len(sizes) > 1:
@@ -133,8 +170,10 @@ class InputSearchSettings(SearchSettings):
     """What is set for masks over inputs.
 
     Args:
-        areas: strictly increasing fractions of the input, in (0, 1]; None for the paper's 0.05, 0.1, 0.2, 0.4, 0.6,
-            0.8.
+        areas: strictly increasing fractions of the input, in (0, 1]; a* is then the smallest of them that is enough.
+            None for a* alone in ``attribute`` with reduce="extremal", and for the paper's 0.05, 0.1, 0.2, 0.4, 0.6, 0.8
+            with the other reductions. ``extremal_masks`` takes None for the paper's areas and an a* between them, and
+            "optimal" for a* alone, without masks of areas (A = 0).
         perturbation: "blur", "fade", or an object with ``bind(x, baseline)`` (section 3.4).
         mask: the family of masks; None for :class:`~captum_extremal.SmoothMask` (section 3.5).
     """
@@ -158,9 +197,11 @@ class LayerSearchSettings(SearchSettings):
 
     Args:
         areas: strictly increasing, all integers, numbers of channels (of positions for masks over them), or all
-            floats, fractions in (0, 1]: 1 is one channel, 1.0 all of them. None for the paper's 1, 5, 10, 20, 25, 35,
-            40, 50, 60, 70, 80, 90, 100, 150, 200, ... and all channels; for masks over positions 0.05, 0.1, 0.2, 0.4,
-            0.6, 0.8, 1.0, as far as a mask can be that small.
+            floats, fractions in (0, 1]: 1 is one channel, 1.0 all of them. a* is the smallest of them that is enough.
+            None for a* alone in ``attribute``. ``extremal_masks`` takes None for the paper's areas and an a* between
+            them, and "optimal" for a* alone (A = 0). The paper's are 1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100,
+            150, 200, ... and all channels; for masks over positions 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, as far as a
+            mask can be that small.
         mask: "channels" (equation 9), "spatial" for smooth masks over the layer's positions, or a mask family. The
             lengths of a :class:`~captum_extremal.SmoothMask` are in positions of the layer.
         channel_dim: the axis of the layer's activation that holds the channels, of a transformer the embedding. None

@@ -10,27 +10,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_extremal import ExtremalMasks
+from by_hand import result_by_hand
+from captum_extremal import Game
 
 HEIGHT, WIDTH = 24, 40
-DELETE = {"kept": 0.0, "removed": -1.0}
+PRESERVE, DELETE = {"kept": 1.0, "removed": 0.0}, {"kept": 0.0, "removed": -1.0}
 
 
-def make_result(masks, areas, kept, removed, *, clean=10.0, perturbed=1.0, threshold=None, game=None, sigma=3.0):
+def make_result(masks, areas, kept, removed, *, clean=10.0, perturbed=1.0, threshold=None, game=None, sigma=3.0, **how):
     """Masks (N, A, ...) of which all images have the same scores, of the A areas."""
     images = len(masks)
-    kept, removed = (torch.tensor([scores] * images) for scores in (kept, removed))
-    return ExtremalMasks(
-        masks=masks,
-        areas=torch.tensor(areas),
-        scores=kept,
-        complement_scores=removed,
-        clean_score=torch.full((images,), clean),
-        perturbed_score=torch.full((images,), perturbed),
-        values=-removed if game == DELETE else kept,
+    return result_by_hand(
+        masks,
+        areas,
+        torch.tensor([kept] * images),
+        torch.tensor([removed] * images),
+        clean=torch.full((images,), clean),
+        perturbed=torch.full((images,), perturbed),
         threshold=torch.full((images,), clean if threshold is None else threshold),
-        sigma=torch.full((len(areas),), sigma),
-        settings={"game": game or {"kept": 1.0, "removed": 0.0}},
+        game=Game(**(game or PRESERVE)),
+        sigma=sigma,
+        settings={"game": game or PRESERVE},
+        **how,
     )
 
 

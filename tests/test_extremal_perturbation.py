@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,10 @@ from captum_extremal import (
     PenaltySolver,
     SmoothMask,
 )
+from captum_extremal.search.problem import Found, Optimum, Search
+
+# Untrained networks often score a blurred image as high as the image.
+pytestmark = pytest.mark.filterwarnings("ignore:.* reach the score threshold with nothing kept:UserWarning")
 
 AREAS = (0.1, 0.3, 1.0)
 QUICK = PathSolver(steps=8)
@@ -312,9 +318,9 @@ def test_callback_is_told_of_each_step_with_scores_by_image(network: nn.Module, 
         network, images, target=1, callback=lambda *report: told.append(report), areas=(0.1, 0.3), game="hybrid"
     )
     assert [step for step, _, _ in told] == list(range(found.settings["steps"]))
-    assert all(areas.shape == (1,) and scores.shape == (2, 1) for _, areas, scores in told)
+    assert all(areas.shape == values.shape == (2, 1) for _, areas, values in told)
     at_end = told[-1]
-    assert at_end[1].tolist() == pytest.approx([0.3])  # the areas settle in their order
+    assert at_end[1][:, 0].tolist() == pytest.approx([0.3, 0.3])  # the areas settle in their order
     torch.testing.assert_close(at_end[2][:, 0], found.values[:, 1], rtol=0.1, atol=0.05)
 
 
@@ -329,15 +335,25 @@ def test_same_call_gives_the_same_bits(network: nn.Module, images: Tensor) -> No
         assert_same(find(network, images, target=1, game=game), first, atol=0)
 
 
-@pytest.mark.parametrize("threshold", [1e9, [1e9, -1e9], [1e9, 1e9]])
+@pytest.mark.parametrize("threshold", [1e9, [1e9, 1e9]])
 def test_one_warning_counts_the_images_that_reach_no_area(network: nn.Module, images: Tensor, threshold: Any) -> None:
-    missing = 1 if isinstance(threshold, list) and -1e9 in threshold else 2
-    with pytest.warns(UserWarning, match=f"{missing} of 2 images do not reach") as told:
+    with pytest.warns(UserWarning, match="2 of 2 images do not reach the score threshold at any area") as told:
         found = attribute(network, images, target=1, score_threshold=threshold, areas=(0.1, 0.3))
     assert len(told) == 1
     assert told[0].filename == __file__
-    assert float(found[0, 0].mean()) == pytest.approx(0.3, abs=1e-4)
-    assert float(found[1, 0].mean()) == pytest.approx(0.3 if missing == 2 else 0.1, abs=1e-4)
+    torch.testing.assert_close(found.mean((1, 2, 3)), torch.full((2,), 0.3).double(), rtol=0, atol=1e-4)
+
+
+def test_one_warning_each_counts_unreached_and_vacuous_images(network: nn.Module, images: Tensor) -> None:
+    with pytest.warns(UserWarning, match="1 of 2 images") as told:
+        found = attribute(network, images, target=1, score_threshold=[1e9, -1e9], areas=(0.1, 0.3))
+    assert [str(one.message).split(" the score")[0] for one in told] == [
+        "1 of 2 images do not reach",
+        "1 of 2 images reach",
+    ]
+    assert {one.filename for one in told} == {__file__}
+    assert float(found[0].mean()) == pytest.approx(0.3, abs=1e-4)
+    assert not found[1].any()
 
 
 def test_pointing_map_and_result_do_not_warn_of_areas_that_are_not_reached(network: nn.Module, images: Tensor) -> None:
@@ -424,7 +440,7 @@ BAD_INPUT: dict[str, tuple[str, type[Exception], dict[str, Any]]] = {
     "equal areas": ("areas", ValueError, {"areas": (0.2, 0.2)}),
     "falling areas": ("areas", ValueError, {"areas": (0.5, 0.2)}),
     "areas below a cell": ("areas", ValueError, {"areas": (0.003, 0.2)}),
-    "areas in words": ("areas", TypeError, {"areas": "0.1"}),
+    "areas in words": ("areas must be numbers, None or 'optimal'", ValueError, {"areas": "0.1"}),
     "areas an image": ("areas", ValueError, {"areas": [[0.1], [0.2]]}),
     "no game": ("game", ValueError, {"game": None}),
     "unknown perturbation": ("perturbation", ValueError, {"perturbation": "noise"}),
@@ -555,7 +571,7 @@ def test_train_mode_is_repeatable_and_its_warning_points_to_the_caller() -> None
     for _ in range(2):
         torch.manual_seed(5)
         with pytest.warns(UserWarning, match="train mode") as told:
-            found.append(ExtremalPerturbation(model).attribute(x, target=1, areas=AREAS, solver=QUICK))
+            found.append(ExtremalPerturbation(model).attribute(x, target=1, areas=AREAS, solver=QUICK, reduce="sum"))
         assert len(told) == 1
         assert told[0].filename == __file__
     assert torch.equal(*found)
@@ -568,3 +584,166 @@ def test_settings_and_arguments_are_left_alone(network: nn.Module, images: Tenso
     attribute(lambda x, scale: network(x) * scale, images, **given)
     assert str(given) == str(before)
     assert scale.grad is None
+
+
+# Areas and a*
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeker:
+    """A solver that returns what a test says, and remembers what it was asked. Its masks are ramps over the lattice."""
+
+    optimum: Optimum | None = None
+    searches: int = 0
+    finds_optimum: bool = True
+    flips: bool = False
+    asked: list[Search] = dataclasses.field(default_factory=list)
+
+    def plan(self, search: Search) -> Any:
+        self.asked.append(search)
+        return SimpleNamespace(steps=10, run=lambda: self.run(search))
+
+    def run(self, search: Search) -> Found:
+        search.report(0, torch.tensor([0.5]), torch.zeros(1, search.images))
+        last_is_finished = torch.tensor([[0.25] * search.images, [0.75] * (search.images - 1) + [torch.nan]])
+        search.report(1, last_is_finished, 2 * last_is_finished)
+        rows = [tuple(map(ramp, bounds, [search.images] * len(bounds))) for bounds in search.bounds]
+        repeated = [tuple(p.repeat(self.searches, 1) for p in of_area) for of_area in rows]
+        return Found(rows, self.optimum, repeated if self.searches else None)
+
+
+def ramp(bound: Any, images: int) -> Tensor:
+    p = bound.new_parameters(images)
+    return torch.linspace(1, 0, p.shape[1]).expand_as(p).to(p)
+
+
+def flat_optimum(area: list[float], kept: list[float]) -> Optimum:
+    """Masks of one value for each image."""
+    masks = torch.tensor(kept).view(-1, 1, 1, 1).expand(-1, 1, 16, 16)
+    return Optimum((masks,), torch.tensor(area), torch.tensor([[3.0], [4.0]]), torch.tensor([0.5, 0.75]))
+
+
+def mean_of_ones(method: str = "extremal_masks", **settings: Any) -> Any:
+    """On ones that fade to 0, the score of what a mask keeps is its area."""
+    extremal = ExtremalPerturbation(lambda x: x.mean((2, 3))[:, :1])
+    ones = torch.ones(2, 3, 16, 16)
+    return getattr(extremal, method)(ones, perturbation="fade", **({"score_threshold": 0.22} | settings))
+
+
+LISTED = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+
+
+def test_a_star_beyond_the_areas_is_measured() -> None:
+    seeker = Seeker(flat_optimum([0.25, 0.3], [0.25, 0.3]))
+    found = mean_of_ones(solver=seeker)
+    (search,) = seeker.asked
+    assert search.areas == LISTED
+    assert search.threshold is not None
+    assert search.threshold.tolist() == pytest.approx([0.22, 0.22])
+    assert found.areas.tolist() == pytest.approx(LISTED)
+    for name in ("optimal_area", "optimal_score", "optimal_value"):
+        assert getattr(found, name).tolist() == pytest.approx([0.25, 0.3]), name
+    assert found.optimal_complement_score.tolist() == pytest.approx([0.75, 0.7])
+    assert found.optimal_sigma.tolist() == [3, 4]
+    assert found.optimal_agreement.tolist() == [0.5, 0.75]
+    assert found.optimal_masks.mean((1, 2, 3)).tolist() == pytest.approx([0.25, 0.3])
+    assert found.optimal_masks.dtype == torch.float32
+
+
+def test_a_star_that_falls_short_is_the_next_area_that_is_enough() -> None:
+    found = mean_of_ones(solver=Seeker(flat_optimum([0.21, 0.25], [0.1, 0.25])))
+    assert found.optimal_area.tolist() == pytest.approx([0.4, 0.25])
+    assert torch.equal(found.optimal_masks[0], found.masks[0, 3])
+    assert float(found.optimal_score[0]) == float(found.scores[0, 3]) == pytest.approx(0.4)
+    assert math.isnan(float(found.optimal_agreement[0]))
+
+
+@pytest.mark.parametrize("areas", [None, "optimal"], ids=str)
+def test_where_no_area_is_enough_the_mask_is_the_largest_areas(areas: str | None) -> None:
+    found = mean_of_ones(areas=areas, score_threshold=2.0, solver=Seeker(flat_optimum([math.nan] * 2, [1.0, 1.0])))
+    assert found.optimal_area.isnan().all()
+    assert not found.reached.any()
+    assert found.optimal_score.tolist() == [1, 1]
+    assert torch.equal(found.optimal_masks, torch.ones(2, 1, 16, 16))
+
+
+def test_an_area_of_the_list_that_is_enough_is_a_star_where_the_search_found_none() -> None:
+    found = mean_of_ones(solver=Seeker(flat_optimum([math.nan, 0.5], [1.0, 0.5])))
+    assert found.optimal_area.tolist() == pytest.approx([0.4, 0.4])
+
+
+def test_a_star_alone_is_searched_without_areas() -> None:
+    seeker = Seeker(flat_optimum([0.25, 0.3], [0.25, 0.3]))
+    found = mean_of_ones(areas="optimal", solver=seeker)
+    assert [search.areas for search in seeker.asked] == [()]
+    assert seeker.asked[0].threshold is not None
+    assert (found.masks.shape, found.scores.shape, found.sigma.shape) == ((2, 0, 1, 16, 16), (2, 0), (0,))
+    assert found.optimal_area.tolist() == pytest.approx([0.25, 0.3])
+    attribution = mean_of_ones("attribute", solver=seeker)
+    assert seeker.asked[1].areas == ()
+    torch.testing.assert_close(attribution, found.optimal_masks.expand(-1, 3, -1, -1))
+
+
+def test_other_solvers_choose_a_star_among_the_areas() -> None:
+    seeker = Seeker(finds_optimum=False)
+    swept, alone = mean_of_ones(solver=seeker), mean_of_ones(areas="optimal", solver=seeker)
+    assert [(search.areas, search.threshold) for search in seeker.asked] == [(LISTED, None)] * 2
+    assert swept.optimal_area.tolist() == alone.optimal_area.tolist() == pytest.approx([0.4, 0.4])
+    assert torch.equal(swept.optimal_masks, alone.optimal_masks)
+    assert alone.masks.shape == (2, 0, 1, 16, 16)
+
+
+def test_a_list_of_areas_is_all_that_a_star_can_be() -> None:
+    seeker = Seeker(flat_optimum([0.25, 0.3], [0.25, 0.3]))
+    found = mean_of_ones(areas=[0.1, 0.3, 0.6], solver=seeker)
+    assert seeker.asked[0].threshold is None
+    assert found.optimal_area.tolist() == pytest.approx([0.3, 0.3])
+    assert torch.equal(found.optimal_masks, found.masks[:, 1])
+    assert torch.equal(found.optimal_score, found.scores[:, 1])
+
+
+@pytest.mark.parametrize("reduce", ["sum", "refined"])
+def test_maps_of_a_sweep_need_no_a_star(reduce: str) -> None:
+    seeker = Seeker()
+    mean_of_ones("attribute", solver=seeker, reduce=reduce)
+    assert (seeker.asked[0].areas, seeker.asked[0].threshold) == (LISTED, None)
+
+
+def test_attribute_needs_no_word_for_a_star_alone() -> None:
+    with pytest.raises(
+        ValueError, match=r"areas must be numbers or None, with which attribute finds a\*, got 'optimal'"
+    ):
+        mean_of_ones("attribute", areas="optimal")
+
+
+@pytest.mark.parametrize("areas", [None, "optimal", [0.1, 0.5]], ids=str)
+def test_nothing_is_needed_where_the_perturbed_input_is_enough(areas: Any) -> None:
+    found = mean_of_ones(areas=areas, score_threshold=[0.0, 0.22], solver=Seeker(finds_optimum=False))
+    assert found.vacuous.tolist() == [True, False]
+    assert found.reached.tolist() == [True, True]
+    assert float(found.optimal_area[0]) == 0
+    assert not found.optimal_masks[0].any()
+    assert (float(found.optimal_score[0]), float(found.optimal_complement_score[0])) == (0, 1)
+    assert math.isnan(float(found.optimal_sigma[0]))
+
+
+def test_agreement_is_that_of_the_searches() -> None:
+    found = mean_of_ones(solver=Seeker(searches=3))
+    assert torch.equal(found.agreement, found.binary_masks().float())  # three searches with the same masks
+    assert torch.equal(found.agreement_score, torch.ones(2, 6))
+    assert found.optimal_agreement.tolist() == [1, 1]
+    for searches in (0, 1):
+        found = mean_of_ones(solver=Seeker(searches=searches))
+        assert found.agreement.shape == found.masks.shape
+        assert found.agreement.isnan().all()
+        assert found.agreement_score.isnan().all()
+
+
+def test_callback_has_the_areas_of_each_image() -> None:
+    told: list[tuple[int, Tensor, Tensor]] = []
+    found = mean_of_ones(solver=Seeker(), callback=lambda *report: told.append(report))
+    assert found.settings["steps"] == len(told) == 2  # of the 10 that the plan allowed
+    assert told[0][1].tolist() == [[0.5], [0.5]]
+    assert told[1][1].shape == told[1][2].shape == (2, 2)
+    torch.testing.assert_close(told[1][1], torch.tensor([[0.25, 0.75], [0.25, torch.nan]]), equal_nan=True)
+    torch.testing.assert_close(told[1][2], 2 * told[1][1], equal_nan=True)

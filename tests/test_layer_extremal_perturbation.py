@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from captum_extremal import ChannelMask, LayerExtremalPerturbation, PathSolver, PenaltySolver, SmoothMask
 
+# Untrained networks often score an activation of zeros as high as the activation.
+pytestmark = pytest.mark.filterwarnings("ignore:.* reach the score threshold with nothing kept:UserWarning")
+
 QUICK = PathSolver(steps=10)
 GAMES = ["preserve", "delete", "hybrid"]
 
@@ -741,7 +744,7 @@ BEFORE_ANY_FORWARD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "area bool": ({"areas": True}, TypeError, "areas must be a number or a sequence"),
     "areas bool": ({"areas": (1, True)}, TypeError, "areas must be a number or a sequence"),
     "areas of a bool tensor": ({"areas": torch.tensor([True])}, TypeError, "areas must be a number or a sequence"),
-    "areas of text": ({"areas": "5"}, TypeError, "areas must be a number or a sequence"),
+    "areas of text": ({"areas": "5"}, ValueError, "areas must be numbers, None or 'optimal'"),
     "areas complex": ({"areas": 1j}, TypeError, "areas must be a number or a sequence"),
     "areas empty": ({"areas": ()}, ValueError, "areas must not be empty"),
     "areas nested": ({"areas": [[1, 2]]}, ValueError, "areas must be one set of numbers"),
@@ -865,3 +868,21 @@ def test_settings_and_results_are_plain(net: nn.Sequential, x: Tensor, tmp_path:
 
 def test_same_call_gives_the_same_bits(net: nn.Sequential, x: Tensor) -> None:
     assert torch.equal(attribute(net, x, areas=(2, 6)), attribute(net, x, areas=(2, 6)))
+
+
+def test_a_star_alone_has_no_masks_of_areas(net: nn.Module, x: Tensor) -> None:
+    found = explain(net, x, areas="optimal")
+    assert (found.masks.shape, found.areas.shape, found.scores.shape) == ((2, 0, 6), (0,), (2, 0))
+    assert found.optimal_mask().shape == (2, 6)
+    swept = explain(net, x)
+    torch.testing.assert_close(found.optimal_area, swept.optimal_area, equal_nan=True)
+    assert swept.masks.shape == (2, 3, 6)  # 1, 5 and 6 channels
+
+
+def test_attribute_without_areas_is_the_mask_of_a_star(net: nn.Module, x: Tensor) -> None:
+    method = LayerExtremalPerturbation(net, net[1])
+    found = method.attribute(x, target=1, solver=QUICK)
+    expected = explain(net, x, areas="optimal").optimal_mask()
+    torch.testing.assert_close(found[:, :, 0, 0].float(), expected)
+    with pytest.raises(ValueError, match="areas must be numbers or None, with which attribute finds a"):
+        method.attribute(x, target=1, areas="optimal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from by_hand import result_by_hand
 from captum_extremal import BlurPyramid, ExtremalMasks, ExtremalPerturbation, PathSolver
 from captum_extremal.metrics import monotone_evidence, top_masks
+from captum_extremal.search.games import DELETE, PRESERVE
 
 AREAS = [0.1, 0.2, 0.4, 0.8]
 
@@ -23,17 +26,15 @@ def result_of(
     scores: list[list[float]], threshold: list[float], areas: list[float], values: list[list[float]] | None = None
 ) -> ExtremalMasks:
     shape = len(scores), len(areas)
-    return ExtremalMasks(
-        masks=torch.rand(*shape, 1, 8, 8),
-        areas=torch.tensor(areas),
-        scores=torch.tensor(scores),
-        complement_scores=torch.randn(shape),
-        clean_score=torch.randn(shape[0]),
-        perturbed_score=torch.randn(shape[0]),
-        values=torch.tensor(scores if values is None else values),
+    return result_by_hand(
+        torch.rand(*shape, 1, 8, 8),
+        areas,
+        torch.tensor(scores),
+        torch.zeros(shape) if values is None else -torch.tensor(values),
+        clean=torch.full(shape[:1], 100.0),
+        perturbed=torch.full(shape[:1], -100.0),
         threshold=torch.tensor(threshold),
-        sigma=torch.ones(len(areas)),
-        settings={},
+        game=PRESERVE if values is None else DELETE,
     )
 
 
@@ -101,6 +102,19 @@ def test_masks_of_a_search_are_taken(network: nn.Module, images: Tensor) -> None
     found = ExtremalPerturbation(network).extremal_masks(images, target=1, areas=AREAS, solver=PathSolver(steps=5))
     evidence = monotone_evidence(found)
     assert evidence.holds.shape == evidence.largest_drop.shape == (2,)
+
+
+def test_masks_of_a_star_alone_are_refused(network: nn.Module, images: Tensor) -> None:
+    found = ExtremalPerturbation(network).extremal_masks(images, target=1, areas="optimal", solver=PathSolver(steps=5))
+    with pytest.raises(ValueError, match=r"found must hold masks of areas.*areas=\[\.\.\.\]"):
+        monotone_evidence(found)
+
+
+def test_vacuous_images_have_no_area_below() -> None:
+    found = result_of([[3.0, 2.0]], [-200.0], [0.1, 0.2])
+    assert found.vacuous.tolist() == [True]
+    evidence = monotone_evidence(found)
+    assert (evidence.areas_below.tolist(), evidence.holds.tolist()) == ([0], [True])
 
 
 @pytest.mark.parametrize("found", [torch.rand(2, 3), None, "masks"])
@@ -173,8 +187,9 @@ def test_positive_evidence_is_monotone_and_its_reverse_is_not(images: Tensor) ->
 
 
 def _with_threshold(found: ExtremalMasks, threshold: Tensor) -> ExtremalMasks:
-    parts = {name: getattr(found, name) for name in vars(found)}
-    return ExtremalMasks(**(parts | {"threshold": threshold}))
+    """The same masks, of which none is enough."""
+    never = torch.full_like(threshold, torch.nan)
+    return dataclasses.replace(found, threshold=threshold, optimal_area=never, vacuous=never > 0)
 
 
 def test_top_masks_fade_to_the_baselines(network: nn.Module, images: Tensor) -> None:

@@ -8,7 +8,7 @@ import math
 import pickle
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from by_hand import optimum_by_hand, result_by_hand
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, Game, PathSolver
-from captum_extremal.results import threshold_of
+from captum_extremal.results import Measured, agreement, threshold_of
 from captum_extremal.search.games import DELETE, HYBRID, PRESERVE
 
 AREAS = [0.1, 0.25, 0.5]
@@ -29,6 +30,7 @@ def result_of(
     values: list[list[float]] | None = None,
     threshold: list[float] | None = None,
     areas: list[float] | None = None,
+    **how: Any,
 ) -> ExtremalMasks:
     """A result by hand: what is not given is plain."""
     areas = AREAS if areas is None else areas
@@ -36,18 +38,16 @@ def result_of(
         masks = torch.rand(len(values) if values else 2, len(areas), 1, 10, 12)
     first = masks[0] if isinstance(masks, tuple) else masks
     shape = first.shape[:2]
-    given = torch.zeros(shape) if values is None else torch.tensor(values)
-    return ExtremalMasks(
-        masks=masks,
-        areas=torch.tensor(areas),
-        scores=given,
-        complement_scores=torch.randn(shape),
-        clean_score=torch.randn(shape[0]),
-        perturbed_score=torch.randn(shape[0]),
-        values=given,
+    return result_by_hand(
+        masks,
+        areas,
+        torch.zeros(shape) if values is None else torch.tensor(values),
+        torch.randn(shape),
+        clean=torch.randn(shape[0]),
+        perturbed=torch.full(shape[:1], -100.0),
         threshold=torch.zeros(shape[0]) if threshold is None else torch.tensor(threshold),
-        sigma=torch.full((len(areas),), 2.0),
         settings={"game": {"kept": 1.0, "removed": 0.0}, "steps": 7},
+        **how,
     )
 
 
@@ -76,7 +76,6 @@ def test_optimal_area_is_the_smallest_that_reaches_the_threshold(
     assert found.optimal_area.tolist() == pytest.approx([0.1, area], nan_ok=True)
     assert found.reached.tolist() == [True, not math.isnan(area)]
     index = 2 if math.isnan(area) else AREAS.index(area)
-    assert found.optimal_index.tolist() == [0, index]
     assert torch.equal(found.optimal_mask(), torch.stack([found.masks[0, 0], found.masks[1, index]]))
 
 
@@ -85,6 +84,94 @@ def test_optimal_masks_of_a_tuple_are_a_tuple_at_the_same_areas() -> None:
     found = result_of(parts, values=[[1.0, 5.0, 5.0], [0.0, 0.0, 0.0]], threshold=[2.0, 2.0])
     expected = tuple(torch.stack([part[0, 1], part[1, 2]]) for part in parts)
     assert all(torch.equal(one, other) for one, other in zip(found.optimal_mask(), expected))
+
+
+def test_a_star_may_lie_between_the_areas() -> None:
+    best = optimum_by_hand(torch.rand(3, 1, 10, 12), [0.2, 0.4, 0.2], [4.5, 4.5, 3.5], [0.0, 1.0, 2.0])
+    found = result_of(values=[[3.0, 4.0, 5.0], [3.0, 4.2, 5.0], [3.0, 4.0, 5.0]], threshold=[4.2] * 3, others=[best])
+    # The first is the smallest, the second larger than one of the list, the third is not enough.
+    assert found.optimal_area.tolist() == pytest.approx([0.2, 0.25, 0.5])
+    assert found.optimal_score.tolist() == found.optimal_value.tolist() == pytest.approx([4.5, 4.2, 5.0])
+    assert float(found.optimal_complement_score[0]) == 0
+    assert found.optimal_complement_score[1:].tolist() == found.complement_scores[[1, 2], [1, 2]].tolist()
+    assert found.optimal_sigma.tolist() == [4, 2, 2]
+    expected = torch.stack([best.masks[0][0], found.masks[1, 1], found.masks[2, 2]])
+    assert torch.equal(found.optimal_mask(), expected)
+    assert found.areas.tolist() == pytest.approx(AREAS)
+
+
+def test_keeping_nothing_may_be_enough() -> None:
+    found = result_of(values=[[3.0, 4.0, 5.0]] * 2, threshold=[-101.0, -99.0])
+    assert found.vacuous.tolist() == [True, False]
+    assert found.reached.tolist() == [True, True]
+    assert found.optimal_area.tolist() == pytest.approx([0.0, 0.1])
+    assert not found.optimal_masks[0].any()
+    assert found.optimal_score.tolist() == [-100, 3]
+    assert float(found.optimal_complement_score[0]) == float(found.clean_score[0])
+
+
+def alone() -> ExtremalMasks:
+    """a* without masks of areas."""
+    best = optimum_by_hand(torch.rand(2, 1, 10, 12), [0.2, math.nan], [4.5, 1.0], [0.0, 1.0], agreement=[0.75, 0.5])
+    found = result_of(torch.rand(2, 0, 1, 10, 12), areas=[], others=[best])
+    return replace(found, contrast=torch.rand(2, 1, 10, 12))
+
+
+def test_a_star_alone_has_no_areas() -> None:
+    found = alone()
+    assert [t.shape for t in (found.masks, found.areas, found.scores, found.binariness, found.sigma)] == [
+        (2, 0, 1, 10, 12),
+        (0,),
+        (2, 0),
+        (2, 0),
+        (0,),
+    ]
+    assert found.optimal_area.tolist() == pytest.approx([0.2, math.nan], nan_ok=True)
+    assert found.reached.tolist() == [True, False]
+    assert found.optimal_agreement.tolist() == [0.75, 0.5]
+    assert found.optimal_score.tolist() == [4.5, 1.0]
+    assert repr(found) == (
+        "ExtremalMasks(masks=(2, 0, 1, 10, 12), areas=[], optimal_area=[0.2, nan], optimal_agreement=[0.75, 0.5])"
+    )
+
+
+@pytest.mark.parametrize("method", ["saliency", "refined_saliency", "binary_masks", "order_of_entry"])
+def test_what_needs_masks_of_areas_says_so(method: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{method} needs masks of areas.*search with areas=\[\.\.\.\]$"):
+        getattr(alone(), method)()
+
+
+def test_repr_tells_what_is_known() -> None:
+    found = result_of(values=[[3.0, 4.0, 5.0]] * 2, threshold=[-101.0, 6.0])
+    assert repr(found) == (
+        "ExtremalMasks(masks=(2, 3, 1, 10, 12), areas=[0.1, 0.25, 0.5], optimal_area=[0.0, nan], vacuous=[True, False])"
+    )
+
+
+def test_agreement_by_hand() -> None:
+    # Three searches of one image, of two inputs with 4 and 6 positions, of which a half is kept.
+    first = torch.tensor([[3.0, 2, 1, 0], [3, 1, 2, 0], [3, 2, 1, 0]])[:, None]
+    second = torch.tensor([[1.0, 1, 1, 0, 0, 0], [1, 1, 0, 1, 0, 0], [0, 0, 0, 1, 1, 1]])[:, None]
+    shares, score = agreement((first, second), 0.5, images=1)
+    torch.testing.assert_close(shares[0], torch.tensor([[[1.0, 2 / 3, 1 / 3, 0]]]))
+    torch.testing.assert_close(shares[1], torch.tensor([[[2 / 3, 2 / 3, 1 / 3, 2 / 3, 1 / 3, 1 / 3]]]))
+    pairs = [(1 + 2) / (3 + 4), (2 + 0) / (2 + 6), (1 + 1) / (3 + 5)]
+    assert score.tolist() == pytest.approx([sum(pairs) / 3])
+
+
+def test_agreement_is_that_of_each_image() -> None:
+    rows = torch.rand(3, 2, 1, 8, 9)
+    shares, score = agreement((rows.flatten(0, 1),), 0.25, images=2)
+    for n in range(2):
+        share, alone = agreement((rows[:, n],), 0.25, images=1)
+        assert torch.equal(shares[0][n], share[0][0])
+        assert float(score[n]) == float(alone)
+
+
+def test_one_search_agrees_with_nobody() -> None:
+    shares, score = agreement((torch.rand(2, 1, 8, 9), torch.rand(2, 7)), 0.25, images=2)
+    assert [share.shape for share in shares] == [(2, 1, 8, 9), (2, 7)]
+    assert all(bool(part.isnan().all()) for part in (*shares, score))
 
 
 CLEAN, PERTURBED = torch.tensor([4.0, -2.0, 1.0]), torch.tensor([1.0, -3.0, 5.0])
@@ -188,13 +275,13 @@ def test_saliency_is_the_sum_of_the_masks_before_blurring() -> None:
 
 
 def test_saliency_is_blurred_by_9_percent_of_the_shorter_side() -> None:
-    masks = torch.zeros(1, 3, 1, 100, 140, dtype=torch.float64)
+    masks = torch.zeros(1, 3, 1, 100, 140)
     masks[0, 1, 0, 50, 70] = 1
     saliency = result_of(masks).saliency()[0, 0]
     assert saliency.shape == (100, 140)
     assert int(saliency.argmax()) == 50 * 140 + 70
     offsets = torch.arange(140, dtype=torch.float64) - 70
-    profile = saliency[50] / saliency[50, 70]
+    profile = (saliency[50] / saliency[50, 70]).double()
     torch.testing.assert_close(profile, torch.exp(-(offsets**2) / (2 * 9.0**2)), rtol=0, atol=1e-3)
     wider = result_of(masks).saliency(blur=0.18)[0, 0]
     assert float(wider[50, 70]) == pytest.approx(float(saliency[50, 70]) / 4, rel=0.02)
@@ -230,7 +317,7 @@ def test_refined_saliency_is_the_masks_densities_where_some_mask_keeps_nothing()
 
 
 def test_refined_saliency_adds_the_contrast_times_what_all_masks_keep() -> None:
-    masks = torch.rand(2, 3, 1, 10, 12, dtype=torch.float64)
+    masks = torch.rand(2, 3, 1, 10, 12)
     contrast = torch.rand(2, 1, 10, 12)
     added = with_contrast(masks, contrast).refined_saliency() - densities(masks)
     # A blur of 0.1 px leaves every pixel by itself.
@@ -298,12 +385,12 @@ def test_binariness_is_one_for_binary_masks_and_the_area_for_flat_ones() -> None
 def test_one_image_is_a_result_of_its_own(found: ExtremalMasks, index: int) -> None:
     one = found.image(index)
     row = index % 2
-    for name in ("masks", "scores", "complement_scores", "clean_score", "perturbed_score", "values", "threshold"):
-        assert torch.equal(getattr(one, name), getattr(found, name)[row : row + 1]), name
+    for name in (field.name for field in fields(ExtremalMasks) if field.name not in ("areas", "sigma", "settings")):
+        expected = getattr(found, name)[row : row + 1]
+        torch.testing.assert_close(getattr(one, name), expected, rtol=0, atol=0, equal_nan=True, msg=name)
     assert torch.equal(one.areas, found.areas)
     assert torch.equal(one.sigma, found.sigma)
     assert one.settings == found.settings
-    torch.testing.assert_close(one.optimal_area, found.optimal_area[row : row + 1], equal_nan=True)
     assert torch.equal(one.refined_saliency(), found.refined_saliency()[row : row + 1])
 
 
@@ -321,24 +408,12 @@ def test_image_that_is_not_there_is_named(found: ExtremalMasks, index: int, erro
         found.image(index)
 
 
-TENSORS = [
-    "areas", "scores", "complement_scores", "clean_score", "perturbed_score", "values", "threshold", "sigma",
-]  # fmt: skip
-
-
 def assert_same(one: ExtremalMasks, other: ExtremalMasks) -> None:
-    assert isinstance(one.masks, tuple) == isinstance(other.masks, tuple)
-    masks = [result.masks if isinstance(result.masks, tuple) else (result.masks,) for result in (one, other)]
-    pairs = [*zip(*masks), *((getattr(one, name), getattr(other, name)) for name in TENSORS)]
-    assert len(masks[0]) == len(masks[1])
-    contrasts = [result.contrast for result in (one, other)]
-    assert len({type(contrast) for contrast in contrasts}) == 1
-    if contrasts[0] is not None:
-        pairs += zip(*(part if isinstance(part, tuple) else (part,) for part in contrasts))
-    for mine, theirs in pairs:
-        assert mine.dtype == theirs.dtype
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
     assert one.settings == other.settings
+    for name in (field.name for field in fields(ExtremalMasks) if field.name != "settings"):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        assert type(mine) is type(theirs), name
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
 
 
 def test_saved_result_is_loaded_as_it_was(found: ExtremalMasks, tmp_path: Path) -> None:
@@ -347,6 +422,31 @@ def test_saved_result_is_loaded_as_it_was(found: ExtremalMasks, tmp_path: Path) 
     assert_same(ExtremalMasks.load(path), found)
     assert_same(ExtremalMasks.load(str(path)), found)
     assert [file.name for file in tmp_path.iterdir()] == ["masks.npz"]
+
+
+def test_everything_that_is_known_is_saved(tmp_path: Path) -> None:
+    parts = (torch.rand(2, 3, 1, 9), torch.rand(2, 3, 7))
+    for result in (
+        alone(),
+        alone().image(1),
+        result_of(values=[[3.0, 4.0, 5.0]] * 2, threshold=[-101.0, 6.0], searches=3),
+        result_of(parts, searches=2),
+        result_of(tuple(part[:, :0] for part in parts), areas=[], others=[tuple_optimum()]),
+    ):
+        result.save(tmp_path / "masks.npz")
+        assert_same(ExtremalMasks.load(tmp_path / "masks.npz"), result)
+
+
+def tuple_optimum() -> Measured:
+    return optimum_by_hand((torch.rand(2, 1, 9), torch.rand(2, 7)), [0.2, 0.3], [4.5, 1.0], [0.0, 1.0])
+
+
+def test_files_of_the_first_format_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "masks.npz"
+    result_of().save(path)
+    path.write_bytes(with_about(path.read_bytes(), format=1))
+    with pytest.raises(ValueError, match="its format is 1, this version reads 2: it was written by an earlier version"):
+        ExtremalMasks.load(path)
 
 
 @pytest.mark.parametrize("count", [1, 2, 12])
@@ -417,7 +517,7 @@ def with_about(saved: bytes, **entries: object) -> bytes:
 
 def with_damaged_contents(saved: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(saved)) as archive:
-        info = archive.getinfo("masks_0.npy")
+        info = archive.getinfo("masks.npy")
         start = info.header_offset + 30 + len(info.filename) + 20
     return saved[:start] + bytes(40) + saved[start + 40 :]
 
@@ -431,17 +531,18 @@ FOREIGN: dict[str, Callable[[bytes], bytes]] = {
     "damaged contents": with_damaged_contents,
     "another npz": lambda saved: npz_bytes(x=np.ones(3)),
     "pickled about": lambda saved: changed(saved, about=np.array(Malicious(), dtype=object)),
-    "pickled masks": lambda saved: changed(saved, masks_0=np.array([Malicious()], dtype=object)),
+    "pickled masks": lambda saved: changed(saved, masks=np.array([Malicious()], dtype=object)),
     "about is no json": lambda saved: changed(saved, about=np.array("{")),
     "about is a list": lambda saved: changed(saved, about=np.array("[1]")),
     "about is a number": lambda saved: changed(saved, about=np.array("3")),
     "no settings": lambda saved: with_about(saved, settings=...),
-    "inputs is no number": lambda saved: with_about(saved, inputs="two"),
-    "more inputs than masks": lambda saved: with_about(saved, inputs=2),
+    "tuples are no lengths": lambda saved: with_about(saved, tuples={"masks": "two"}),
+    "more inputs than masks": lambda saved: with_about(saved, tuples={"masks": 2}),
     "a later format": lambda saved: with_about(saved, format=99),
-    "no masks": lambda saved: changed(saved, masks_0=None),
+    "the first format": lambda saved: with_about(saved, format=1),
+    "no masks": lambda saved: changed(saved, masks=None),
     "no scores": lambda saved: changed(saved, scores=None),
-    "masks of strings": lambda saved: changed(saved, masks_0=np.array(["a"])),
+    "masks of strings": lambda saved: changed(saved, masks=np.array(["a"])),
 }
 
 

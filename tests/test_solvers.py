@@ -292,8 +292,7 @@ def test_callback_is_told_of_every_step(network: nn.Module, images: Tensor, solv
     assert [step for step, _, _ in told] == list(range(found.settings["steps"]))
     for step, areas, scores in told:
         assert type(step) is int
-        assert areas.dim() == 1
-        assert scores.shape == (2, len(areas))
+        assert scores.shape == areas.shape == (2, 3 if solver == "penalty" and step < 6 else 1)
         assert bool(((areas > 0) & (areas <= 1)).all())
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
 
+from by_hand import optimum_by_hand
 from captum_extremal import visualization as vis
 from captum_extremal.visualization.masks import _outline
 from figures import DELETE, HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
@@ -60,7 +62,8 @@ def test_outline_encloses_the_area():
 
 def test_mask_says_when_a_star_was_not_reached(images):
     figure = vis.show_mask(make_found(threshold=99.0), images)
-    assert figure.axes[1].get_title() == "40 %, a* not reached\nscore 14.0, clean 10.0"
+    # These masks have their areas to a thousandth only.
+    assert figure.axes[1].get_title() == "40.1 %, a* not reached\nscore 14.0, clean 10.0"
 
 
 def test_mask_of_a_deletion_has_the_score_without_it(images):
@@ -69,8 +72,7 @@ def test_mask_of_a_deletion_has_the_score_without_it(images):
 
 
 def test_mask_of_everything_has_no_outline(images):
-    found = make_found(areas=(1.0,), scores=(10.0,))
-    found = dataclasses.replace(found, masks=torch.ones(2, 1, 1, HEIGHT, WIDTH))
+    found = make_result(torch.ones(2, 1, 1, HEIGHT, WIDTH), [1.0], [10.0], [1.0])
     right = drawn(vis.show_mask(found, images)).axes[1]
     assert not right.collections
     np.testing.assert_allclose(picture(right), images[0].permute(1, 2, 0), atol=1e-6)
@@ -78,7 +80,7 @@ def test_mask_of_everything_has_no_outline(images):
 
 def test_flat_mask_has_no_outline(images):
     found = make_found()
-    found = dataclasses.replace(found, masks=0.4 + 0.05 * torch.rand(found.masks.shape))
+    found = dataclasses.replace(found, optimal_masks=0.4 + 0.05 * torch.rand(2, 1, HEIGHT, WIDTH))
     assert not vis.show_mask(found, images).axes[1].collections
 
 
@@ -126,6 +128,97 @@ def test_sweep_of_many_areas_wraps(images):
     figure = drawn(vis.show_sweep(found, images))
     assert sum(bool(ax.images) for ax in figure.axes) == sum(bool(ax.patches) for ax in figure.axes) == 20
     assert figure.get_size_inches()[0] < 16
+
+
+def between(found, **known):
+    """The same masks, and one of 15 % that is enough, as of a search between the areas."""
+    best = optimum_by_hand(found.masks[:, 1], [0.15] * 2, [10.5] * 2, [4.0] * 2, **known)
+    return make_found(others=[best])
+
+
+def test_sweep_has_the_mask_of_a_star_between_the_areas(images):
+    figure = drawn(vis.show_sweep(between(make_found()), images))
+    pictures = [ax for ax in figure.axes if ax.images]
+    assert [ax.get_title() for ax in pictures] == ["image", "5 %", "10 %", "15 %", "20 %", "40 %"]
+    assert [ax.get_title() for ax in pictures if ax.title.get_bbox_patch() is not None] == ["15 %"]
+    heights = [ax.patches[0].get_height() for ax in figure.axes if ax.patches]
+    np.testing.assert_allclose(heights, [1.0, 0.2, 0.8, 1.05, 1.1, 1.25], rtol=1e-6)
+    assert "boxed: a* = 15 %" in figure.get_supxlabel()
+
+
+def test_curves_mark_a_star_between_the_areas():
+    ax = drawn(vis.show_curves(between(make_found()))).axes[0]
+    lines = {line.get_label(): line for line in ax.lines}
+    np.testing.assert_allclose(lines["a* = 15 %"].get_xdata(), 15, rtol=1e-6)
+    diamonds = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_marker() == "D"]
+    np.testing.assert_allclose(diamonds, [[15, 10.5], [15, 4]], rtol=1e-6)
+
+
+def test_figures_of_vacuous_images_say_so(images):
+    found = make_found(perturbed=12.0)
+    mask, title = drawn(vis.show_mask(found, images)).axes[1], "a* = 0 %: nothing is needed"
+    assert mask.get_title() == f"{title}\nscore 12.0, clean 10.0"
+    assert picture(mask).max() < 0.35
+    sweep, curves = drawn(vis.show_sweep(found, images)), drawn(vis.show_curves(found))
+    assert sweep.get_supxlabel().endswith(title)
+    assert "boxed" not in sweep.get_supxlabel()
+    assert len([ax for ax in sweep.axes if ax.images]) == 1 + len(AREAS)
+    assert title in [line.get_label() for line in curves.axes[0].lines]
+
+
+def test_sweep_shows_how_far_searches_agree(images):
+    found = between(make_found(), agreement=[0.5, 0.25])
+    found = dataclasses.replace(
+        found, agreement=(3 * torch.rand(found.masks.shape)).round() / 3, agreement_score=torch.rand(2, len(AREAS))
+    )
+    figure = drawn(vis.show_sweep(found, images, 1, agreement=True))
+    rows = [ax for ax in figure.axes if ax.images][6:]
+    scores = [f"agree {score:.2f}" for score in found.agreement_score[1].tolist()]
+    assert [ax.get_title() for ax in rows] == [*scores[:2], "", *scores[2:]]
+    assert rows[2].texts[0].get_text() == "agree 0.25"  # between the areas there are no shares
+    shares, shown = found.agreement[1, 0, 0].numpy(), picture(rows[0])
+    grey = picture(vis.show_order(found, images, 1).axes[0])
+    faded = (0.35 + 0.4 * grey)[..., None].repeat(3, axis=2)
+    np.testing.assert_allclose(shown[shares == 0], faded[shares == 0], atol=1e-6)
+    all_keep = 0.85 * np.array(mpl.colormaps["viridis"](1.0)[:3]) + 0.15 * faded
+    np.testing.assert_allclose(shown[shares == 1], all_keep[shares == 1], atol=1e-6)
+    legend = [ax for ax in figure.axes if "searches" in ax.get_title()]
+    assert len(legend) == 1
+    assert not overlap([ax.title.get_window_extent() for ax in [*rows, *legend]])
+
+
+def test_agreement_that_is_not_known_is_no_row(images):
+    with pytest.raises(ValueError, match="found must know how far several searches agree"):
+        vis.show_sweep(make_found(), images, agreement=True)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [vis.show_sweep, vis.show_order, lambda found, images: vis.show_curves(found)],
+    ids=["sweep", "order", "curves"],
+)
+def test_figures_of_a_sweep_need_one(images, figure):
+    with pytest.raises(
+        ValueError, match=r"found must hold masks of areas, got a\* alone: search with areas=\[\.\.\.\]"
+    ):
+        figure(alone(), images)
+
+
+def alone():
+    """a* of 20 % without masks of areas."""
+    found = make_found()
+    best = optimum_by_hand(found.masks[:, 2], [0.2] * 2, [11.0] * 2, [3.0] * 2)
+    return make_result(found.masks[:, :0], [], [], [], others=[best])
+
+
+def test_figures_of_a_star_alone(images):
+    for figure in (
+        vis.show_mask(alone(), images),
+        vis.show_targets(alone(), images),
+        vis.compare(alone(), images, {"a": images}),
+        vis.compare_masks(alone(), images, {"a": images}),
+    ):
+        assert any("20 %" in title for title in titles(drawn(figure)))
 
 
 def test_curves_are_the_scores(images):
@@ -202,7 +295,8 @@ def test_compare_keeps_signs_apart(images):
 
 def test_panels_have_the_proportions_of_the_image(images):
     tall = make_found()
-    tall = dataclasses.replace(tall, masks=tall.masks.transpose(3, 4))
+    turned = {name: getattr(tall, name).transpose(-2, -1) for name in ("masks", "optimal_masks", "agreement")}
+    tall = dataclasses.replace(tall, **turned)
     for found, pictures in ((make_found(), images), (tall, images.transpose(2, 3))):
         for figure in (
             vis.show_mask(found, pictures),
@@ -236,7 +330,9 @@ def test_titles_do_not_overlap(images, names):
 
 def test_inputs_that_were_a_tuple(images):
     found = make_found()
-    pair = dataclasses.replace(found, masks=(torch.rand(2, len(AREAS), 1, 9, 9), found.masks))
+    other = torch.rand(2, len(AREAS), 1, 9, 9)
+    parts = {"masks": other, "agreement": other, "optimal_masks": other[:, 0]}
+    pair = dataclasses.replace(found, **{name: (part, getattr(found, name)) for name, part in parts.items()})
     shown = picture(vis.show_mask(pair, images, input_index=1).axes[1])
     np.testing.assert_array_equal(shown, picture(vis.show_mask(found, images).axes[1]))
     with pytest.raises(ValueError, match=r"images must be of the masks' size, \(2, 3, 9, 9\)"):

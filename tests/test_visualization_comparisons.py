@@ -92,7 +92,8 @@ def test_compare_of_one_image_wraps_its_panels_and_of_several_does_not(images):
 def test_long_names_in_rows_do_not_overlap(images):
     names = ["contrastive_excitation_backprop", "meaningful_perturbation", "excitation_backprop"]
     found = make_found(threshold=99.0)  # a* not reached, the longest title of a mask
-    square = dataclasses.replace(found, masks=found.masks[..., :HEIGHT])
+    cut = {name: getattr(found, name)[..., :HEIGHT] for name in ("masks", "optimal_masks", "agreement")}
+    square = dataclasses.replace(found, **cut)
     pictures = images[..., :HEIGHT]
     figure = drawn(vis.compare(square, pictures, dict.fromkeys(names, pictures), range(3)))
     boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]

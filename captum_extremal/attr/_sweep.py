@@ -1,4 +1,4 @@
-"""The sweep of every extremal attribution: search all areas, measure the masks found, keep the record."""
+"""The sweep of every extremal attribution: search the areas and a*, measure the masks found, keep the record."""
 
 import platform
 import time
@@ -15,11 +15,12 @@ from captum_extremal._state import warn_caller
 from captum_extremal._version import own_version
 from captum_extremal.masks import Layout, MaskFamily
 from captum_extremal.objective import Objective
-from captum_extremal.results import ExtremalMasks, threshold_of
-from captum_extremal.search import Search, as_game
+from captum_extremal.results import ExtremalMasks, Measured, agreement, assemble, threshold_of
+from captum_extremal.search import Search, Solver, as_game
 from captum_extremal.search.area import mask_of_area
+from captum_extremal.search.problem import BoundMasks, Found, Parameters
 from captum_extremal.session import Session
-from captum_extremal.settings import SearchSettings
+from captum_extremal.settings import SearchSettings, Sought
 
 
 def sweep(
@@ -28,60 +29,61 @@ def sweep(
     family: MaskFamily,
     layouts: Sequence[Layout],
     settings: SearchSettings,
+    sought: Sought,
     name: str,
     about: dict[str, Any],
     contrast: tuple[Tensor, ...] | None = None,
 ) -> ExtremalMasks:
-    """One search over all areas of a batch, with the family's masks on each input.
+    """One search of a batch, with the family's masks on each input.
 
     Args:
-        session, objective, family, layouts, settings: the inputs, the score of masks, the masks, and the search.
+        session, objective, family, layouts, settings, sought: the inputs, the score of masks, the masks, the search,
+            and what it is to find.
         name: of the method, for the progress bar.
         about: what the result's settings say besides those of the search.
         contrast: of the result, one for each input.
     """
     game, solver = as_game(settings.game), settings.chosen_solver()
-    areas = settings.fractions(layouts, family)
     # A bad threshold should not cost a search.
     threshold = threshold_of(settings.score_threshold, game, objective.clean, objective.perturbed)
-    started = time.perf_counter()
+    started, beyond = time.perf_counter(), sought.beyond and _finds_optimum(solver)
+    areas = sought.areas if sought.areas or beyond else sought.instead
     bounds = list(zip(*(family.bind_areas(layout.shape, session.device, session.dtype, areas) for layout in layouts)))
+    calls = 0
 
     def report(step: int, at: Tensor, values: Tensor) -> None:
+        nonlocal calls
+        calls += 1
         bar.update(1)
         if settings.callback is not None:
-            settings.callback(step, at, values.T)
+            by_row = at if at.dim() == values.dim() else at[:, None]
+            settings.callback(step, by_row.expand_as(values).T.contiguous(), values.T)
 
-    plan = solver.plan(Search(objective, game, areas, bounds, report))
+    plan = solver.plan(Search(objective, game, areas, bounds, report, threshold if beyond else None))
     with progress_bar(settings.show_progress, plan.steps, name) as bar:
         found = plan.run()
-    masks = [
-        tuple(mask_of_area(one, area, bound) for one, bound in zip(parameters, of_area))
-        for parameters, area, of_area in zip(found, areas, bounds)
+    found = found if isinstance(found, Found) else Found(found)
+    # Area by area, to limit the memory.
+    measured = [
+        _measured(objective, parameters, area, of_area, found.searches[k] if found.searches else None)
+        for k, (parameters, area, of_area) in enumerate(zip(found.parameters, areas, bounds))
     ]
-    measured = [objective.measure(of_area) for of_area in masks]  # area by area, to limit the memory
-    scores, complements = (torch.cat(rows).T.contiguous() for rows in zip(*measured))
-    if areas[-1] == 1:
-        # The mask of area 1 is the input itself. Its score is the one that the threshold comes from, to the bit.
-        scores[:, -1], complements[:, -1] = objective.clean, objective.perturbed
-    by_input = tuple(torch.stack(of_areas, dim=1).float() for of_areas in zip(*masks))
-    sigma = torch.tensor([[bound.sigma for bound in of_area] for of_area in bounds])
-    return ExtremalMasks(
-        masks=by_input if session.is_tuple else by_input[0],
-        areas=scores.new_tensor(areas),
-        scores=scores,
-        complement_scores=complements,
+    best = found.optimum if beyond else None
+    optimum = [] if best is None else [Measured.by(objective, best.masks, best.area, best.sigma, best.agreement)]
+    return assemble(
+        listed=measured if sought.areas else [],
+        others=optimum if sought.areas or optimum else measured,
+        game=game,
         clean_score=objective.clean,
         perturbed_score=objective.perturbed,
-        values=game.value(scores, complements),
         threshold=threshold,
-        sigma=sigma if session.is_tuple else sigma[:, 0],
+        is_tuple=session.is_tuple,
         settings={
             **about,
             "mask": repr(family),
             "game": asdict(game),
             "solver": repr(solver),
-            "steps": plan.steps,
+            "steps": calls,
             "seconds": time.perf_counter() - started,
             "versions": {
                 "python": platform.python_version(),
@@ -90,16 +92,38 @@ def sweep(
                 "captum_extremal": own_version(),
             },
         },
-        contrast=contrast if session.is_tuple or contrast is None else contrast[0],
+        contrast=contrast,
     )
 
 
-def warn_unreached(found: ExtremalMasks) -> None:
-    """Warn once, with the number of images that do not reach the threshold."""
-    missing = int((~found.reached).sum())
-    if missing:
+def _finds_optimum(solver: Solver) -> bool:
+    return bool(getattr(solver, "finds_optimum", False))
+
+
+def _measured(
+    objective: Objective, parameters: Parameters, area: float, bounds: BoundMasks, searches: Parameters | None
+) -> Measured:
+    """The masks of one area (N, D) with their scores, and how far searches (R N, D) agree on them."""
+    masks = tuple(mask_of_area(p, area, bound) for p, bound in zip(parameters, bounds))
+    areas = torch.full_like(objective.clean, area)
+    sigma = torch.tensor([[bound.sigma for bound in bounds]] * objective.images)
+    if searches is None:
+        return Measured.by(objective, masks, areas, sigma)
+    rows = tuple(mask_of_area(p, area, bound) for p, bound in zip(searches, bounds))
+    shares, overlap = agreement(rows, area, objective.images)
+    return Measured.by(objective, masks, areas, sigma, overlap, shares)
+
+
+def warn_of_optimum(found: ExtremalMasks) -> None:
+    """Warn once of images that do not reach the threshold, and once of those that reach it with nothing kept."""
+    images, empty = len(found.reached), int(found.vacuous.sum())
+    if missing := int((~found.reached).sum()):
         warn_caller(
-            f"{missing} of {len(found.reached)} images do not reach the score threshold at any area up to "
-            f"{float(found.areas[-1]):g}; their attribution is the mask of that area. Add larger areas (1.0 always "
-            "reaches the default threshold) or lower score_threshold"
+            f"{missing} of {images} images do not reach the score threshold at any area; their attribution is the mask "
+            "of the largest area. Add larger areas (1.0 always reaches the default threshold) or lower score_threshold"
+        )
+    if empty:
+        warn_caller(
+            f"{empty} of {images} images reach the score threshold with nothing kept, so that a* is 0 and their "
+            "attribution is zero. Raise score_threshold, choose another perturbation, or explain another target"
         )

@@ -8,7 +8,7 @@ from captum.attr import PerturbationAttribution
 from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage
 from captum_extremal._checks import check_choice
 from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._sweep import sweep, warn_unreached
+from captum_extremal.attr._sweep import sweep, warn_of_optimum
 from captum_extremal.masks import read_axes
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.session import Session, open_session
@@ -60,7 +60,8 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
     ) -> TensorOrTupleOfTensorsGeneric:
         """One map for each input: the mask of its smallest sufficient area a*, or a map of all areas.
 
-        Where no area reaches the threshold, it is the largest area's mask, and one warning counts the images.
+        Where no area reaches the threshold, it is the largest area's mask; where the fully perturbed input already
+        does, a* is 0 and the mask zero. One warning each counts such images.
 
         Args:
             inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these, each with a mask
@@ -85,9 +86,9 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         check_choice("reduce", reduce, _REDUCTIONS)
         options = InputSearchSettings.of(settings, ExtremalPerturbation.attribute)
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
-            found = self._search(session, options)
+            found = self._search(session, options, reduce)
         if reduce == "extremal":
-            warn_unreached(found)
+            warn_of_optimum(found)
         maps = _REDUCTIONS[reduce](found)
         maps = maps if isinstance(maps, tuple) else (maps,)
         return cast(TensorOrTupleOfTensorsGeneric, session.like_inputs(maps))
@@ -102,14 +103,14 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         additional_forward_args: object = None,
         **settings: Any,
     ) -> ExtremalMasks:
-        """The masks of all areas with their scores: what :meth:`attribute` chooses from.
+        """The masks of all areas with their scores, and a* with its mask.
 
         Args:
             inputs, baselines, target, additional_forward_args: as :meth:`attribute` takes them.
             **settings: as listed here.
 
         Returns:
-            masks (N, A, 1, *S), scores (N, A), the smallest sufficient area a* (N,), and more.
+            masks (N, A, 1, *S), scores (N, A), the smallest sufficient area a* (N,) with its mask and score, and more.
 
         Raises:
             TypeError, ValueError: as :meth:`attribute`.
@@ -118,16 +119,16 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
             return self._search(session, options)
 
-    def _search(self, session: Session, settings: InputSearchSettings) -> ExtremalMasks:
+    def _search(self, session: Session, settings: InputSearchSettings, reduce: str | None = None) -> ExtremalMasks:
         family, perturbation = settings.family(), as_perturbation(settings.perturbation)
         layouts = [family.layout(read_axes(x, channel_dim=1)) for x in session.inputs]
         for layout, x in zip(layouts, session.inputs):
             if layout.mask_shape != (1, *x.shape[2:]):
                 raise ValueError(f"mask must cover the positions of the input, got {family!r} over its {layout.unit}")
-        settings.fractions(layouts, family)  # checked before the model runs
+        sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs
         settings.check_for(session.images)
         objective = session.objective(perturbation.bind, perturbations_per_eval=settings.perturbations_per_eval)
         changes = [(hidden - x).float() for hidden, x in zip(objective.hidden, session.inputs)]
         contrast = tuple(change.square().sum(1, keepdim=True).sqrt() for change in changes)  # (N, 1, *S)
         about = {"perturbation": repr(perturbation)}
-        return sweep(session, objective, family, layouts, settings, self.get_name(), about, contrast)
+        return sweep(session, objective, family, layouts, settings, sought, self.get_name(), about, contrast)

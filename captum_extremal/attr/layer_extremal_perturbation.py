@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, log_usage
 from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._sweep import sweep, warn_unreached
+from captum_extremal.attr._sweep import sweep, warn_of_optimum
 from captum_extremal.layers import LayerTail, name_of
 from captum_extremal.masks import Layout, read_axes
 from captum_extremal.perturbations.product import masked
@@ -66,7 +66,8 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
     ) -> Tensor | tuple[Tensor, ...]:
         """The mask of the smallest sufficient area a*, in the shape of the layer's activation.
 
-        Where no area reaches the threshold, it is the largest area's mask, and one warning counts the images.
+        Where no area reaches the threshold, it is the largest area's mask; where the activation set to zero already
+        does, a* is 0 and the mask zero. One warning each counts such images.
 
         Args:
             inputs: the model's input or a tuple of its inputs, of any type, each with N rows.
@@ -88,8 +89,8 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         """
         options = LayerSearchSettings.of(settings, LayerExtremalPerturbation.attribute)
         with open_session(self.forward_func, inputs, target, additional_forward_args, layer=self.layer) as session:
-            found, activation, layouts = self._search(session, options, attribute_to_layer_input)
-        warn_unreached(found)
+            found, activation, layouts = self._search(session, options, attribute_to_layer_input, "extremal")
+        warn_of_optimum(found)
         best = found.optimal_mask()
         attributions = []
         for x, layout, one in zip(activation, layouts, best if isinstance(best, tuple) else (best,)):
@@ -108,7 +109,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         attribute_to_layer_input: bool = False,
         **settings: Any,
     ) -> ExtremalMasks:
-        """The masks of all areas with their scores: what :meth:`attribute` chooses from.
+        """The masks of all areas with their scores, and a* with its mask.
 
         Args:
             inputs, target, additional_forward_args, attribute_to_layer_input: as :meth:`attribute` takes them.
@@ -127,7 +128,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
             return self._search(session, options, attribute_to_layer_input)[0]
 
     def _search(
-        self, session: Session, settings: LayerSearchSettings, to_input: bool
+        self, session: Session, settings: LayerSearchSettings, to_input: bool, reduce: str | None = None
     ) -> tuple[ExtremalMasks, tuple[Tensor, ...], list[Layout]]:
         """The result, the layer's tensors, and how the masks lie on each of them."""
         settings.check_for(session.images)
@@ -135,7 +136,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         family, tail = settings.family(), cast(LayerTail, session.forward_func)
         where = (settings.channel_dim, settings.prefix_tokens, settings.token_grid)
         layouts = [family.layout(read_axes(x, *where)) for x in session.inputs]
-        settings.fractions(layouts, family)  # checked before the model runs again
+        sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs again
         views = iter(layouts)
         objective = session.objective(
             lambda x, baseline: masked(x, next(views).view),
@@ -144,5 +145,5 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         )
         runs = "tail" if tail.is_split else "model"
         about = {"layer": name_of(self.forward_func, self.layer), "runs": runs, "not_split": tail.not_split}
-        found = sweep(session, objective, family, layouts, settings, self.get_name(), about)
+        found = sweep(session, objective, family, layouts, settings, sought, self.get_name(), about)
         return found, session.inputs, layouts

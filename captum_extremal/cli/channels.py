@@ -141,9 +141,10 @@ class ChannelRun(PhotoRun):
     def __init__(self, given: Any, classifier: Classifier, layer: Layer) -> None:
         self.layer, self.side, family = layer, given.inversion_side, ChannelMask()
         with stopping("--areas", TypeError, ValueError, status=WRONG_ARGUMENT):
-            self.areas = LayerSearchSettings(areas=given.areas).fractions([family.layout(layer.axes)], family)
+            swept = LayerSearchSettings(areas=given.areas).sought([family.layout(layer.axes)], family).areas
+        self.areas = None if given.areas is None else swept
         self.passes: Any = None if given.no_inversion else given.inversion_steps or _INVERSION_STEPS
-        about = {"layer": layer.name, "channels": layer.axes.channels, "areas": list(self.areas)}
+        about = {"layer": layer.name, "channels": layer.axes.channels, "areas": list(swept)}
         super().__init__(given, classifier, about | {"inversion_steps": self.passes})
         self.files = {"CLASS-curves.png": "the score against the number of channels"}
         if _rows_and_columns(layer.axes):
@@ -208,7 +209,9 @@ class ChannelRun(PhotoRun):
         """What a row says of the channels: how many are enough, and the first of them."""
         channels = self.layer.axes.channels
         counts = [round(float(area) * channels) for area in one.areas]
-        enough = counts[int(one.optimal_index)]
+        # At least 1 of a mask that keeps something; all of a mask that is not enough.
+        mean = float(mask.mean())
+        enough = max(round(mean * channels), int(mean > 0))
         values, indices = mask.topk(min(_TOP_CHANNELS, enough))
         top = [{"channel": k, "mask": round(value, 6)} for k, value in zip(indices.tolist(), values.tolist())]
         numbers = {"channels": channels, "optimal_channels": enough if bool(one.reached) else None}

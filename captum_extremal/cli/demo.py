@@ -52,7 +52,7 @@ def run(given: Any) -> None:
         mask, (x0, y0, x1, y1) = found.image(k).optimal_mask()[0][0], scene.boxes[k].tolist()
         row["share_in_box"] = float(mask[y0:y1, x0:x1].sum() / mask.sum())  # the part of the mask inside of the box
         summary.rows.append(row | {"files": files})
-        clean, score, share = f"{row['clean_score']:.2f}", f"{row['score']:.2f}", f"{row['share_in_box']:.0%}"
+        clean, score, share = f"{row['clean_score']:.2f}", f"{row['optimal_score']:.2f}", f"{row['share_in_box']:.0%}"
         cells.append((str(labels[k]), clean, output.area_text(row), score, share))
     summary.write(complete=True)
     print()

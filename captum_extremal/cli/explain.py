@@ -18,7 +18,7 @@ from captum_extremal.visualization import show_targets
 def run(given: Any) -> int:
     """Explain the photographs; the exit status."""
     with stopping("--areas", ValueError, status=WRONG_ARGUMENT):
-        given.areas = check_areas(given.areas or AREAS, counts=False)
+        given.areas = check_areas(given.areas, counts=False) if given.areas else None
     classifier = loaded_classifier(given.model, given.weights, given.classes, given.device)
     return ImageRun(given, classifier).over(given.photos)
 
@@ -30,7 +30,7 @@ class ImageRun(PhotoRun):
 
     def __init__(self, given: Any, classifier: Classifier) -> None:
         self.how = {"areas": given.areas, "perturbation": given.perturbation or InputSearchSettings.perturbation}
-        super().__init__(given, classifier, self.how)
+        super().__init__(given, classifier, self.how | {"areas": given.areas or AREAS})
         several = {"targets.png": "every target's mask"} if len(self.targets) > 1 else {}
         self.files = several | {f"CLASS-{kind}.png": text for kind, text in FIGURES.items()} | {"CLASS.npz": MASKS_FILE}
 

@@ -54,14 +54,16 @@ class Summary:
 
 def scores(one: ExtremalMasks) -> dict[str, Any]:
     """The numbers of one image as plain values, None for a missing one."""
-    area = float(one.optimal_area)
+    area, agreement = float(one.optimal_area), float(one.optimal_agreement)
     return {
         "clean_score": float(one.clean_score),
         "perturbed_score": float(one.perturbed_score),
         "threshold": float(one.threshold),
         "reached": bool(one.reached),
+        "vacuous": bool(one.vacuous),
         "optimal_area": None if math.isnan(area) else round(area, 6),
-        "score": float(one.scores[0, int(one.optimal_index)]),
+        "optimal_score": float(one.optimal_score),
+        "agreement": None if math.isnan(agreement) else round(agreement, 6),
         "areas": [round(float(area), 6) for area in one.areas],
         "scores": one.scores[0].tolist(),
         "complement_scores": one.complement_scores[0].tolist(),
@@ -75,12 +77,17 @@ def area_text(row: dict[str, Any]) -> str:
     return f"{100 * row['optimal_area']:.3g} %" if row["reached"] else "none"
 
 
+def agreement_text(row: dict[str, Any]) -> str:
+    """How far independent searches agree at a*, where it is known."""
+    return "" if row["agreement"] is None else f"{row['agreement']:.2f}"
+
+
 def write_results(found: ExtremalMasks, images: Tensor, index: int, base: Path, title: str) -> dict[str, str]:
     """Write the masks and the figures of one target; kind -> file name. The names begin with ``base``."""
-    title = shortened(title, 48)
+    title, agrees = shortened(title, 48), not bool(found.agreement_score[index].isnan().all())
     figures = {
         "mask": visualization.show_mask(found, images, index, title=title),
-        "sweep": visualization.show_sweep(found, images, index, title=title),
+        "sweep": visualization.show_sweep(found, images, index, agreement=agrees, title=title),
         "curves": visualization.show_curves(found, index, title=title),
         "order": visualization.show_order(found, images, index, title=title),
     }

@@ -14,7 +14,7 @@ from torch import Tensor
 from captum_extremal.cli.classifier import Classifier
 from captum_extremal.cli.console import FAILED, INTERRUPTED, PhotoError, one_line, print_files, print_table, say
 from captum_extremal.cli.options import LONG, TOP
-from captum_extremal.cli.output import SUMMARY, Summary, area_text, made_folder, scores
+from captum_extremal.cli.output import SUMMARY, Summary, agreement_text, area_text, made_folder, scores
 from captum_extremal.datasets.image_files import UnreadableError, read_image
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.search import PathSolver, as_game
@@ -87,10 +87,13 @@ class PhotoRun(ABC):
             say(f"no photo could be explained; {which}")
             return FAILED
         print_files(f"{folder}, a folder for each photo", self.files | {f"../{SUMMARY}": "all numbers"})
+        count = len(self.summary.rows)
+        if empty := sum(row["vacuous"] for row in self.summary.rows):
+            print(f"a* is 0 for {empty} of {count}: the score is reached with nothing kept, so no part is needed.")
         if missing := sum(not row["reached"] for row in self.summary.rows):
             why, larger = "no area is enough, and the figures show the largest", f"{self.everything}, is always enough"
             print(
-                f"a* is none for {missing} of {len(self.summary.rows)}: {why}. Add larger --areas ({larger}), or ask "
+                f"a* is none for {missing} of {count}: {why}. Add larger --areas ({larger}), or ask "
                 f"for less with a --score-fraction below {self.fraction:g}."
             )
         return FAILED if self.summary.failed else 0
@@ -153,5 +156,8 @@ class PhotoRun(ABC):
         cells = []
         for row in rows:
             numbers = [f"{row[name]:.2f}" for name in ("clean_score", "probability")]
-            cells.append([f"{row['target']} {row['name']}", *numbers, area_text(row)])
-        print_table(cells, ("class", "score", "probability", "a*"), indent=2)
+            cells.append([f"{row['target']} {row['name']}", *numbers, area_text(row), agreement_text(row)])
+        names = ["class", "score", "probability", "a*", "searches agree"]
+        if not any(cell[-1] for cell in cells):
+            cells, names = [cell[:-1] for cell in cells], names[:-1]
+        print_table(cells, names, indent=2)

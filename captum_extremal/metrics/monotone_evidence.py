@@ -15,7 +15,7 @@ from torch import Tensor
 from captum_extremal._captum import BaselineType, TargetType
 from captum_extremal.metrics.explanations import Explanation, check_batch, rank_from_top
 from captum_extremal.perturbations import Perturbation
-from captum_extremal.results import ExtremalMasks
+from captum_extremal.results import ExtremalMasks, Measured, assemble
 from captum_extremal.search.games import PRESERVE
 from captum_extremal.session import open_session
 from captum_extremal.settings import AREAS, as_perturbation, check_areas
@@ -53,11 +53,13 @@ def monotone_evidence(found: ExtremalMasks) -> MonotoneEvidence:
 
     Raises:
         TypeError: ``found`` is not ExtremalMasks.
+        ValueError: it has no areas, only a*.
     """
     if not isinstance(found, ExtremalMasks):
         raise TypeError(f"found must be ExtremalMasks, of extremal_masks() or top_masks(), got {type(found).__name__}")
-    below = torch.arange(len(found.areas), device=found.scores.device) < found.optimal_index[:, None]
-    below |= ~found.reached[:, None]
+    if not len(found.areas):
+        raise ValueError("found must hold masks of areas, got a* alone: search with areas=[...]")
+    below = (found.areas < found.optimal_area[:, None]) | ~found.reached[:, None]
     drops = (found.scores.cummax(1).values - found.scores).masked_fill(~below, 0.0)
     return MonotoneEvidence(holds=(drops <= 0).all(1), areas_below=below.sum(1), largest_drop=drops.amax(1))
 
@@ -98,19 +100,21 @@ def top_masks(
     kept = torch.stack([rank < round(area * positions) for area in fractions])
     with open_session(forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
         phi = session.objective(chosen.bind, differentiable=False)
-        by_area = [phi.measure((rows.unsqueeze(1).to(session.dtype),)) for rows in kept]
-        scores, complements = (torch.cat(rows).T.contiguous() for rows in zip(*by_area))
-        if fractions[-1] == 1:
-            scores[:, -1], complements[:, -1] = phi.clean, phi.perturbed  # the whole input, without rounding
-    return ExtremalMasks(
-        masks=kept.transpose(0, 1).unsqueeze(2).float(),
-        areas=scores.new_tensor(fractions),
-        scores=scores,
-        complement_scores=complements,
+        listed = [
+            Measured.by(
+                phi,
+                (rows.unsqueeze(1).to(session.dtype),),
+                torch.full_like(phi.clean, area),
+                sigma=torch.zeros(len(inputs), 1),
+            )
+            for rows, area in zip(kept, fractions)
+        ]
+    return assemble(
+        listed,
+        game=PRESERVE,
         clean_score=phi.clean,
         perturbed_score=phi.perturbed,
-        values=scores,
         threshold=phi.clean,
-        sigma=torch.zeros(len(fractions)),
+        is_tuple=False,
         settings={"game": asdict(PRESERVE), "perturbation": repr(chosen), "masks": "the highest values of a map"},
     )

@@ -50,8 +50,9 @@ class Search:
         game: which value of the scores is maximised.
         areas: increasing fractions of the input.
         bounds: for each area, the mask family of each input tensor.
-        report: called at every step with its number, the areas (R,) and the values (R, N). Of several masks of one
-            area only the best is reported.
+        report: called at every step with its number, the areas (R,) or (R, N) and the values (R, N); NaN for images
+            that are finished. Of several masks of one area only the best is reported.
+        threshold: Phi_0 (N,) of equation 3, where a* is sought beyond the areas; else None.
     """
 
     objective: Objective
@@ -59,6 +60,7 @@ class Search:
     areas: tuple[float, ...]
     bounds: Sequence[BoundMasks]
     report: Callable[[int, Tensor, Tensor], None]
+    threshold: Tensor | None = None
 
     @property
     def images(self) -> int:
@@ -79,20 +81,57 @@ class Search:
         return Point(parameters, linearised, values, by_grid)
 
 
+@dataclass(frozen=True)
+class Optimum:
+    """The smallest masks found whose value reaches the threshold (equation 3), one for each image.
+
+    Attributes:
+        masks: (N, *mask_shape) for each input tensor, of exactly ``area``.
+        area: (N,), NaN where no area is enough; the mask is then the largest area's.
+        sigma: (N, inputs), the radius in pixels of the masks' disks.
+        agreement: (N,), the mean pairwise IoU of independent searches at a*; NaN for fewer than two.
+    """
+
+    masks: tuple[Tensor, ...]
+    area: Tensor
+    sigma: Tensor
+    agreement: Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search returns.
+
+    Attributes:
+        parameters: for each area those (N, D) of the best masks found. Their masks need not have the areas exactly.
+        optimum: a* beyond the areas; None where it was not sought.
+        searches: for each area the parameters (R N, D) of R independent searches, which say how far they agree; None
+            where there are no such searches.
+    """
+
+    parameters: list[Parameters]
+    optimum: Optimum | None = None
+    searches: list[Parameters] | None = None
+
+
 class Plan(Protocol):
     """A search that a solver has prepared."""
 
     @property
     def steps(self) -> int:
-        """How many steps :meth:`run` reports."""
+        """How many steps :meth:`run` reports at most."""
 
-    def run(self) -> list[Parameters]:
-        """For each area the parameters (N, D) of the best masks found. Their masks need not have the areas exactly."""
+    def run(self) -> Found | list[Parameters]:
+        """The masks of each area, and what else was found; a list is :class:`Found` with these parameters alone."""
 
 
 @runtime_checkable
 class Solver(Protocol):
-    """What ``solver=`` accepts: settings, and a way to search with them."""
+    """What ``solver=`` accepts: settings, and a way to search with them.
+
+    A solver with ``finds_optimum = True`` seeks a* itself where the search has a threshold, also without any areas.
+    For others a* is the smallest of the areas that is enough.
+    """
 
     @property
     def flips(self) -> bool:

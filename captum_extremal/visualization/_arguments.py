@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
-from captum_extremal.results import ExtremalMasks
+from captum_extremal.results import ExtremalMasks, maps
 
 Array = NDArray[np.float64]
 Shape = tuple[int | str, ...]  # a letter stands for any size
@@ -16,15 +16,25 @@ Shape = tuple[int | str, ...]  # a letter stands for any size
 _ROUNDING = 0.01  # undoing a normalisation may leave [0, 1] by rounding
 
 
+class Panel(NamedTuple):
+    """One mask over an image."""
+
+    area: float
+    mask: Array  # (H, W)
+    binary: NDArray[np.bool_]  # (H, W)
+    scores: tuple[float, float]  # of what the mask keeps, and of what it removes
+    boxed: bool  # whether the area is a*
+    agreement: float  # of independent searches; NaN where it is not known
+    shares: Array | None  # (H, W), of the searches that keep each pixel; None for a mask between the areas
+
+
 class View(NamedTuple):
     """What the figures draw of one image."""
 
     found: ExtremalMasks  # of this image alone
     rgb: Array  # (H, W, 3) in [0, 1]
-    masks: Array  # (A, H, W)
-    binary: NDArray[np.bool_]  # (A, H, W)
-    shown: int  # the index of a*, or of the largest area where a* is not reached
-    best: int | None  # the index of a*
+    best: Panel  # the mask of a*, or of the largest area where a* is not reached
+    panels: list[Panel]  # of all areas, and of a* between them
 
 
 def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> View:
@@ -39,9 +49,51 @@ def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> V
         raise ValueError(f"found must hold masks of images, (N, A, 1, H, W), got {tuple(masks.shape)}: {others}")
     one = found.image(index)
     pictures = images("images", given, len(masks), tuple(masks.shape[3:]), "of the masks' size, ")
-    soft, binary = masks[index, :, 0], as_tuple(one.binary_masks())[input_index][0, :, 0]
-    shown, best = int(one.optimal_index), int(one.optimal_index) if bool(one.reached) else None
-    return View(one, as_rgb(pictures[index]), as_array(soft), binary.cpu().numpy(), shown, best)
+    best, listed = _optimal_panel(one, input_index), _panels(one, input_index)
+    is_between = best.boxed and best.area > 0 and not any(panel.boxed for panel in listed)
+    panels = sorted([*listed, best], key=lambda panel: panel.area) if is_between or not listed else listed
+    return View(one, as_rgb(pictures[index]), best, panels)
+
+
+def _optimal_panel(one: ExtremalMasks, input_index: int) -> Panel:
+    mask, area = as_tuple(one.optimal_masks)[input_index], float(shown_area(one))
+    binary = maps.binary(mask[:, None], mask.new_tensor([area]))[0, 0, 0].cpu().numpy()
+    scores = (float(one.optimal_score), float(one.optimal_complement_score))
+    return Panel(area, as_array(mask[0, 0]), binary, scores, bool(one.reached), float(one.optimal_agreement), None)
+
+
+def _panels(one: ExtremalMasks, input_index: int) -> list[Panel]:
+    if not len(one.areas):
+        return []
+    masks, binary, shares = (as_tuple(t)[input_index][0, :, 0] for t in (one.masks, one.binary_masks(), one.agreement))
+    optimal = as_tuple(one.optimal_masks)[input_index][0, 0]
+    scores = zip(one.scores[0].tolist(), one.complement_scores[0].tolist())
+    numbers = zip(one.areas.tolist(), scores, one.agreement_score[0].tolist())
+    reached, best = bool(one.reached), float(one.optimal_area)
+    return [
+        Panel(
+            area,
+            as_array(masks[k]),
+            binary[k].cpu().numpy(),
+            of_mask,
+            reached and area == best and bool((masks[k] == optimal).all()),
+            agreement,
+            as_array(shares[k]),
+        )
+        for k, (area, of_mask, agreement) in enumerate(numbers)
+    ]
+
+
+def shown_area(one: ExtremalMasks) -> float:
+    """a*, or the largest area's where a* is not reached: the area of the optimal mask."""
+    return float(one.optimal_area if bool(one.reached) else as_tuple(one.optimal_masks)[0].mean())
+
+
+def with_areas(found: ExtremalMasks, instead: str) -> ExtremalMasks:
+    if not len(result(found).areas):
+        cure = "search with areas=[...], or with areas=None for the paper's"
+        raise ValueError(f"found must hold masks of areas, got a* alone: {cure}; {instead}")
+    return found
 
 
 def result(found: object) -> ExtremalMasks:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.visualization._arguments import Array, as_tuple
+from captum_extremal.visualization._arguments import Array, as_tuple, shown_area
 
 SMALL, NORMAL, LARGE = 8.5, 10.0, 11.5  # points
 INK, FAINT = "#222222", "#8a8a8a"
@@ -32,19 +32,19 @@ def panels(
     base: float,
     least_width: float,
     title_lines: int = 2,
-    below: float = 0.0,
+    below: Sequence[float] = (),
     most_columns: int = 8,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with ``count`` panels for images of this shape (H, W, ...), in reading order.
 
     A square panel has sides of ``base`` inches; a column of narrow pictures has ``least_width``, for titles of
-    ``title_lines``. Where ``below`` is not 0, as many axes of that height follow, each under its panel.
+    ``title_lines``. For each height in ``below`` as many axes follow, each under its panel.
     """
     # As few rows as fit, and then rows of about equal length.
     rows = -(-count // most_columns)
     columns = -(-count // rows)
     width, height = panel_size(shape, base)
-    heights = [height + 0.1 + 0.17 * title_lines] + ([below] if below else [])
+    heights = [height + 0.1 + 0.17 * title_lines, *below]
     tall = rows * sum(heights) + 0.1 + (0.3 if title else 0) + (0.3 if below else 0)
     figure = new_figure(columns * (max(width, least_width) + 0.1) + 0.1, tall, title)
     lattice = figure.subplots(rows * len(heights), columns, squeeze=False, height_ratios=heights * rows)
@@ -131,9 +131,9 @@ def area_unit(found: ExtremalMasks) -> tuple[int | None, str]:
 
 
 def area_text(found: ExtremalMasks, area: float) -> str:
-    """The area in percent, or as the number of channels of the binary mask."""
+    """The area in percent, or as the number of channels of the binary mask, at least 1 of any mask that keeps some."""
     count, unit = area_unit(found)
-    return f"{100 * area:.3g} {unit}" if count is None else f"{round(area * count)} {unit}"
+    return f"{100 * area:.3g} {unit}" if count is None else f"{max(round(area * count), int(area > 0))} {unit}"
 
 
 def removes_only(found: ExtremalMasks) -> bool:
@@ -142,17 +142,19 @@ def removes_only(found: ExtremalMasks) -> bool:
 
 
 def optimal_text(one: ExtremalMasks) -> str:
+    if bool(one.vacuous):
+        return f"a* = {area_text(one, 0.0)}: nothing is needed"
     return f"a* = {area_text(one, float(one.optimal_area))}" if bool(one.reached) else "a* not reached"
 
 
 def shown_text(one: ExtremalMasks) -> str:
     """The area that is shown: a*, or the largest area where a* is not reached."""
-    largest = "" if bool(one.reached) else f"{area_text(one, float(one.areas[-1]))}, "
+    largest = "" if bool(one.reached) else f"{area_text(one, shown_area(one))}, "
     return f"{largest}{optimal_text(one)}"
 
 
 def summary(one: ExtremalMasks) -> str:
     """The area shown, and its score under the game beside the clean score."""
-    scores, what = (one.complement_scores, "without it") if removes_only(one) else (one.scores, "score")
-    score, clean = float(scores[0, one.optimal_index]), float(one.clean_score)
-    return f"{shown_text(one)}\n{what} {number(score)}, clean {number(clean)}"
+    removes = removes_only(one)
+    score, what = (one.optimal_complement_score, "without it") if removes else (one.optimal_score, "score")
+    return f"{shown_text(one)}\n{what} {number(float(score))}, clean {number(float(one.clean_score))}"

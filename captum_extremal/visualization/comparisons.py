@@ -70,7 +70,7 @@ def compare(
         image, mask, *others = axes[row * columns : (row + 1) * columns]
         draw.image(image, view.rgb, "" if row else "image")
         draw.row_name(image, labels[row], draw.panel_size(shape, base)[1])
-        draw_masked(mask, view, view.shown)
+        draw_masked(mask, view.rgb, view.best)
         text = f"{_origin(view.found)}, {draw.shown_text(view.found)}"
         draw.title(mask, draw.wrapped(text, letters), boxed=bool(view.found.reached))
         for ax, (name, values) in zip(others, maps.items()):
@@ -103,7 +103,7 @@ def compare_masks(
         low, high = values.min().item(), values.max().item()
         if low < -_ROUNDING or high > 1 + _ROUNDING:
             raise ValueError(f"masks[{name!r}] must be a mask in [0, 1], got values from {low:.3g} to {high:.3g}")
-    count = 1 + len(others) + len(view.found.areas)
+    count = 1 + len(others) + len(view.panels)
     figure, (image, *axes) = draw.panels(view.rgb.shape, count, title, base=1.7, least_width=1.3)
     draw.image(image, view.rgb, "image")
     for ax, (name, values) in zip(axes, others.items()):
@@ -200,7 +200,7 @@ def show_bars(values: Mapping[str, tuple[float, float, float]], *, ylabel: str) 
 
 def _origin(found: ExtremalMasks) -> str:
     """Where masks come from: a search, which has disks of a radius, or the highest values of a map."""
-    return "highest" if bool((found.sigma == 0).all()) else "extremal"
+    return "highest" if len(found.sigma) and bool((found.sigma == 0).all()) else "extremal"
 
 
 def _draw_attribution(ax: Axes, rgb: check.Array, values: check.Array, sign: str, how: dict[str, Any]) -> None:

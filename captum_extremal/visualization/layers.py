@@ -37,7 +37,7 @@ def show_channels(
         shapes = " and ".join(str(tuple(masks.shape)) for masks in check.as_tuple(found.masks))
         others = "show_mask draws masks of images, show_curves the scores of any"
         raise ValueError(f"found must hold masks of channels, (N, A, K), got {shapes}: {others}")
-    one = found.image(index)
+    one = check.with_areas(found, "attribute draws the heat map of a*").image(index)
     maps = check.heat_maps(heat_maps, len(found.clean_score))
     pictures = check.images("images", images, len(maps))
     # Inches: at least for the title over a narrow picture and for the curves, then for the curves and their legend.

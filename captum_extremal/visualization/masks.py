@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,6 +18,8 @@ from captum_extremal.visualization import _arguments as check
 from captum_extremal.visualization import _drawing as draw
 
 _SATURATION = 1.25  # where the bars of figure 5 end: a quarter above the score of the whole image
+_SIDE = 1.5  # inches, a panel's side in figure 5
+_SHARES = "viridis"
 _LABELS = {  # of the clean, the preserved, the deleted and the perturbed score
     "positions": ("whole image", "only the mask's region", "all but the mask's region", "fully perturbed"),
     "channels": ("all channels", "only the mask's channels", "all but the mask's channels", "no channels"),
@@ -30,12 +33,12 @@ def show_mask(
 
     What the mask hides is dark and grey; the model sees it perturbed instead. The outline encloses exactly the area; a
     nearly flat mask has none. The title has a*, the score and the clean score. Where no area reached the threshold, it
-    says so, and the largest mask is shown.
+    says so, and the largest mask is shown; where nothing is needed, everything is dark.
     """
     view = check.view(found, images, index, input_index)
     figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
     draw.image(left, view.rgb, "image")
-    draw_masked(right, view, view.shown)
+    draw_masked(right, view.rgb, view.best)
     draw.title(right, draw.summary(view.found))
     return figure
 
@@ -62,31 +65,47 @@ def show_targets(
     figure, (first, *others) = draw.panels(rgb.shape, count + 1, title, base=2.5, least_width=1.6, most_columns=5)
     draw.image(first, rgb, "image")
     for ax, view, label in zip(others, views, labels):
-        draw_masked(ax, view, view.shown)
+        draw_masked(ax, view.rgb, view.best)
         draw.title(ax, f"{label}\n{draw.shown_text(view.found)}")
     return figure
 
 
 def show_sweep(
-    found: ExtremalMasks, images: Tensor, index: int = 0, *, input_index: int = 0, title: str | None = None
+    found: ExtremalMasks,
+    images: Tensor,
+    index: int = 0,
+    *,
+    input_index: int = 0,
+    agreement: bool = False,
+    title: str | None = None,
 ) -> Figure:
-    """The image and its masks of all areas, with a* boxed, and what each does to the score (figure 5).
+    """The image and its masks of all areas, with a* boxed among them, and what each does to the score (figure 5).
 
     Under each picture a bar shows a score as a fraction of the clean score: the score of what the mask keeps, or for a
     game that only removes, the score of what remains without it. Bars end at 1.25; the number beneath is exact. Where
     the clean score is not above 0 (log-probabilities), the bar is the share of the way from the fully perturbed score
     to the clean score.
+
+    Args:
+        agreement: add a row that shows how far independent searches agree: the share of them whose binary mask keeps
+            each pixel, and their mean pairwise IoU. ``found`` must know it.
     """
-    view = check.view(found, images, index, input_index)
-    fractions, meaning = _fractions(view.found)
-    count = 1 + len(fractions)
-    figure, axes = draw.panels(view.rgb.shape, count, title, base=1.5, least_width=0.9, title_lines=1, below=1.0)
+    view = check.view(check.with_areas(found, "show_mask draws the mask of a*"), images, index, input_index)
+    if agreement and bool(view.found.agreement_score.isnan().all()):
+        raise ValueError("found must know how far several searches agree for agreement=True, got NaN")
+    fractions, meaning = _fractions(view)
+    count, shape = 1 + len(fractions), view.rgb.shape
+    below = (1.0, draw.panel_size(shape, _SIDE)[1] + 0.3) if agreement else (1.0,)
+    figure, axes = draw.panels(shape, count, title, base=_SIDE, least_width=0.9, title_lines=1, below=below)
     draw.image(axes[0], view.rgb, "image")
     draw_areas(axes[1:count], view)
     _draw_bar(axes[count], 1.0, draw.FAINT, ["0", "1"])
-    for k, fraction in enumerate(fractions):
-        _draw_bar(axes[count + 1 + k], fraction, draw.MARK if k == view.best else draw.BLUE)
-    optimal = ("" if view.best is None else "boxed: ") + draw.optimal_text(view.found)
+    for ax, panel, fraction in zip(axes[count + 1 : 2 * count], view.panels, fractions):
+        _draw_bar(ax, fraction, draw.MARK if panel.boxed else draw.BLUE)
+    if agreement:
+        _draw_agreement(axes[2 * count :], view)
+    is_boxed = any(panel.boxed for panel in view.panels)
+    optimal = ("boxed: " if is_boxed else "") + draw.optimal_text(view.found)
     draw.write(figure.supxlabel, f"bars, up to {_SATURATION:g}: {meaning}; {optimal}", draw.SMALL)
     return figure
 
@@ -99,9 +118,10 @@ def show_order(
     Each pixel of the grey image has the colour of the smallest area whose binary mask holds it, and stays grey where
     none does. The colour bar is in percent of the image.
     """
-    view = check.view(found, images, index, input_index)
+    view = check.view(check.with_areas(found, "show_mask draws the mask of a*"), images, index, input_index)
     areas = view.found.areas.tolist()
-    first_area = np.ma.masked_array(view.binary.argmax(0), mask=~view.binary.any(0))
+    binary = check.as_tuple(view.found.binary_masks())[input_index][0, :, 0].cpu().numpy()  # (A, H, W)
+    first_area = np.ma.masked_array(binary.argmax(0), mask=~binary.any(0))
     colours = ListedColormap(colormaps["viridis_r"](np.linspace(0.02, 1.0, len(areas))))
     width, height = draw.panel_size(view.rgb.shape, 3.6)
     figure = draw.new_figure(width + 1.1, height + 0.35)
@@ -119,11 +139,11 @@ def show_order(
 def show_curves(found: ExtremalMasks, index: int = 0, *, title: str | None = None) -> Figure:
     """The score of what the masks keep, and of what remains without it, against their area (figure 3).
 
-    The preserved score is blue, the deleted one orange, the clean one green, the fully perturbed one red; a line marks
-    a*. ``found`` may also hold masks of channels: then the area is their number, on a logarithmic axis where the
-    largest is 50 times the smallest or more.
+    The preserved score is blue, the deleted one orange, the clean one green, the fully perturbed one red. A line marks
+    a*, and diamonds its scores where it lies between the areas. ``found`` may also hold masks of channels: then the
+    area is their number, on a logarithmic axis where the largest is 50 times the smallest or more.
     """
-    one = check.result(found).image(index)
+    one = check.with_areas(found, "show_mask draws the mask of a*").image(index)
     figure = draw.new_figure(6.4, 3.4)
     ax = figure.subplots()
     draw_curves(ax, one)
@@ -134,10 +154,10 @@ def show_curves(found: ExtremalMasks, index: int = 0, *, title: str | None = Non
 
 
 def draw_areas(axes: Iterable[Axes], view: check.View, before: str = "") -> None:
-    """The image under its mask of each area; the title is the area after ``before``, boxed at a*."""
-    for k, (ax, area) in enumerate(zip(axes, view.found.areas.tolist())):
-        draw_masked(ax, view, k, outline=k == view.best)
-        draw.title(ax, f"{before}{draw.area_text(view.found, area)}", boxed=k == view.best)
+    """The image under each of its masks; the title is the area after ``before``, boxed at a*."""
+    for ax, panel in zip(axes, view.panels):
+        draw_masked(ax, view.rgb, panel, outline=panel.boxed)
+        draw.title(ax, f"{before}{draw.area_text(view.found, panel.area)}", boxed=panel.boxed)
 
 
 def draw_kept(ax: Axes, rgb: check.Array, mask: check.Array) -> None:
@@ -147,10 +167,10 @@ def draw_kept(ax: Axes, rgb: check.Array, mask: check.Array) -> None:
     draw.image(ax, kept * rgb + (1 - kept) * hidden)
 
 
-def draw_masked(ax: Axes, view: check.View, area: int, *, outline: bool = True) -> None:
-    """The image under its mask of this index."""
-    mask, binary = view.masks[area], view.binary[area]
-    draw_kept(ax, view.rgb, mask)
+def draw_masked(ax: Axes, rgb: check.Array, panel: check.Panel, *, outline: bool = True) -> None:
+    """A picture (H, W, 3) under the mask of a panel."""
+    mask, binary = panel.mask, panel.binary
+    draw_kept(ax, rgb, mask)
     # The outline of a nearly flat mask would follow its ripples.
     if outline and 0 < binary.mean() < 1 and mask[binary].mean() - mask[~binary].mean() >= 0.25:
         values, level = _outline(mask, binary)
@@ -168,18 +188,40 @@ def _outline(mask: check.Array, binary: NDArray[np.bool_]) -> tuple[check.Array,
     return binary.astype(np.float64), 0.5
 
 
-def _fractions(found: ExtremalMasks) -> tuple[list[float], str]:
-    """The bars of figure 5, (A,), not yet saturated, and what they are."""
-    removes = draw.removes_only(found)
-    scores = check.as_array(found.complement_scores if removes else found.scores)[0]
+def _fractions(view: check.View) -> tuple[list[float], str]:
+    """The bars of figure 5, one for each panel, not yet saturated, and what they are."""
+    removes = draw.removes_only(view.found)
+    scores = np.array([panel.scores[int(removes)] for panel in view.panels])
     what = "score without the region" if removes else "score"
-    clean, perturbed = float(found.clean_score), float(found.perturbed_score)
+    clean, perturbed = float(view.found.clean_score), float(view.found.perturbed_score)
     if clean > 0:
         return (scores / clean).tolist(), f"{what} / score of the whole image"
     if clean <= perturbed:
         return [0.0] * len(scores), f"none: the whole image scores {draw.number(clean)}, no more than fully perturbed"
     share = (scores - perturbed) / (clean - perturbed)
     return share.tolist(), f"{what}, from fully perturbed (0) to the whole image (1)"
+
+
+def _draw_agreement(axes: Sequence[Axes], view: check.View) -> None:
+    """What the colours mean, then for each panel the grey image under the share of the searches that keep a pixel."""
+    legend, *others = axes
+    faded = 0.35 + 0.4 * draw.grey(view.rgb)[..., None].repeat(3, axis=2)
+    for ax, panel in zip(others, view.panels):
+        known = f"agree {draw.number(panel.agreement, '.2f')}" if panel.agreement == panel.agreement else ""
+        if panel.shares is None:
+            draw.blank(ax, view.rgb.shape[:2], known or "not known")
+            continue
+        opacity = 0.85 * (panel.shares > 0)[..., None]
+        colours = colormaps[_SHARES](panel.shares)[..., :3]
+        draw.image(ax, opacity * colours + (1 - opacity) * faded, known)
+    legend.set_axis_off()
+    draw.write(legend.set_title, "searches\nthat keep\na pixel", draw.SMALL, y=0.45)
+    scale = legend.inset_axes((0.1, 0.3, 0.8, 0.1))
+    scale.imshow(np.linspace(0, 1, 64)[None], cmap=_SHARES, aspect="auto", extent=(0, 1, 0, 1))
+    draw.write(partial(scale.set_xticks, [0, 1]), ["0 %", "100 %"], draw.SMALL)
+    scale.set_yticks([])
+    scale.tick_params(length=0)
+    scale.spines[:].set_visible(False)
 
 
 def _draw_bar(ax: Axes, fraction: float, colour: str, ticks: Sequence[str] = ("", "")) -> None:
@@ -205,9 +247,13 @@ def draw_curves(ax: Axes, one: ExtremalMasks, *, faint: bool = False) -> None:
     ax.plot(sizes, kept_scores, "-o", color=draw.BLUE, markersize=5, label=kept, alpha=opacity[0])
     ax.plot(sizes, removed_scores, "-s", color=draw.ORANGE, markersize=5, label=removed, alpha=opacity[1])
     ax.axhline(float(one.perturbed_score), color=draw.RED, linewidth=1.3, linestyle="--", label=perturbed)
-    if bool(one.reached):
-        optimal = sizes[int(one.optimal_index)]
+    if bool(one.reached) and not bool(one.vacuous):
+        optimal = round(float(one.optimal_area) * (channels or 100), 4)
         ax.axvline(optimal, color=draw.MARK, linewidth=6, alpha=0.3, zorder=0, label=draw.optimal_text(one))
+        if not bool((one.areas == one.optimal_area).any()):
+            diamond: dict[str, Any] = {"marker": "D", "markersize": 6, "markeredgecolor": draw.INK, "zorder": 3}
+            ax.plot(optimal, float(one.optimal_score), color=draw.BLUE, alpha=opacity[0], **diamond)
+            ax.plot(optimal, float(one.optimal_complement_score), color=draw.ORANGE, alpha=opacity[1], **diamond)
     else:
         ax.plot([], [], " ", label=draw.optimal_text(one))
     if channels is not None and min(sizes) > 0 and max(sizes) >= 50 * min(sizes):  # a linear axis would crowd the small

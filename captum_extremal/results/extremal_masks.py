@@ -1,0 +1,217 @@
+"""The result of a search: the masks of every area, their scores, and a* (equation 3)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from captum_extremal._checks import check_count, check_number
+from captum_extremal.results import files, maps
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ExtremalMasks:
+    """Extremal masks of N images at A areas with their scores, and the smallest sufficient area a* of each image.
+
+    A may be 0, where a* alone was searched (``areas="optimal"``).
+
+    Attributes:
+        masks: (N, A, 1, *S) for positions, (N, A, K) for channels; a tuple where the inputs were a tuple.
+        areas: (A,), increasing fractions of the input. The mean of every mask.
+        scores: (N, A), the model's score of what each mask keeps.
+        complement_scores: (N, A), its score of the input without the mask's region.
+        values: (N, A), the game's value at each mask, which was maximised and is compared with the threshold.
+        sigma: (A,), the radius in pixels of the smooth masks' disks at each area; NaN for masks without disks, 0 for
+            masks that no search made. (A, inputs) where the inputs were a tuple.
+        agreement: (N, A, 1, *S) or (N, A, K) in [0, 1], the share of independent searches whose binary mask of the
+            area keeps each position; a tuple where the inputs were a tuple. NaN for fewer than two searches.
+        agreement_score: (N, A), the mean pairwise IoU of those binary masks; NaN for fewer than two searches.
+        clean_score: (N,), the score of the inputs.
+        perturbed_score: (N,), the score of the fully perturbed inputs.
+        threshold: (N,), Phi_0 of equation 3, in units of the game's value.
+        optimal_area: (N,), a* of equation 3, the smallest area found whose value reaches the threshold: 0 where the
+            image is vacuous, NaN where no area is enough.
+        optimal_masks: (N, 1, *S) or (N, K), the mask m_a* of each image; all zeros where the image is vacuous, the
+            largest area's where no area is enough. A tuple where the inputs were a tuple.
+        optimal_score: (N,), the model's score of what that mask keeps.
+        optimal_complement_score: (N,), its score of the input without the mask's region.
+        optimal_value: (N,), the game's value at that mask.
+        optimal_sigma: (N,), the radius of its disks; (N, inputs) where the inputs were a tuple.
+        optimal_agreement: (N,), the mean pairwise IoU of independent searches at a*; NaN for fewer than two.
+        vacuous: (N,) bool, whether the game's value at the mask that keeps nothing already reaches the threshold.
+        settings: how the masks were made, as plain values: game, perturbation, mask, solver, steps, seconds, versions.
+        contrast: (N, 1, *S), how far the full perturbation moves each position of the inputs, the Euclidean norm over
+            their channels; a tuple where the inputs were a tuple. None for channels.
+    """
+
+    masks: Tensor | tuple[Tensor, ...]
+    areas: Tensor
+    scores: Tensor
+    complement_scores: Tensor
+    values: Tensor
+    sigma: Tensor
+    agreement: Tensor | tuple[Tensor, ...]
+    agreement_score: Tensor
+    clean_score: Tensor
+    perturbed_score: Tensor
+    threshold: Tensor
+    optimal_area: Tensor
+    optimal_masks: Tensor | tuple[Tensor, ...]
+    optimal_score: Tensor
+    optimal_complement_score: Tensor
+    optimal_value: Tensor
+    optimal_sigma: Tensor
+    optimal_agreement: Tensor
+    vacuous: Tensor
+    settings: dict[str, Any]
+    contrast: Tensor | tuple[Tensor, ...] | None = None
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(tuple(mask.shape)) for mask in _as_tuple(self.masks))
+        told = {"areas": self.areas, "optimal_area": self.optimal_area}
+        if not bool(self.optimal_agreement.isnan().all()):
+            told["optimal_agreement"] = self.optimal_agreement
+        if bool(self.vacuous.any()):
+            told["vacuous"] = self.vacuous
+        lists = {name: [v if isinstance(v, bool) else round(v, 4) for v in t.tolist()] for name, t in told.items()}
+        numbers = ", ".join(f"{name}={values}" for name, values in lists.items())
+        return f"ExtremalMasks(masks={shapes}, {numbers})"
+
+    @property
+    def covers(self) -> str:
+        """What the masks cover: "channels" where every tensor of them is (N, A, K), else "positions"."""
+        return "channels" if all(masks.dim() == 3 for masks in _as_tuple(self.masks)) else "positions"
+
+    @property
+    def reached(self) -> Tensor:
+        """(N,) bool: whether some area is enough, or the image is vacuous."""
+        return self.vacuous | ~self.optimal_area.isnan()
+
+    @property
+    def binariness(self) -> Tensor | tuple[Tensor, ...]:
+        """(N, A): sum m^2 / sum m. It is 1 for a binary mask, and the area for a constant one."""
+        return _each(maps.binariness, self.masks)
+
+    def optimal_mask(self) -> Tensor | tuple[Tensor, ...]:
+        """m_a* of each image, (N, 1, *S) or (N, K): ``optimal_masks``."""
+        return self.optimal_masks
+
+    def saliency(self, blur: float = maps.SALIENCY_BLUR) -> Tensor | tuple[Tensor, ...]:
+        """The pointing map of section 4.2: the sum of the masks over the areas, blurred.
+
+        Args:
+            blur: standard deviation as a fraction of the image's shorter side; 0 leaves the sum as it is.
+
+        Returns:
+            (N, 1, *S), a map whose maximum is where the model looks first; (N, K) for channels, not blurred.
+
+        Raises:
+            TypeError, ValueError: ``blur`` is not a number of at least 0.
+            ValueError: there are no areas, only a*.
+        """
+        check_number("blur", blur, at_least=0)
+        self._check_areas("saliency")
+        return _each(lambda masks: maps.summed(masks, blur), self.masks)
+
+    def refined_saliency(self) -> Tensor | tuple[Tensor, ...]:
+        r"""A map that also points within masks: their weighted mean, and the image's contrast where all of them agree.
+
+        Each mask is divided by its area, so that all have the same total. In a plain sum the largest mask, which is the
+        least exact, would count most. Smooth masks have no detail finer than their disks, and are flat in the middle.
+        So positions that every mask keeps are ordered by how far the perturbation would change them:
+
+        .. math::
+
+            \frac{\sum_a m_a / a}{\sum_a 1 / a} + \frac{c}{\max c} \prod_a m_a
+
+        with c the contrast, blurred by 1 % of the shorter side. Elsewhere the order is that of the first term.
+
+        Returns:
+            (N, 1, *S), in [0, 2].
+
+        Raises:
+            ValueError: there is no contrast, as for masks of channels, or there are no areas, only a*.
+        """
+        if self.contrast is None:
+            raise ValueError("refined_saliency needs the contrast of positions, which this result does not have")
+        self._check_areas("refined_saliency")
+        return _each(lambda masks, contrast: maps.refined(masks, self.areas, contrast), self.masks, self.contrast)
+
+    def binary_masks(self) -> Tensor | tuple[Tensor, ...]:
+        """Masks of 0 and 1 of exactly each area, rounded to whole positions: each mask's highest values.
+
+        Returns:
+            bool, in the masks' shape. Of equal values the first in memory are taken.
+
+        Raises:
+            ValueError: there are no areas, only a*.
+        """
+        self._check_areas("binary_masks")
+        return _each(lambda masks: maps.binary(masks, self.areas), self.masks)
+
+    def order_of_entry(self) -> Tensor | tuple[Tensor, ...]:
+        """The smallest area whose binary mask keeps each position, 1 where none does: (N, 1, *S) or (N, K).
+
+        Raises:
+            ValueError: there are no areas, only a*.
+        """
+        self._check_areas("order_of_entry")
+        return _each(lambda masks: maps.first_area(masks, self.areas), self.masks)
+
+    def image(self, index: int) -> ExtremalMasks:
+        """The result of one image alone, N = 1.
+
+        Raises:
+            TypeError, IndexError: the index is not an integer, or there is no such image.
+        """
+        images = len(self.clean_score)
+        check_count("index", index, at_least=None)
+        if not -images <= index < images:
+            rule = f"below {images}" if index >= 0 else f"at least {-images}"
+            raise IndexError(f"index must be {rule}, got {index}")
+        one = slice(index, index + 1 or None)
+        parts: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS if name not in ("areas", "sigma")}
+        cut = {name: part if part is None else _each(lambda rows: rows[one], part) for name, part in parts.items()}
+        return replace(self, **cast(Any, cut))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result to one .npz file. An interrupted call leaves no file, or the former one.
+
+        Args:
+            path: the file; ".npz" is not added.
+        """
+        files.write(path, {name: getattr(self, name) for name in _FIELDS}, self.settings)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> ExtremalMasks:
+        """Read what :meth:`save` wrote. Nothing in the file can run code.
+
+        Raises:
+            OSError: the file cannot be opened.
+            ValueError: the file was not written by :meth:`save`, or by an earlier version in another format.
+        """
+        found, settings = files.read(path, _FIELDS, "contrast", device)
+        parts: dict[str, Any] = found
+        return cls(settings=settings, **parts)
+
+    def _check_areas(self, what: str) -> None:
+        if not len(self.areas):
+            raise ValueError(f"{what} needs masks of areas, this result has a* alone: search with areas=[...]")
+
+
+def _as_tuple(parts: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return parts if isinstance(parts, tuple) else (parts,)
+
+
+def _each(function: Callable[..., Tensor], *parts: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    """The function of each input's tensors; a tuple where the inputs were one."""
+    found = tuple(map(function, *map(_as_tuple, parts)))
+    return found if isinstance(parts[0], tuple) else found[0]
+
+
+_FIELDS = tuple(field.name for field in fields(ExtremalMasks) if field.name != "settings")

@@ -1,0 +1,81 @@
+"""Files of results: arrays in one .npz, which nothing can make run code."""
+
+import contextlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FORMAT = 2
+
+Field = Tensor | tuple[Tensor, ...] | None
+"""A tensor, one for each input tensor, or nothing."""
+
+
+def write(path: str | os.PathLike[str], tensors: Mapping[str, Field], settings: dict[str, Any]) -> None:
+    """Write the tensors and the settings. An interrupted call leaves no file, or the former one.
+
+    A tuple of tensors is kept as the arrays NAME_0, NAME_1, ...
+    """
+    arrays: dict[str, Any] = {}
+    for name, field in tensors.items():
+        parts = {f"{name}_{k}": part for k, part in enumerate(field)} if isinstance(field, tuple) else {name: field}
+        arrays |= {key: part.cpu().numpy() for key, part in parts.items() if part is not None}
+    lengths = {name: len(field) for name, field in tensors.items() if isinstance(field, tuple)}
+    about = json.dumps({"format": FORMAT, "tuples": lengths, "settings": settings})
+    partial = f"{os.fspath(path)}.partial"
+    try:
+        with open(partial, "wb") as file:
+            np.savez_compressed(file, about=np.array(about), **arrays)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(partial)
+        raise
+
+
+def read(
+    path: str | os.PathLike[str], names: Sequence[str], optional: str, device: torch.device | str
+) -> tuple[dict[str, Field], dict[str, Any]]:
+    """The tensors of these names, and the settings.
+
+    Args:
+        path, device: the file, and where the tensors go.
+        names: of what must be in the file.
+        optional: the one of the names that is None where the file does not have it.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: the file was not written by :func:`write`, or in another format.
+    """
+    with open(path, "rb") as file:
+        try:
+            about, arrays = _contents(file)
+            tuples, settings = about["tuples"], about["settings"]
+            found: dict[str, Field] = {}
+            for name in names:
+                keys = [f"{name}_{k}" for k in range(tuples[name])] if name in tuples else [name]
+                parts = [torch.from_numpy(arrays[key]).to(device) for key in keys if key in arrays or name != optional]
+                found[name] = tuple(parts) if name in tuples else parts[0] if parts else None
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"path must be a file written by save, got {os.fspath(path)!r}: {error}") from error
+    return found, settings
+
+
+def _contents(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a file says of itself, and its arrays."""
+    archive = cast(Any, np.load(file, allow_pickle=False))
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError("it holds one array only")
+    with archive:
+        about = json.loads(str(archive["about"]))
+        if about["format"] != FORMAT:
+            older = ": it was written by an earlier version, search again" if about["format"] == 1 else ""
+            raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}{older}")
+        return about, {name: archive[name] for name in archive.files if name != "about"}
