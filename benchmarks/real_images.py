@@ -77,6 +77,8 @@ def as_row(photograph: Path, game: str, found: ExtremalMasks) -> Row:
         "complements": found.complement_scores[0].tolist(),
         "binariness": found.binariness[0].tolist(),
         "optimal_area": area if found.reached else None,
+        "optimal_score": float(found.optimal_score),
+        "vacuous": bool(found.vacuous),
         "below": int(below.sum()),
         "monotone": bool((found.values[0][below].diff() >= 0).all()),
         "seconds": found.settings["seconds"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 import os
@@ -109,7 +110,10 @@ def test_explain_summary_has_a_row_a_target(explained):
         assert row["photo_size"] == ([40, 48] if row["folder"] == "a" else [48, 40])
         assert row["areas"] == [0.2, 0.5]
         assert len(row["scores"]) == len(row["complement_scores"]) == 2
-        assert row["optimal_area"] in (None, 0.2, 0.5)
+        assert row["optimal_area"] in (None, 0, 0.2, 0.5)
+        assert row["vacuous"] is (row["optimal_area"] == 0) is (row["perturbed_score"] >= row["threshold"])
+        assert row["optimal_score"] in (row["perturbed_score"], *row["scores"])
+        assert row["agreement"] is None  # one search has nobody to agree with
         assert row["seconds"] > 0
         assert 0 < row["probability"] < 1
     assert rows[0]["clean_score"] > rows[1]["clean_score"]
@@ -280,6 +284,47 @@ def run_of(folder, monkeypatch, **settings):
     given = {"photos": [], "out": folder, "target": None, "game": None, "score_fraction": 1.0, "steps": 4}
     given |= {"areas": (0.3, 0.6), "perturbation": None} | settings
     return explain.ImageRun(SimpleNamespace(**given), classifier), found
+
+
+def test_a_star_is_told_with_the_agreement_of_searches(tmp_path, monkeypatch, capsys):
+    run, _ = run_of(tmp_path, monkeypatch, target=["tiger"])
+    picture(32, 32).save(tmp_path / "a.png")
+    search = run._search
+    known = {"optimal_area": 0.213, "optimal_agreement": 0.826, "vacuous": False}
+
+    def searched(view, **shared):
+        found = search(view, **shared)
+        return dataclasses.replace(
+            found, **{name: torch.full_like(getattr(found, name), v) for name, v in known.items()}
+        )
+
+    monkeypatch.setattr(run, "_search", searched)
+    assert run.over([str(tmp_path / "a.png")]) == 0
+    _, _, head, line, *_ = capsys.readouterr().out.splitlines()
+    assert head.split("  ")[-1] == "searches agree"
+    assert line.split()[-3:] == ["21.3", "%", "0.83"]
+    (row,) = read_summary(tmp_path)["rows"]
+    assert (row["optimal_area"], row["agreement"]) == (pytest.approx(0.213), pytest.approx(0.826))
+
+
+def test_photos_that_need_nothing_are_counted(tmp_path, monkeypatch, capsys):
+    run, found = run_of(tmp_path, monkeypatch)
+    monkeypatch.setattr(run, "threshold", lambda clean, perturbed: perturbed - 1)
+    picture(32, 32).save(tmp_path / "a.png")
+    assert run.over([str(tmp_path / "a.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "a* is 0 for 1 of 1: the score is reached with nothing kept" in printed
+    (row,) = read_summary(tmp_path)["rows"]
+    assert (row["vacuous"], row["reached"], row["optimal_area"]) == (True, True, 0)
+    assert float(found[0].optimal_masks.sum()) == 0
+
+
+def test_explain_without_areas_looks_for_a_star_between_them(tmp_path, monkeypatch):
+    run, found = run_of(tmp_path, monkeypatch, areas=None)
+    assert run.how["areas"] is None
+    picture(32, 32).save(tmp_path / "a.png")
+    run.explain(str(tmp_path / "a.png"))
+    assert found[0].areas.tolist() == pytest.approx(AREAS)
 
 
 @pytest.mark.parametrize("perturbation", ["blur", "fade"])

@@ -41,7 +41,7 @@ def run(weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     picture(48, 40).save(folder / "a.png")
     arguments = [str(folder / "a.png"), str(folder / "missing.png"), "--model", NETWORK, "--weights", weights]
-    arguments += ["--layer", "features.7", "--target", "0", "--target", "1", "--areas", ",".join(map(str, COUNTS))]
+    arguments += ["--layer", "features.7", "--target", "3", "--target", "4", "--areas", ",".join(map(str, COUNTS))]
     arguments += ["--steps", "2", "--inversion-steps", "2", "--inversion-side", "64", "--device", "cpu"]
     status, stdout, stderr = run_quietly("channels", *arguments, "--out", folder / "out")
     return status, folder / "out", stdout, stderr, folder / "a.png"
@@ -70,7 +70,7 @@ def test_channels_summary_has_a_row_a_target(run):
     assert (summary["model"], summary["layer"], summary["channels"]) == (NETWORK, "features.7", 256)
     assert (summary["photos"], summary["inversion_steps"], len(summary["failed"])) == (2, 2, 1)
     assert summary["areas"] == [count / 256 for count in COUNTS]
-    assert [row["target"] for row in summary["rows"]] == [0, 1]
+    assert [row["target"] for row in summary["rows"]] == [3, 4]
     for row in summary["rows"]:
         assert row["photo"] == str(photo)
         assert row["channel_counts"] == COUNTS
@@ -113,10 +113,10 @@ def test_channels_scores_are_those_of_the_model(run, weights):
     model, x, logits = whole_logits(photo, torch.load(weights, weights_only=True), num_classes=6)
     row = read_summary(out)["rows"][1]
     found = ExtremalMasks.load(out / row["folder"] / row["files"]["masks"])
-    assert row["clean_score"] == pytest.approx(float(logits[1]), abs=1e-4)
+    assert row["clean_score"] == pytest.approx(float(logits[4]), abs=1e-4)
     with torch.no_grad():
         hidden = model.features[:8](x) * found.masks[0, 1].view(1, -1, 1, 1)
-        kept = model.classifier(model.features[8:](hidden)).flatten(1)[0, 1]
+        kept = model.classifier(model.features[8:](hidden)).flatten(1)[0, 4]
     assert row["scores"][1] == pytest.approx(float(kept), abs=1e-3)
 
 

@@ -174,8 +174,8 @@ def test_sweep_shows_how_far_searches_agree(images):
     figure = drawn(vis.show_sweep(found, images, 1, agreement=True))
     rows = [ax for ax in figure.axes if ax.images][6:]
     scores = [f"agree {score:.2f}" for score in found.agreement_score[1].tolist()]
-    assert [ax.get_title() for ax in rows] == [*scores[:2], "", *scores[2:]]
-    assert rows[2].texts[0].get_text() == "agree 0.25"  # between the areas there are no shares
+    assert [ax.get_title() for ax in rows] == [*scores[:2], "agree 0.25", *scores[2:]]
+    assert rows[2].texts[0].get_text() == "no map"  # between the areas
     shares, shown = found.agreement[1, 0, 0].numpy(), picture(rows[0])
     grey = picture(vis.show_order(found, images, 1).axes[0])
     faded = (0.35 + 0.4 * grey)[..., None].repeat(3, axis=2)

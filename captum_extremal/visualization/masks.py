@@ -209,7 +209,8 @@ def _draw_agreement(axes: Sequence[Axes], view: check.View) -> None:
     for ax, panel in zip(others, view.panels):
         known = f"agree {draw.number(panel.agreement, '.2f')}" if panel.agreement == panel.agreement else ""
         if panel.shares is None:
-            draw.blank(ax, view.rgb.shape[:2], known or "not known")
+            draw.blank(ax, view.rgb.shape[:2], "no map")
+            draw.title(ax, known)
             continue
         opacity = 0.85 * (panel.shares > 0)[..., None]
         colours = colormaps[_SHARES](panel.shares)[..., :3]
