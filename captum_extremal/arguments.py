@@ -167,3 +167,18 @@ def _named(name: str, given: object, parts: tuple[Any, ...]) -> list[tuple[str, 
     if isinstance(given, tuple):
         return [(f"{name}[{k}]", part) for k, part in enumerate(parts)]
     return [(name, parts[0])]
+
+
+def target_of_rows(target: TargetType, rows: Tensor) -> TargetType:
+    """The checked target of some examples alone, rows (n,)."""
+    if isinstance(target, Tensor) and target.numel() > 1:
+        return target[rows]
+    return [target[row] for row in rows.tolist()] if isinstance(target, list) else target
+
+
+def arguments_of_rows(additional_forward_args: Any, rows: Tensor) -> Any:
+    """The additional arguments of some examples alone, rows (n,)."""
+    if isinstance(additional_forward_args, tuple):
+        return tuple(arguments_of_rows(part, rows) for part in additional_forward_args)
+    by_example = isinstance(additional_forward_args, Tensor) and additional_forward_args.dim() > 0
+    return additional_forward_args[rows] if by_example else additional_forward_args

@@ -22,12 +22,14 @@ from captum_extremal._captum import BaselineType, TargetType, format_output
 from captum_extremal._checks import check_callable
 from captum_extremal._state import ForwardPrecision, as_plain, preserve_state
 from captum_extremal.arguments import (
+    arguments_of_rows,
     check_arguments,
     check_baselines,
     check_examples,
     check_inputs,
     check_target,
     on_device,
+    target_of_rows,
 )
 from captum_extremal.layers import LayerTail, check_layer
 from captum_extremal.objective import Objective
@@ -73,6 +75,16 @@ class Session:
     def device(self) -> torch.device:
         """The inputs' device."""
         return self.inputs[0].device
+
+    def of_images(self, rows: Tensor) -> Session:
+        """The same session for the images of some rows (n,) alone."""
+        return replace(
+            self,
+            inputs=tuple(x[rows] for x in self.inputs),
+            baselines=tuple(baseline[rows] for baseline in self.baselines),
+            target=target_of_rows(self.target, rows),
+            arguments=arguments_of_rows(self.arguments, rows),
+        )
 
     def at_layer(self, layer: nn.Module, to_input: bool, device_ids: list[int] | None) -> Session:
         """The same session on a layer: its tensors are the inputs, and the model is what lies behind it."""

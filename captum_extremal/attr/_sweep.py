@@ -1,9 +1,11 @@
 """The sweep of every extremal attribution: search the areas and a*, measure the masks found, keep the record."""
 
+import math
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import captum
@@ -16,20 +18,58 @@ from captum_extremal._version import own_version
 from captum_extremal.masks import Layout, MaskFamily
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, Measured, agreement, assemble, threshold_of
-from captum_extremal.search import Search, Solver, as_game
+from captum_extremal.search import Game, Search, Solver, as_game
 from captum_extremal.search.area import mask_of_area
-from captum_extremal.search.problem import BoundMasks, Found, Parameters
+from captum_extremal.search.problem import BoundMasks, Found, Goal, Parameters
 from captum_extremal.session import Session
 from captum_extremal.settings import SearchSettings, Sought
+
+_RUNGS = (0.005, 0.01, 0.015, 0.02, 0.03, 1.0)  # areas whose masks a* between the areas takes; above, all are the same
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is searched: masks of a family over inputs, of some areas, for an objective.
+
+    Attributes:
+        objective: of all images.
+        objective_of: from rows (n,), numbers of images, to that of these images alone.
+        family, layouts: the masks, and how they lie on each input.
+        sought: the areas, and whether a* is sought beyond them.
+    """
+
+    objective: Objective
+    objective_of: Callable[[Tensor], Objective]
+    family: MaskFamily
+    layouts: Sequence[Layout]
+    sought: Sought
+
+    def bind(self, areas: tuple[float, ...], session: Session) -> list[BoundMasks]:
+        """The mask families of each area, one for each input."""
+        bound = [self.family.bind_areas(at.shape, session.device, session.dtype, areas) for at in self.layouts]
+        return list(zip(*bound))
+
+    def goal(self, game: Game, threshold: Tensor, session: Session) -> Goal:
+        """What the search for a* needs to know."""
+        smallest = max(self.family.smallest_area(layout.shape) for layout in self.layouts)
+        rungs = tuple(area for area in _RUNGS if area > smallest)
+        bounds = self.bind(rungs, session)
+        clean, perturbed = self.objective.clean, self.objective.perturbed
+        return Goal(
+            threshold=threshold,
+            whole=game.value(clean, perturbed),
+            nothing=game.value(perturbed, clean),
+            unit=1 / max(math.prod(layout.shape) for layout in self.layouts),
+            smallest=smallest,
+            bounds_of=lambda area: bounds[bisect_left(rungs, area * (1 - 1e-9), hi=len(rungs) - 1)],
+            objective_of=self.objective_of,
+        )
 
 
 def sweep(
     session: Session,
-    objective: Objective,
-    family: MaskFamily,
-    layouts: Sequence[Layout],
+    task: Task,
     settings: SearchSettings,
-    sought: Sought,
     name: str,
     about: dict[str, Any],
     contrast: tuple[Tensor, ...] | None = None,
@@ -37,18 +77,18 @@ def sweep(
     """One search of a batch, with the family's masks on each input.
 
     Args:
-        session, objective, family, layouts, settings, sought: the inputs, the score of masks, the masks, the search,
-            and what it is to find.
+        session, task, settings: the inputs, what is searched, and how.
         name: of the method, for the progress bar.
         about: what the result's settings say besides those of the search.
         contrast: of the result, one for each input.
     """
-    game, solver = as_game(settings.game), settings.chosen_solver()
+    game, solver, sought, objective = as_game(settings.game), settings.chosen_solver(), task.sought, task.objective
     # A bad threshold should not cost a search.
     threshold = threshold_of(settings.score_threshold, game, objective.clean, objective.perturbed)
     started, beyond = time.perf_counter(), sought.beyond and _finds_optimum(solver)
     areas = sought.areas if sought.areas or beyond else sought.instead
-    bounds = list(zip(*(family.bind_areas(layout.shape, session.device, session.dtype, areas) for layout in layouts)))
+    bounds = task.bind(areas, session) if areas else []
+    goal = task.goal(game, threshold, session) if beyond else None
     calls = 0
 
     def report(step: int, at: Tensor, values: Tensor) -> None:
@@ -59,7 +99,7 @@ def sweep(
             by_row = at if at.dim() == values.dim() else at[:, None]
             settings.callback(step, by_row.expand_as(values).T.contiguous(), values.T)
 
-    plan = solver.plan(Search(objective, game, areas, bounds, report, threshold if beyond else None))
+    plan = solver.plan(Search(objective, game, areas, bounds, report, goal))
     with progress_bar(settings.show_progress, plan.steps, name) as bar:
         found = plan.run()
     found = found if isinstance(found, Found) else Found(found)
@@ -80,7 +120,7 @@ def sweep(
         is_tuple=session.is_tuple,
         settings={
             **about,
-            "mask": repr(family),
+            "mask": repr(task.family),
             "game": asdict(game),
             "solver": repr(solver),
             "steps": calls,

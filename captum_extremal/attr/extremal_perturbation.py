@@ -8,8 +8,9 @@ from captum.attr import PerturbationAttribution
 from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage
 from captum_extremal._checks import check_choice
 from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._sweep import sweep, warn_of_optimum
+from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum
 from captum_extremal.masks import read_axes
+from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.session import Session, open_session
 from captum_extremal.settings import InputSearchSettings, as_perturbation, documents
@@ -127,8 +128,13 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
                 raise ValueError(f"mask must cover the positions of the input, got {family!r} over its {layout.unit}")
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs
         settings.check_for(session.images)
-        objective = session.objective(perturbation.bind, perturbations_per_eval=settings.perturbations_per_eval)
+
+        def objective_of(images: Session) -> Objective:
+            return images.objective(perturbation.bind, perturbations_per_eval=settings.perturbations_per_eval)
+
+        objective = objective_of(session)
         changes = [(hidden - x).float() for hidden, x in zip(objective.hidden, session.inputs)]
         contrast = tuple(change.square().sum(1, keepdim=True).sqrt() for change in changes)  # (N, 1, *S)
         about = {"perturbation": repr(perturbation)}
-        return sweep(session, objective, family, layouts, settings, sought, self.get_name(), about, contrast)
+        task = Task(objective, lambda rows: objective_of(session.of_images(rows)), family, layouts, sought)
+        return sweep(session, task, settings, self.get_name(), about, contrast)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, log_usage
 from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._sweep import sweep, warn_of_optimum
+from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum
 from captum_extremal.layers import LayerTail, name_of
 from captum_extremal.masks import Layout, read_axes
+from captum_extremal.objective import Objective
 from captum_extremal.perturbations.product import masked
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.session import Session, open_session
@@ -132,18 +133,24 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
     ) -> tuple[ExtremalMasks, tuple[Tensor, ...], list[Layout]]:
         """The result, the layer's tensors, and how the masks lie on each of them."""
         settings.check_for(session.images)
-        session = session.at_layer(self.layer, to_input, self.device_ids)
-        family, tail = settings.family(), cast(LayerTail, session.forward_func)
+        here = session.at_layer(self.layer, to_input, self.device_ids)
+        family, tail = settings.family(), cast(LayerTail, here.forward_func)
         where = (settings.channel_dim, settings.prefix_tokens, settings.token_grid)
-        layouts = [family.layout(read_axes(x, *where)) for x in session.inputs]
+        layouts = [family.layout(read_axes(x, *where)) for x in here.inputs]
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs again
-        views = iter(layouts)
-        objective = session.objective(
-            lambda x, baseline: masked(x, next(views).view),
-            [layout.mask_shape for layout in layouts],
-            perturbations_per_eval=settings.perturbations_per_eval,
-        )
+
+        def objective_at(layer: Session) -> Objective:
+            views = iter(layouts)
+            return layer.objective(
+                lambda x, baseline: masked(x, next(views).view),
+                [layout.mask_shape for layout in layouts],
+                perturbations_per_eval=settings.perturbations_per_eval,
+            )
+
+        def objective_of(rows: Tensor) -> Objective:
+            return objective_at(session.of_images(rows).at_layer(self.layer, to_input, self.device_ids))
+
         runs = "tail" if tail.is_split else "model"
         about = {"layer": name_of(self.forward_func, self.layer), "runs": runs, "not_split": tail.not_split}
-        found = sweep(session, objective, family, layouts, settings, sought, self.get_name(), about)
-        return found, session.inputs, layouts
+        task = Task(objective_at(here), objective_of, family, layouts, sought)
+        return sweep(here, task, settings, self.get_name(), about), here.inputs, layouts

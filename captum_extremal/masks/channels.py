@@ -67,7 +67,11 @@ class BoundChannelMask:
         """Masks (B, K) of parameters (B, K)."""
         return p
 
-    grid_values = expand = by_grid = smooth_gradient = __call__
+    grid_values = expand = by_grid = __call__
+
+    def smooth_gradient(self, gradient: Tensor, area: float | Tensor) -> Tensor:
+        """The gradient itself: channels have no neighbours."""
+        return gradient
 
     def new_parameters(self, rows: int) -> Tensor:
         """Parameters (B, K) of zeros, in the masks' type and on their device."""

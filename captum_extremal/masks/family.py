@@ -95,8 +95,8 @@ class BoundMask(Protocol):
     def linearised(self, p: Tensor) -> Linearised:
         """Grid values and area of parameters (B, D) with their derivatives, without autograd."""
 
-    def smooth_gradient(self, gradient: Tensor) -> Tensor:
-        """A gradient (B, D) by the parameters, averaged with that of neighbouring parameters."""
+    def smooth_gradient(self, gradient: Tensor, area: float | Tensor) -> Tensor:
+        """A gradient (B, D) by the parameters of masks of an area (one, or one for each row), averaged over neighbours."""
 
 
 @runtime_checkable

@@ -33,6 +33,7 @@ _STEP = {1: 7.0, 2: 7.0, 3: 14.0}  # px at 224; a volume's lattice is coarser, t
 _SIGMA = 21.0  # px at 224
 _NODES_PER_SIGMA = {1: 6, 2: 6, 3: 4}
 _MIN_SIDE = 2
+_GRADIENT_WIDTH = 1 / 8  # of the side of a cube of the mask's area
 _AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # section 4, and everything
 
 
@@ -194,7 +195,6 @@ class BoundSmoothMask:
         self.grid_shape = tuple(len(axis.nodes) for axis in axes)
         self.parameters = math.prod(self.lattice_shape)
         self._expansions = [axis.expansion.to(device, dtype) for axis in axes]
-        self._neighbour_means = [_neighbour_mean(points).to(device, dtype) for points in self.lattice_shape]
         self._means = [axis.expansion.mean(0).to(device, dtype) for axis in axes]
         self._area_by_node = reduce(torch.kron, self._means)[None]
         lattice, nodes = [axis.lattice for axis in axes], [axis.nodes for axis in axes]
@@ -230,14 +230,28 @@ class BoundSmoothMask:
         grid_values, pullback = self._maximum.linearised(p)
         return Linearised(grid_values, self.area(grid_values), self._area_by_node, pullback)
 
-    def smooth_gradient(self, gradient: Tensor) -> Tensor:
-        """A gradient (B, D) plus its mean over the lattice points up to two away in each direction.
+    def smooth_gradient(self, gradient: Tensor, area: float | Tensor) -> Tensor:
+        """A gradient (B, D) by the parameters, averaged over the lattice with Gaussian weights.
 
-        This is the sensitivity filter of topology optimisation. It removes checkerboards from the gradient, so that a
-        mask grows at its border rather than at new places.
+        The width is an eighth of the side of a cube of the mask's area, and at least one lattice step. A single
+        gradient of a modern network is mostly noise at the scale of a lattice step, and a large mask needs less detail
+        than a small one. The average also lets a mask grow at its border rather than at new places, as the sensitivity
+        filter of topology optimisation does.
+
+        Args:
+            gradient: (B, D).
+            area: of the masks, one for all rows or one for each (B,).
         """
-        near = _along_axes(gradient.view(-1, *self.lattice_shape), self._neighbour_means)
-        return gradient + near.flatten(1)
+        sides = torch.as_tensor(area, dtype=gradient.dtype, device=gradient.device).reshape(-1) ** (1 / len(self.shape))
+        width = (_GRADIENT_WIDTH * min(self.lattice_shape) * sides).clamp(min=1)
+        smoothed = gradient.view(-1, *self.lattice_shape)
+        for axis, points in enumerate(self.lattice_shape, start=1):
+            weights = _gaussian(points, width)  # (1 or B, points, points)
+            smoothed = torch.einsum(
+                "brp,b...p->b...r", weights.expand(len(gradient), -1, -1), smoothed.movedim(axis, -1)
+            )
+            smoothed = smoothed.movedim(-1, axis)
+        return smoothed.flatten(1)
 
 
 def _along_axes(values: Tensor, matrices: list[Tensor]) -> Tensor:
@@ -247,9 +261,8 @@ def _along_axes(values: Tensor, matrices: list[Tensor]) -> Tensor:
     return values
 
 
-def _neighbour_mean(points: int) -> Tensor:
-    """The mean of each of some points in a row with its neighbours, taken twice, as a matrix (points, points)."""
-    at = torch.arange(points)
-    near = ((at[:, None] - at[None, :]).abs() <= 1).double()
-    mean = near / near.sum(1, keepdim=True)
-    return mean @ mean
+def _gaussian(points: int, width: Tensor) -> Tensor:
+    """Weights (B, points, points) of averages over some points in a row, for each width (B,) in points."""
+    at = torch.arange(points, dtype=width.dtype, device=width.device)
+    weights = torch.exp(-0.5 * ((at[:, None] - at[None, :]) / width[:, None, None]) ** 2)
+    return weights / weights.sum(2, keepdim=True)

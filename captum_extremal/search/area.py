@@ -72,7 +72,7 @@ def _describe(value: object) -> str:
 
 
 def fit_area(
-    logits: Tensor, area: float, bound: BoundMask, shift: Tensor | None = None, steps: int = 40
+    logits: Tensor, area: float | Tensor, bound: BoundMask, shift: Tensor | None = None, steps: int = 40
 ) -> tuple[Tensor, Tensor]:
     r"""Parameters whose mask has exactly the area: :math:`p = sigmoid(z - \tau)`, solved for the shift :math:`\tau`.
 
@@ -81,7 +81,7 @@ def fit_area(
 
     Args:
         logits: z (B, D).
-        area: fraction of the input, at most ``fit_limit(bound)``.
+        area: fraction of the input, one for all rows or one for each (B,), at most ``fit_limit(bound)``.
         bound: the mask family on the input's positions.
         shift: (B,), where to start, such as the shift of a previous call.
         steps: the largest number of Newton steps.
@@ -118,43 +118,43 @@ _LOGIT_EPS = 1e-4  # parameters of exactly 0 or 1 would have no finite logit
 _MARGIN = 0.02  # below the family's largest area, where the shift is well conditioned
 
 
-def at_area(p: Tensor, area: float, bound: BoundMask, sharpness: float = 1.0) -> Tensor:
+def at_area(p: Tensor, area: float | Tensor, bound: BoundMask, sharpness: float = 1.0) -> Tensor:
     """Parameters p (B, D), shifted in their logits so that their masks have the area, or ``fit_limit`` if it is larger.
+
+    The area is one for all rows, or one for each (B,).
 
     A sharpness above 1 multiplies the logits first, which moves the parameters towards 0 and 1. Otherwise rows that
     already have the area do not change: their parameters of exactly 0 and 1 have no finite logits.
     """
-    area = min(area, fit_limit(bound))
+    area = _by_row(area, p).clamp(max=fit_limit(bound))
     logits = sharpness * torch.logit(p, eps=_LOGIT_EPS)
     fitted = fit_area(logits, area, bound, shift=torch.zeros_like(logits[:, 0]))[0]
     if sharpness != 1:
         return fitted
-    excess = torch.logit(bound.area(bound.grid_values(p)), eps=1e-12) - math.log(area / (1 - area))
+    excess = torch.logit(bound.area(bound.grid_values(p)), eps=1e-12) - torch.logit(area)
     return torch.where((excess.abs() < _LOOSE * _TOLERANCE[p.dtype])[:, None], p, fitted)
 
 
-def project(values: Tensor, area: float, bound: BoundMask) -> Tensor:
+def project(values: Tensor, area: float | Tensor, bound: BoundMask) -> Tensor:
     r"""Parameters (B, D) in [0, 1] whose masks have the area: the values less a shift, :math:`clamp(v - \tau, 0, 1)`.
 
     Where the area is linear in the parameters and all have the same weight, this is the Euclidean projection of the
-    values (B, D). The area is at most ``fit_limit(bound)``.
+    values (B, D). The area, one for all rows or one for each (B,), is at most ``fit_limit(bound)``.
     """
     start = torch.zeros_like(values[:, 0])
     return _clipped(values - _solve_shift(values, area, bound, _clipped, start, _PROJECTION_STEPS)[:, None])[0]
 
 
-def mask_of_area(p: Tensor, area: float, bound: BoundMask) -> Tensor:
-    """The masks of parameters p (B, D), shifted to have exactly the area.
+def mask_of_area(p: Tensor, area: float | Tensor, bound: BoundMask) -> Tensor:
+    """The masks of parameters p (B, D), shifted to have exactly the area, one for all rows or one for each (B,).
 
     The family's largest mask keeps a little less than everything, because its smooth maximum stays below 1. Masks of
     areas near 1 are moved towards all ones, which area 1 reaches exactly.
     """
     grid_values = bound.grid_values(at_area(p, area, bound))
-    mask = bound.expand(grid_values)
-    if area <= fit_limit(bound):
-        return mask
+    mask, area = bound.expand(grid_values), _by_row(area, p)
     covered = bound.area(grid_values)
-    lift = (area - covered) / (1 - covered)
+    lift = ((area - covered) / (1 - covered)).where(area > fit_limit(bound), 0)
     return torch.lerp(mask, torch.ones_like(mask), lift.view(-1, *[1] * (mask.dim() - 1)))
 
 
@@ -167,6 +167,12 @@ _FIRST_TEST = 2  # the step at which convergence is first tested: each test wait
 _TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}  # of the area's log-odds: about their rounding error
 _LOOSE = 10.0  # times the tolerance, for masks that are not to change if they have the area already
 _PROJECTION_STEPS = 20
+
+
+def _by_row(area: float | Tensor, rows: Tensor) -> Tensor:
+    """An area for each of the rows (B, D), (B,)."""
+    return torch.as_tensor(area, dtype=rows.dtype, device=rows.device).expand(len(rows))
+
 
 _Curve = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From shifted values to parameters in [0, 1] and their derivatives."""
@@ -183,10 +189,10 @@ def _clipped(shifted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _solve_shift(
-    values: Tensor, area: float, bound: BoundMask, curve: _Curve, shift: Tensor | None, steps: int
+    values: Tensor, area: float | Tensor, bound: BoundMask, curve: _Curve, shift: Tensor | None, steps: int
 ) -> Tensor:
     """The shift (B,) that gives the masks of curve(values - shift) the area."""
-    goal = torch.logit(torch.tensor(area, dtype=values.dtype, device=values.device))
+    goal = torch.logit(_by_row(area, values))
     low, high = values.amin(1) - 20, values.amax(1) + 20  # everything kept, nothing kept
     shift = values.mean(1) if shift is None else shift.clamp(low, high)
     before = torch.full_like(shift, math.inf)

@@ -29,3 +29,7 @@ class Momentum:
     def repeat(self, times: int) -> None:
         """Continue with every row repeated."""
         self._velocity, self._square = self._velocity.repeat(times, 1), self._square.repeat(times, 1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Continue with some of the rows."""
+        self._velocity, self._square = self._velocity[rows], self._square[rows]

@@ -1,4 +1,4 @@
-r"""The path solver, the default: one path of areas that passes all the areas asked for (equation 2).
+r"""The path solver, the default: one path of areas that passes all the areas asked for (equation 2), and a*.
 
 The solver follows one mask while its area shrinks. The area is met exactly at every step, so all areas of a sweep
 cost little more than one.
@@ -16,46 +16,43 @@ from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.masks import BoundMask, Linearised
-from captum_extremal.search.area import at_area, at_fixed_area, fit_area, fit_limit, positive_sum
+from captum_extremal.search.area import at_fixed_area, fit_area, fit_limit, positive_sum
 from captum_extremal.search.momentum import Momentum
-from captum_extremal.search.problem import BoundMasks, Parameters, Record, Search, check_precision
+from captum_extremal.search.optimal_area import Crossing, find_optimum
+from captum_extremal.search.problem import Found, Parameters, Record, Search, check_precision
 from captum_extremal.search.refinement import refine, refinement_reports
 
 _LONGEST_SHIFT = 4.0  # in one step, in logits: the first order says little where no logit is near the threshold
-_START = 0.95  # area at the path's start: a mask of everything has no gradient by its parameters
+_START = 0.9  # area at the path's start: a mask of everything has no gradient by its parameters
+_WARM_UP = 4  # steps at the start, because the first masks hold no information
+_END = 0.05  # where the steps of a path end that seeks a* alone; it goes on at the same pace
 _FORK = 0.5  # area at which one search becomes several
-_SLOWER = 2.4  # halving the area takes this many times more steps above the fork than below it
-_FIRST_PART = 18  # at least 1 / 18 of the steps lead to the first area
 _LOGIT_RANGE = 8.0  # logits stay in this range around the threshold, so that every parameter can come back
-_SHARPNESS = (2.0, 4.0)  # of the variants tried at the end
+_CHECKPOINT = 8  # steps after which finished images leave the batch
 
 
 @dataclass(frozen=True)
 class PathSolver:
-    """Follow a few masks of each image along a path of shrinking areas (a homotopy).
+    """Follow a mask of each image along a path of shrinking areas (a homotopy).
 
     A mask starts with nearly everything kept and shrinks geometrically. As it passes an area that was asked for, it is
-    recorded. At each step the logits of its parameters move along the gradient with momentum. The length of the step
-    is normalised by a running mean square, so the learning rate does not depend on the model's scale. Then they are
-    shifted to the area of the next step.
-
-    A small mask depends on what the path has given up before, which is partly chance. So at one half of the input the
-    search forks into several that differ in their learning rates and binary weights, and each area keeps the best of
-    them. This gains more than as many steps of a single search.
-
-    At the end every area tries sharper versions of its mask and its neighbours' masks, and the best of them is refined
-    at the area (:mod:`~captum_extremal.search.refinement`).
+    recorded. At each step the logits of its parameters move along the gradient with momentum. The gradient is averaged
+    over neighbouring parameters, because that of a single step is mostly noise. The length of the step is normalised by
+    a running mean square, so the learning rate does not depend on the model's scale. Then the logits are shifted to the
+    area of the next step. At the end each mask is refined at its area (:mod:`~captum_extremal.search.refinement`), and
+    a* is sought from where the path crossed it (:mod:`~captum_extremal.search.optimal_area`). Where a* alone is sought,
+    an image leaves the batch when its path lies well behind a*.
 
     A game that only removes ("delete") has little gradient at large areas, where nearly everything is removed. So its
     path is followed a second time, from the smallest area up to the largest. Each area keeps the better mask of both.
 
     Args:
-        steps: of one sweep of the path, give or take a few, because each part between two areas has whole steps. Above
-            the fork, to which about four tenths of them lead, a step is one forward and backward pass of each image;
-            below it one for each search.
-        searches: how many the search forks into. They are spaced evenly, by their logarithms, around the settings
-            below: the first and the last have a learning rate smaller and larger by the square root of 2, and half and
-            twice the binary weight.
+        steps: of one sweep of the path, give or take a few, because each part between two areas has whole steps. A
+            step is one forward and backward pass of each image; below the fork one for each search.
+        searches: how many the search forks into at one half of the input. They are evidence for how far the masks are
+            a matter of luck (:attr:`~captum_extremal.ExtremalMasks.agreement`), and each area keeps the best of them.
+            They are spaced evenly, by their logarithms, around the settings below: the first and the last have a
+            learning rate smaller and larger by the square root of 2, and half and twice the binary weight.
         learning_rate: change of a typical logit in the first step. It falls geometrically to ``final_learning_rate``.
         momentum: of the normalised gradient.
         decay: the fraction of each logit that is subtracted in a step, so that a parameter far from the threshold can
@@ -64,7 +61,7 @@ class PathSolver:
             that are larger than what the model needs stay grey, because their values make no difference to the model.
         sweeps: how often the path is followed, down, up, down, ...; None for 1, and 2 for games that only remove.
         refinement: passes of each image for the refinement at the end, as a fraction of ``steps``; all areas share
-            them.
+            them. The search for a* has as many.
         precision: floating type to autocast the model's forward to, such as ``torch.bfloat16``.
 
     Raises:
@@ -72,16 +69,17 @@ class PathSolver:
     """
 
     flips = False
+    finds_optimum = True
 
-    steps: int = 100
-    searches: int = 3
+    steps: int = 66
+    searches: int = 1
     learning_rate: float = 0.35
     final_learning_rate: float = 0.14
     momentum: float = 0.8
     decay: float = 0.02
     binary_weight: float = 1.0
     sweeps: int | None = None
-    refinement: float = 0.4
+    refinement: float = 0.6
     precision: torch.dtype | None = None
 
     def __post_init__(self) -> None:
@@ -106,34 +104,35 @@ def area_schedule(areas: tuple[float, ...], steps: int, sweeps: int, start: floa
     """The areas of a path, each with its index among the areas asked for, or None between them.
 
     The first sweep goes from the start down to the smallest area, the next ones up to the largest and down again. The
-    path is geometric, and slower above the fork. Each part of a sweep, between two neighbouring areas, gets steps in
-    proportion to its length, but at least one: the step at its end. The first part gets a few, however short it is,
-    because the masks at the start hold no information yet. Areas above the path's start are met at its start.
+    path is geometric. Each part of a sweep, between two neighbouring areas, gets steps in proportion to its length, but
+    at least one: the step at its end. Areas above the path's start are met at its start.
     """
     down = list(range(len(areas)))[::-1]
-    schedule: list[tuple[float, int | None]] = []
+    warm_up = min(_WARM_UP, steps - 1)
+    schedule: list[tuple[float, int | None]] = [(start, None)] * warm_up
     before = start
     for sweep in range(sweeps):
         route = down if sweep == 0 else (down[::-1] if sweep % 2 else down)[1:]
         ends = [min(areas[index], start) for index in route]
-        lengths = [abs(path_position(end) - path_position(one)) for one, end in zip([before, *ends], ends)]
+        lengths = [abs(math.log(end / one)) for one, end in zip([before, *ends], ends)]
         for index, end, length in zip(route, ends, lengths):
-            least = 1 if schedule else max(1, steps // _FIRST_PART)
-            count = max(least, round(steps * length / max(sum(lengths), 1e-12)))
-            first, last = path_position(before), path_position(end)
-            schedule += [(_area_at(first + (last - first) * step / count), None) for step in range(1, count)]
+            count = max(1, round((steps - warm_up) * length / max(sum(lengths), 1e-12)))
+            schedule += [(before * (end / before) ** (step / count), None) for step in range(1, count)]
             schedule.append((end, index))
             before = end
     return schedule
 
 
-def path_position(area: float) -> float:
-    """Where on the path an area is. Steps are evenly spaced between the positions of two areas."""
-    return math.log(area / _FORK) * (_SLOWER if area > _FORK else 1.0)
-
-
-def _area_at(position: float) -> float:
-    return _FORK * math.exp(position / _SLOWER if position > 0 else position)
+def open_schedule(steps: int, sweeps: int, start: float, smallest: float) -> list[tuple[float, int | None]]:
+    """The path of a search for a* alone: that of a sweep to 5 %, which then goes on at its pace to the smallest area."""
+    schedule = area_schedule((min(_END, start / 2), start), steps, sweeps, start)
+    if sweeps > 1:
+        return [(area, None) for area, _ in schedule]
+    areas = [area for area, _ in schedule]
+    pace = areas[-1] / areas[-2]
+    while areas[-1] * pace > smallest:
+        areas.append(areas[-1] * pace)
+    return [(area, None) for area in areas]
 
 
 class _PathPlan:
@@ -141,74 +140,93 @@ class _PathPlan:
 
     def __init__(self, solver: PathSolver, search: Search) -> None:
         self._solver, self._search, self._precision = solver, search, solver.precision
-        limit = min(fit_limit(bound) for bounds in search.bounds for bound in bounds)
+        families = search.bounds or [search.bounds_at(1.0)]
+        start = min(_START, *(fit_limit(bound) for bounds in families for bound in bounds))
         sweeps = solver.sweeps or (1 if search.game.kept else 2)
-        self._schedule = area_schedule(search.areas, solver.steps, sweeps, start=min(_START, limit))
-        self._refinement_steps = math.ceil(round(solver.refinement * solver.steps) / len(search.areas))
+        if search.areas:
+            self._schedule = area_schedule(search.areas, solver.steps, sweeps, start)
+        else:
+            assert search.goal is not None
+            self._schedule = open_schedule(solver.steps, sweeps, start, search.goal.smallest)
+        # Behind a* there is nothing to see, but a path that turns comes back.
+        self._may_stop = not search.areas and sweeps == 1
+        self._passes = round(solver.refinement * solver.steps)
+        self._refinement_steps = math.ceil(self._passes / max(1, len(search.areas)))
+        self._length = sweeps * solver.steps
         self._forked = False
 
     @property
     def steps(self) -> int:
-        """The steps of the path, at least one for each area it passes, and those of the refinement."""
-        return len(self._schedule) + refinement_reports(self._refinement_steps) * len(self._search.areas)
+        """The steps of the path, at least one for each area it passes, of the refinement, and of the search for a*."""
+        refinement = refinement_reports(self._refinement_steps) * len(self._search.areas)
+        return len(self._schedule) + refinement + (self._passes if self._search.goal is not None else 0)
 
-    def run(self) -> list[Parameters]:
-        """Follow the path, keep for each image and area the best parameters seen there, and refine them."""
-        records = self._try_variants(self._follow())
+    def run(self) -> Found:
+        """Follow the path, keep for each image and area the best parameters seen there, refine them, and find a*."""
+        search, taken = self._search, len(self._schedule)
+        records, rows = self._follow()
         found = [record.parameters for record in records]
-        return refine(self._search, found, self._refinement_steps, self._precision, first_step=len(self._schedule))
+        found = refine(search, found, self._refinement_steps, self._precision, first_step=taken)
+        if search.goal is None:
+            return Found(found, searches=rows)
+        taken += refinement_reports(self._refinement_steps) * len(search.areas)
+        optimum = find_optimum(search, self._crossing, self._passes, self._precision, first_step=taken)
+        return Found(found, optimum, rows)
 
-    def _follow(self) -> list[Record]:
-        """For each area the best parameters of the path."""
-        self._ascents = [_LogitAscent(self._solver, bound, self._search.images) for bound in self._search.bounds[0]]
+    def _follow(self) -> tuple[list[Record], list[Parameters | None]]:
+        """For each area the best parameters of the path, and those of all its searches; None where it had not forked."""
+        search = self._search
+        bounds = search.bounds[0] if search.areas else search.bounds_at(1.0)
+        self._ascents = [_LogitAscent(self._solver, bound, search.images) for bound in bounds]
+        self._active, self._rows = search, torch.arange(search.images, device=self._ascents[0].device)
+        if search.goal is not None:
+            self._crossing = Crossing(search.goal, tuple(bound.new_parameters(search.images) for bound in bounds))
         best: dict[int, Record] = {}
+        every: dict[int, Parameters | None] = {}
         next_areas = [*(area for area, _ in self._schedule[1:]), None]
         for step, ((area, index), next_area) in enumerate(zip(self._schedule, next_areas)):
             if area < _FORK and not self._forked:
-                self._forked = True
-                for ascent in self._ascents:
-                    ascent.fork(self._solver.searches)
-            record = self._step(area, next_area, step / len(self._schedule))
-            self._search.report(step, record.value.new_tensor([area]), record.value[None])
+                self._fork()
+            if self._may_stop and step % _CHECKPOINT == 0 and self._leave():
+                break
+            parameters, values = self._step(area, next_area, min(1.0, step / self._length))
+            record = Record.best(parameters, values)
+            self._active.report(step, record.value.new_tensor([area]), record.value[None])
+            if search.goal is not None:
+                self._crossing.see(area, record.parameters, record.value, self._rows)
             if index is not None:
                 best[index] = best.get(index, record).or_better(record)
-        return [best[index] for index in range(len(self._search.areas))]
+                every[index] = parameters if len(values) > 1 else None
+        areas = range(len(search.areas))
+        return [best[index] for index in areas], [every[index] for index in areas]
 
-    def _step(self, area: float, next_area: float | None, progress: float) -> Record:
-        """The best parameters at this area; then a step along the gradient to the next area, if there is one."""
-        bounds = self._bounds_at(area)
+    def _fork(self) -> None:
+        self._forked = True
+        for ascent in self._ascents:
+            ascent.fork(self._solver.searches)
+
+    def _leave(self) -> bool:
+        """Go on with the images whose path is not yet behind a*. Whether there are none."""
+        stays = ~self._crossing.passed[self._rows]
+        if bool(stays.all()):
+            return False
+        self._rows = self._rows[stays]
+        if len(self._rows):
+            self._active = self._search.of_images(self._rows)
+            for ascent in self._ascents:
+                ascent.keep(stays)
+        return not len(self._rows)
+
+    def _step(self, area: float, next_area: float | None, progress: float) -> tuple[Parameters, Tensor]:
+        """The parameters (R N, D) and values (R, N) at this area; then a step to the next one, if there is one."""
+        bounds = self._active.bounds_at(area)
         parameters = tuple(ascent.parameters_at(area, bound) for ascent, bound in zip(self._ascents, bounds))
         if next_area is None:
-            return Record.best(parameters, self._search.value(bounds, parameters, self._precision))
-        point = self._search.value_and_grad(bounds, parameters, self._precision)
+            return parameters, self._active.value(bounds, parameters, self._precision)
+        point = self._active.value_and_grad(bounds, parameters, self._precision)
         for ascent, bound, here, by_grid in zip(self._ascents, bounds, point.linearised, point.by_grid):
             ascent.step(bound, here, by_grid, next_area, progress)
-        return Record.best(parameters, point.values)
-
-    def _bounds_at(self, area: float) -> BoundMasks:
-        """The mask families of the smallest area asked for that is not below this one."""
-        for asked, bounds in zip(self._search.areas, self._search.bounds):
-            if asked >= area * (1 - 1e-9):
-                return bounds
-        return self._search.bounds[-1]
-
-    def _try_variants(self, records: list[Record]) -> list[Record]:
-        """Let each area try sharper versions of its mask, and its neighbours' masks. A try is one forward pass.
-
-        The path may pass an area with a poor mask and find a better one just before or after it. First the smaller
-        area's mask is grown, then the larger one's shrunk, so that a good mask can spread over several areas.
-        """
-        areas = range(len(records))
-        tries = [(index, index, sharpness) for index in areas for sharpness in _SHARPNESS]
-        tries += [(index, index - 1, 1.0) for index in areas[1:]]
-        tries += [(index, index + 1, 1.0) for index in reversed(areas[:-1])]
-        for index, source, sharpness in tries:
-            area, bounds = self._search.areas[index], self._search.bounds[index]
-            given = records[source].parameters
-            parameters = tuple(at_area(p, area, bound, sharpness) for p, bound in zip(given, bounds))
-            value = self._search.value(bounds, parameters, self._precision)[0]
-            records[index] = records[index].or_better(Record(parameters, value))
-        return records
+        return parameters, point.values
 
 
 class _LogitAscent:
@@ -225,6 +243,17 @@ class _LogitAscent:
         self._momentum = Momentum(solver.momentum, self._logits)
         self._factor = self._logits.new_ones(images, 1)
         self._bound: BoundMask | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The parameters' device."""
+        return self._logits.device
+
+    def keep(self, images: Tensor) -> None:
+        """Continue with some of the images (N,) bool."""
+        rows = images.repeat(len(self._logits) // len(images))
+        self._logits, self._factor = self._logits[rows], self._factor[rows]
+        self._momentum.keep(rows)
 
     def fork(self, searches: int) -> None:
         """Continue as several searches."""
@@ -262,7 +291,8 @@ class _LogitAscent:
         p = torch.sigmoid(self._logits)
         slope = p * (1 - p)
         value, binary, area = found[0] * slope, found[1] * slope / share, found[2] * slope
-        return bound.smooth_gradient(at_fixed_area(value, area)), at_fixed_area(binary, area), area
+        value = bound.smooth_gradient(at_fixed_area(value, area), here.area)
+        return value, at_fixed_area(binary, area), area
 
     def _rate(self, progress: float) -> float:
         first, last = self._solver.learning_rate, self._solver.final_learning_rate

@@ -8,7 +8,7 @@ Shapes: N images, A areas, D parameters of a mask, R masks per image at a time; 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -42,17 +42,45 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What a search for a* (equation 3) needs to know beside the value of masks.
+
+    Args:
+        threshold: Phi_0 (N,), in units of the game's value.
+        whole: the game's value (N,) of the mask that keeps everything.
+        nothing: its value of the mask that keeps nothing.
+        unit: a* is a multiple of this fraction of the input: one position, one channel.
+        smallest: area of the smallest mask.
+        bounds_of: from an area to the mask family of each input tensor, the same object for areas that share one.
+        objective_of: from rows (n,), numbers of images, to the objective of these images alone.
+    """
+
+    threshold: Tensor
+    whole: Tensor
+    nothing: Tensor
+    unit: float
+    smallest: float
+    bounds_of: Callable[[float], BoundMasks]
+    objective_of: Callable[[Tensor], Objective]
+
+    def of_images(self, rows: Tensor) -> Goal:
+        """The goal of the images of some rows (n,)."""
+        by_image = {name: getattr(self, name)[rows] for name in ("threshold", "whole", "nothing")}
+        return replace(self, **by_image, objective_of=lambda inner: self.objective_of(rows[inner]))
+
+
+@dataclass(frozen=True)
 class Search:
     """A search for the masks of several areas.
 
     Args:
         objective: the model's score as a function of masks.
         game: which value of the scores is maximised.
-        areas: increasing fractions of the input.
+        areas: increasing fractions of the input; none where a* alone is sought.
         bounds: for each area, the mask family of each input tensor.
         report: called at every step with its number, the areas (R,) or (R, N) and the values (R, N); NaN for images
             that are finished. Of several masks of one area only the best is reported.
-        threshold: Phi_0 (N,) of equation 3, where a* is sought beyond the areas; else None.
+        goal: where a* is sought beyond the areas; else None.
     """
 
     objective: Objective
@@ -60,12 +88,31 @@ class Search:
     areas: tuple[float, ...]
     bounds: Sequence[BoundMasks]
     report: Callable[[int, Tensor, Tensor], None]
-    threshold: Tensor | None = None
+    goal: Goal | None = None
 
     @property
     def images(self) -> int:
         """N."""
         return self.objective.images
+
+    def bounds_at(self, area: float) -> BoundMasks:
+        """The mask families of the smallest area asked for that is not below this one; else those of this area."""
+        for asked, bounds in zip(self.areas, self.bounds):
+            if asked >= area * (1 - 1e-9):
+                return bounds
+        return self.goal.bounds_of(area) if self.goal is not None else self.bounds[-1]
+
+    def of_images(self, rows: Tensor) -> Search:
+        """The search of the images of some rows (n,) of one with a goal. Nothing is reported for the others."""
+        assert self.goal is not None
+
+        def report(step: int, areas: Tensor, values: Tensor) -> None:
+            by_image = areas if areas.dim() == 2 else areas[:, None].expand_as(values)
+            unknown = values.new_full((len(values), self.images), torch.nan)
+            spread = [unknown.index_copy(1, rows, part.to(values)) for part in (by_image, values)]
+            self.report(step, *spread)
+
+        return replace(self, objective=self.goal.objective_of(rows), report=report, goal=self.goal.of_images(rows))
 
     def value(self, bounds: BoundMasks, parameters: Parameters, precision: torch.dtype | None = None) -> Tensor:
         """The game's value (R, N) of the masks of these parameters."""
@@ -105,13 +152,13 @@ class Found:
     Attributes:
         parameters: for each area those (N, D) of the best masks found. Their masks need not have the areas exactly.
         optimum: a* beyond the areas; None where it was not sought.
-        searches: for each area the parameters (R N, D) of R independent searches, which say how far they agree; None
-            where there are no such searches.
+        searches: for each area the parameters (R N, D) of R independent searches, which say how far they agree, or
+            None where there was only one; None for one search at every area.
     """
 
     parameters: list[Parameters]
     optimum: Optimum | None = None
-    searches: list[Parameters] | None = None
+    searches: list[Parameters | None] | None = None
 
 
 class Plan(Protocol):

@@ -18,7 +18,7 @@ from captum_extremal.search.area import at_area, at_fixed_area, fit_limit, proje
 from captum_extremal.search.momentum import Momentum
 from captum_extremal.search.problem import Parameters, Point, Record, Search
 
-_RATE, _FINAL_RATE = 0.01, 0.002  # change of a typical parameter in the first and the last step
+_RATE, _FINAL_RATE = 0.04, 0.01  # change of a typical parameter in the first and the last step
 _MEMORY = 0.8  # of the momentum
 
 
@@ -78,15 +78,15 @@ class ProjectedAscent:
 
     def _ascend(self, point: Point, rate: float) -> None:
         parts = zip(self._bounds, point.parameters, point.linearised, point.by_grid, self._momenta)
-        moved = tuple(p + rate * momentum(_direction(b, p, here, g)) for b, p, here, g, momentum in parts)
+        moved = tuple(p + rate * momentum(direction(b, p, here, g)) for b, p, here, g, momentum in parts)
         self._parameters = self._each(project, moved)
 
     def _each(self, fit: Callable[[Tensor, float, BoundMask], Tensor], parameters: Parameters) -> Parameters:
         return tuple(fit(p, area, bound) for p, area, bound in zip(parameters, self._areas, self._bounds))
 
 
-def _direction(bound: BoundMask, p: Tensor, here: Linearised, by_grid: Tensor) -> Tensor:
-    """The gradient (B, D) of the value along which the area stays."""
+def direction(bound: BoundMask, p: Tensor, here: Linearised, by_grid: Tensor) -> Tensor:
+    """The gradient (B, D) of the value along which the area stays, smoothed."""
     gradient, area = here.gradients(by_grid, here.area_by_grid)
     free = ((p > 0) | (gradient > 0)) & ((p < 1) | (gradient < 0))  # not held back by a bound of [0, 1]
-    return bound.smooth_gradient(at_fixed_area(gradient, area, free))
+    return bound.smooth_gradient(at_fixed_area(gradient, area, free), here.area)

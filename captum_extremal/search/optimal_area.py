@@ -1,0 +1,209 @@
+r"""The smallest sufficient area a* (equation 3), searched as it is defined: the smallest mask that is still enough.
+
+.. math::
+
+    a^* = \min_m mean(m) \quad \text{subject to} \quad \Phi(m \otimes x) \ge \Phi_0
+
+A path of shrinking areas passes a*. The smallest area at which it was still enough (:class:`Crossing`) is where the
+search begins. From there, each step moves the mask uphill, as the refinement does. Then the mask shrinks if its value is
+above Phi_0, and grows if it is below, by the change of the area that would bring the value to Phi_0. The changes become
+smaller and smaller. The smallest mask on the way that was enough is a*.
+
+Shapes: N images, D parameters of a mask; rows (N, D).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from captum_extremal.search.area import at_area, fit_limit, mask_of_area, project
+from captum_extremal.search.momentum import Momentum
+from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters, Search
+from captum_extremal.search.refinement import direction
+
+_FIRST_CHANGE, _LAST_CHANGE = 0.12, 0.01  # the largest relative change of the area in the first and the last step
+_EFFECT = 0.3  # change of the value, as a share of the whole input's, when the area changes by a factor of e
+_RATE, _FINAL_RATE = 0.04, 0.01  # change of a typical parameter in the first and the last step
+_MEMORY = 0.8  # of the momentum
+_ROUNDING = 1e-5  # of the value's range: what rounding may take from a value that is measured again
+_TRIES = 8  # to grow a mask that was not enough when it was measured again, by _LAST_CHANGE each
+_WELL_BELOW = 0.25  # of the range between Phi_0 and nothing: a path that has fallen so far is behind a*
+_PATIENCE = 3  # steps that a path must stay well below
+_NEVER_BEFORE = 0.5  # area above which no path is behind a*: its first masks hold no information yet
+
+
+class Crossing:
+    """For each image the smallest area at which masks were seen to be enough, and the best start where none was.
+
+    Args:
+        goal: what is enough.
+        start: parameters of N masks, whose values are of no matter.
+    """
+
+    def __init__(self, goal: Goal, start: Parameters) -> None:
+        self._goal = goal
+        self._below = torch.zeros_like(goal.threshold, dtype=torch.int64)
+        self.area = torch.full_like(goal.threshold, torch.inf)
+        self.parameters = start
+        self.found = torch.zeros_like(self._below, dtype=torch.bool)  # (N,), whether any mask was enough
+        self._expected = torch.full_like(goal.threshold, torch.inf)
+
+    def see(self, area: float, parameters: Parameters, values: Tensor, rows: Tensor) -> None:
+        """Take note of masks of one area, for the images of some rows (n,): parameters (n, D) and values (n,)."""
+        goal = self._goal.of_images(rows)
+        enough = values >= goal.threshold + _tolerance(goal)
+        expected = torch.where(enough, area, area * torch.exp(_missing(goal, values)))
+        # A mask that is enough comes before any that is not.
+        better = (enough & ~self.found[rows]) | ((enough == self.found[rows]) & (expected < self._expected[rows]))
+        self.found[rows] |= enough
+        self.area[rows] = self.area[rows].masked_fill(better, area)
+        self._expected[rows] = torch.where(better, expected, self._expected[rows])
+        for ours, theirs in zip(self.parameters, parameters):
+            ours[rows] = torch.where(better[:, None], theirs, ours[rows])
+        far = goal.threshold - _WELL_BELOW * (goal.threshold - goal.nothing).abs()
+        below = (values < far) & (area < _NEVER_BEFORE)
+        self._below[rows] = torch.where(below, self._below[rows] + 1, 0)
+
+    @property
+    def passed(self) -> Tensor:
+        """(N,) bool: whether the path lies behind a*, or there is nothing to find."""
+        vacuous = self._goal.nothing >= self._goal.threshold
+        return (self._below >= _PATIENCE) | vacuous
+
+
+def find_optimum(
+    search: Search, crossing: Crossing, steps: int, precision: torch.dtype | None, first_step: int
+) -> Optimum:
+    """The smallest masks that are enough, from where a path crossed a*.
+
+    Args:
+        search: with a goal.
+        crossing: where to start.
+        steps: passes of each image.
+        precision: floating type to autocast the model's forward to. The masks found are measured without it.
+        first_step: the number of the first step to report.
+    """
+    assert search.goal is not None
+    goal = search.goal
+    rows = (goal.nothing < goal.threshold).nonzero()[:, 0]
+    groups: dict[int, tuple[BoundMasks, list[int]]] = {}
+    for row in rows.tolist():
+        bounds = goal.bounds_of(min(float(crossing.area[row]), 1.0))
+        groups.setdefault(id(bounds), (bounds, []))[1].append(row)
+    parts = [
+        _Shrinking(search, bounds, torch.tensor(members, device=rows.device), crossing, precision)
+        for bounds, members in groups.values()
+    ]
+    for step in range(steps):
+        areas, values = (torch.full_like(goal.threshold, torch.nan) for _ in range(2))
+        for part in parts:
+            areas[part.rows], values[part.rows] = part.step(step / steps)
+        search.report(first_step + step, areas[None], values[None])
+    return _measured(search, parts)
+
+
+class _Shrinking:
+    """The search for a* of some images, whose masks are of one family."""
+
+    def __init__(
+        self, search: Search, bounds: BoundMasks, rows: Tensor, crossing: Crossing, precision: torch.dtype | None
+    ) -> None:
+        assert search.goal is not None
+        everything = len(rows) == search.images
+        self.rows, self.bounds = rows, bounds
+        self._search = search if everything else search.of_images(rows)
+        self._goal, self._precision = search.goal.of_images(rows), precision
+        self._limit = min(fit_limit(bound) for bound in bounds)
+        self.best_area = crossing.area[rows].masked_fill(~crossing.found[rows], torch.inf)
+        self.best = tuple(p[rows] for p in crossing.parameters)
+        self._area = crossing.area[rows].clamp(max=self._limit)
+        self._parameters = tuple(at_area(p, self._area, bound) for p, bound in zip(self.best, bounds))
+        self._momenta = [Momentum(_MEMORY, p) for p in self._parameters]
+
+    def step(self, progress: float) -> tuple[Tensor, Tensor]:
+        """Measure the masks, move them uphill and change their areas. The areas (n,) and values (n,) measured."""
+        point = self._search.value_and_grad(self.bounds, self._parameters, self._precision)
+        area, values = self._area, point.values[0]
+        smaller = (values >= self._goal.threshold + _tolerance(self._goal)) & (area < self.best_area)
+        self.best_area = torch.where(smaller, area, self.best_area)
+        self.best = tuple(torch.where(smaller[:, None], p, q) for p, q in zip(self._parameters, self.best))
+        self._area = self._next_area(values, _falling(_FIRST_CHANGE, _LAST_CHANGE, progress))
+        rate = _falling(_RATE, _FINAL_RATE, progress)
+        self._parameters = tuple(
+            project(p + rate * momentum(direction(bound, p, here, by_grid)), self._area, bound)
+            for bound, p, here, by_grid, momentum in zip(
+                self.bounds, point.parameters, point.linearised, point.by_grid, self._momenta
+            )
+        )
+        return area, values
+
+    def _next_area(self, values: Tensor, largest: float) -> Tensor:
+        goal = self._goal
+        wanted = self._area * torch.exp(_missing(goal, values).clamp(-largest, largest))
+        # Once a mask is enough, another of its area is of no use.
+        known = self.best_area.clamp(max=2)
+        wanted = torch.minimum(wanted, known - (known * _LAST_CHANGE / 2).clamp(min=goal.unit))
+        return whole_units(wanted, goal).clamp(max=self._limit)
+
+
+def whole_units(areas: Tensor, goal: Goal) -> Tensor:
+    """The nearest areas that are a whole number of units, and no smaller than the smallest mask's."""
+    return ((areas / goal.unit).round() * goal.unit).clamp(min=goal.smallest)
+
+
+def _falling(first: float, last: float, progress: float) -> float:
+    return first * math.pow(last / first, progress)
+
+
+def _missing(goal: Goal, values: Tensor) -> Tensor:
+    """The change of the areas' logarithms (N,) that would bring the values (N,) to Phi_0."""
+    effect = _EFFECT * (goal.whole - goal.nothing).abs().clamp(min=1e-30)
+    return (goal.threshold - values) / effect
+
+
+def _tolerance(goal: Goal) -> Tensor:
+    return _ROUNDING * (goal.whole - goal.nothing).abs()
+
+
+def _measured(search: Search, parts: list[_Shrinking]) -> Optimum:
+    """The masks found, measured by the ordinary forward of the whole batch; those that fall short grow a little."""
+    assert search.goal is not None
+    goal, inputs = search.goal, len(search.goal.bounds_of(1.0))
+    area = torch.ones_like(goal.threshold)
+    for part in parts:
+        area[part.rows] = part.best_area.clamp(max=1)
+    sigma = area.new_full((len(area), inputs), torch.nan)
+    for part in parts:
+        sigma[part.rows] = sigma.new_tensor([bound.sigma for bound in part.bounds])
+    for _ in range(_TRIES):
+        masks = _masks(search, parts, area)
+        short = (search.objective.value(masks, search.game.kept, search.game.removed)[0] < goal.threshold) & (area < 1)
+        if not bool(short.any()):
+            break
+        area = torch.where(short, (whole_units(area * (1 + _LAST_CHANGE), goal)).clamp(min=area + goal.unit), area)
+        area = area.clamp(max=1)
+    else:
+        area = area.masked_fill(short, 1)
+        masks = _masks(search, parts, area)
+    area = area.masked_fill((area == 1) & (goal.whole < goal.threshold), torch.nan)
+    return Optimum(masks, area, sigma, torch.full_like(area, torch.nan))
+
+
+def _masks(search: Search, parts: list[_Shrinking], area: Tensor) -> tuple[Tensor, ...]:
+    """The masks (N, *mask_shape) of areas (N,); ones where no part has the image."""
+    masks = None
+    for part in parts:
+        found = [mask_of_area(p, area[part.rows], bound) for p, bound in zip(part.best, part.bounds)]
+        masks = masks or tuple(one.new_ones(search.images, *one.shape[1:]) for one in found)
+        for every, some in zip(masks, found):
+            every[part.rows] = some
+    if masks is None:  # every image is vacuous
+        assert search.goal is not None
+        masks = tuple(
+            torch.ones_like(b.expand(b.grid_values(b.new_parameters(search.images))))
+            for b in search.goal.bounds_of(1.0)
+        )
+    return masks
