@@ -67,16 +67,21 @@ def at_first_layer(forward_func: Any) -> LayerExtremalPerturbation:
     return LayerExtremalPerturbation(forward_func, layer)
 
 
+def a_tenth(clean: Tensor, perturbed: Tensor) -> Tensor:
+    """Of the way from the perturbed score: what some mask reaches, but keeping nothing does not."""
+    return perturbed + (clean - perturbed) / 10
+
+
 METHODS = {
     "extremal perturbation": Method(
         make=ExtremalPerturbation,
         name="Extremal Perturbation",
-        settings={"areas": (0.2, 1.0), "solver": PathSolver(steps=5)},
+        settings={"areas": (0.2, 1.0), "solver": PathSolver(steps=5), "score_threshold": a_tenth},
         options={
             "game": "hybrid",
             "mask": SmoothMask(step=2.0),
-            "score_threshold": lambda clean, perturbed: 0.9 * clean,
-            "callback": lambda step, areas, scores: None,
+            "score_threshold": lambda clean, perturbed: 0.9 * (clean - perturbed),
+            "callback": lambda step, areas, values: None,
             "reduce": "sum",
         },
     ),
@@ -88,11 +93,11 @@ METHODS = {
     "layer extremal perturbation, channels": Method(
         make=at_first_layer,
         name="Layer Extremal Perturbation",
-        settings={"areas": (1, 4), "solver": PathSolver(steps=5), "channel_dim": 1},
+        settings={"areas": (1, 4), "solver": PathSolver(steps=5), "channel_dim": 1, "score_threshold": a_tenth},
         options={
             "game": "hybrid",
-            "score_threshold": lambda clean, perturbed: 0.9 * clean,
-            "callback": lambda step, areas, scores: None,
+            "score_threshold": lambda clean, perturbed: 0.9 * (clean - perturbed),
+            "callback": lambda step, areas, values: None,
             "multiply_by_activation": True,
             "perturbations_per_eval": 1,
         },
@@ -101,7 +106,13 @@ METHODS = {
     "layer extremal perturbation, positions": Method(
         make=at_first_layer,
         name="Layer Extremal Perturbation",
-        settings={"mask": "spatial", "areas": (0.2, 1.0), "solver": PathSolver(steps=5), "channel_dim": 1},
+        settings={
+            "mask": "spatial",
+            "areas": (0.2, 1.0),
+            "solver": PathSolver(steps=5),
+            "channel_dim": 1,
+            "score_threshold": a_tenth,
+        },
         options={"mask": SmoothMask(step=2.0), "attribute_to_layer_input": True},
         of_layer=True,
     ),
@@ -157,6 +168,8 @@ def model() -> nn.Sequential:
             nn.Flatten(),
             nn.Linear(16, 5),
         )
+    # So that what is hidden lowers the score, as in a trained network: else nothing would be needed.
+    network[-1].weight.data.abs_()
     return network.eval()
 
 
@@ -263,7 +276,8 @@ def test_batch_is_explained_as_its_images_are(
         assert name == "scale"
         return network(x) * scale
 
-    scale = torch.tensor([[2.0], [-1.0]], dtype=torch.float64)
+    network[-1].weight.data.abs_()  # as in ``model``
+    scale = torch.tensor([[2.0], [0.5]], dtype=torch.float64)
     found = attribute(method, forward, x, target=[0, 4], additional_forward_args=(scale, "scale"))
     for n, target in enumerate([0, 4]):
         one = slice(n, n + 1)
@@ -525,9 +539,13 @@ def test_autocast_of_the_caller_is_that_of_the_model_alone(method: Method, model
 
 
 @pytest.mark.usefixtures("_calls_model")
+@pytest.mark.filterwarnings("ignore:.* do not reach the score threshold:UserWarning")
 def test_model_in_train_mode_is_explained_with_a_warning(method: Method, model: nn.Module, x: Tensor) -> None:
+    settings = dict(method.settings)
+    if "score_threshold" in settings:
+        settings["score_threshold"] = 1e9  # never enough: with dropout keeping nothing can be
     with pytest.warns(UserWarning, match="train mode") as told:
-        found = method.make(model.train()).attribute(x, target=TARGET, **method.settings)
+        found = method.make(model.train()).attribute(x, target=TARGET, **settings)
     assert_good(method, found, x)
     assert told[0].filename == __file__
 

@@ -257,7 +257,7 @@ def test_split_network_without_a_way_around_the_layer_never_runs_what_stands_bef
 def test_search_runs_the_layers_behind_alone(x: Tensor, at_once: int | None) -> None:
     net = network(residual)
     before, behind = count_calls(net.stem), count_calls(net.head)
-    LayerExtremalPerturbation(net, net.layer).attribute(
+    LayerExtremalPerturbation(net, net.layer).extremal_masks(
         x, target=1, areas=(1, 3, 6), solver=PenaltySolver(steps=40, flip=False), perturbations_per_eval=at_once
     )
     assert len(behind) >= 40

@@ -156,7 +156,7 @@ def test_curves_mark_a_star_between_the_areas():
 
 def test_figures_of_vacuous_images_say_so(images):
     found = make_found(perturbed=12.0)
-    mask, title = drawn(vis.show_mask(found, images)).axes[1], "a* = 0 %: nothing is needed"
+    mask, title = drawn(vis.show_mask(found, images)).axes[1], "a* = 0 %, nothing needed"
     assert mask.get_title() == f"{title}\nscore 12.0, clean 10.0"
     assert picture(mask).max() < 0.35
     sweep, curves = drawn(vis.show_sweep(found, images)), drawn(vis.show_curves(found))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from by_hand import optimum_by_hand
 from captum_extremal import ExtremalMasks, PathSolver
 from captum_extremal import visualization as vis
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
@@ -421,3 +422,24 @@ def test_bad_inversion_of_a_channel(images, inversion, error, message):
 def test_bad_values_of_examples(images, values, error, message):
     with pytest.raises(error, match=message):
         vis.show_class_channel(images[0], images, values=values)
+
+
+def test_channels_of_a_star_alone_have_no_curves(images, heat_maps):
+    found = make_found()
+    best = optimum_by_hand(found.masks[:, 1], [0.25] * 2, [11.0] * 2, [3.0] * 2)
+    alone = make_result(found.masks[:, :0], [], [], [], others=[best])
+    with pytest.raises(ValueError, match=r"found must hold masks of areas, got a\* alone"):
+        vis.show_channels(alone, heat_maps, images)
+
+
+def test_a_star_between_the_areas_is_a_number_of_channels(images, heat_maps):
+    best = optimum_by_hand(make_found().masks[:, 1], [0.172] * 2, [10.5] * 2, [3.0] * 2)
+    left, right = drawn(vis.show_channels(make_found(others=[best]), heat_maps, images)).axes
+    assert left.get_title() == "a* = 17 of 100 channels\nscore 10.5, clean 10.0"
+    assert lines_of(right)["a* = 17 of 100 channels"].get_xdata()[0] == pytest.approx(17.2)
+
+
+def test_channels_that_are_not_needed(images, heat_maps):
+    left, right = drawn(vis.show_channels(make_found(threshold=0.5), heat_maps, images)).axes
+    assert left.get_title().startswith("a* = 0 of 100 channels, nothing needed")
+    assert "a* = 0 of 100 channels, nothing needed" in lines_of(right)

@@ -143,7 +143,7 @@ def removes_only(found: ExtremalMasks) -> bool:
 
 def optimal_text(one: ExtremalMasks) -> str:
     if bool(one.vacuous):
-        return f"a* = {area_text(one, 0.0)}: nothing is needed"
+        return f"a* = {area_text(one, 0.0)}, nothing needed"
     return f"a* = {area_text(one, float(one.optimal_area))}" if bool(one.reached) else "a* not reached"
 
 
