@@ -69,7 +69,7 @@ class BoundChannelMask:
 
     grid_values = expand = by_grid = __call__
 
-    def smooth_gradient(self, gradient: Tensor, area: float | Tensor) -> Tensor:
+    def smooth_gradient(self, gradient: Tensor, area: float | Tensor, share: float) -> Tensor:
         """The gradient itself: channels have no neighbours."""
         return gradient
 

@@ -95,8 +95,14 @@ class BoundMask(Protocol):
     def linearised(self, p: Tensor) -> Linearised:
         """Grid values and area of parameters (B, D) with their derivatives, without autograd."""
 
-    def smooth_gradient(self, gradient: Tensor, area: float | Tensor) -> Tensor:
-        """A gradient (B, D) by the parameters of masks of an area (one, or one for each row), averaged over neighbours."""
+    def smooth_gradient(self, gradient: Tensor, area: float | Tensor, share: float) -> Tensor:
+        """A gradient (B, D) by the parameters, averaged over neighbouring parameters.
+
+        Args:
+            gradient: (B, D).
+            area: of the masks, one for all rows or one for each (B,).
+            share: how far neighbours count, as a share of the side of a cube of the masks' area.
+        """
 
 
 @runtime_checkable

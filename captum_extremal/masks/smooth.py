@@ -33,7 +33,7 @@ _STEP = {1: 7.0, 2: 7.0, 3: 14.0}  # px at 224; a volume's lattice is coarser, t
 _SIGMA = 21.0  # px at 224
 _NODES_PER_SIGMA = {1: 6, 2: 6, 3: 4}
 _MIN_SIDE = 2
-_GRADIENT_WIDTH = 1 / 8  # of the side of a cube of the mask's area
+_LEAST_WIDTH = 0.7  # lattice steps, of the average of gradients
 _AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # section 4, and everything
 
 
@@ -230,27 +230,25 @@ class BoundSmoothMask:
         grid_values, pullback = self._maximum.linearised(p)
         return Linearised(grid_values, self.area(grid_values), self._area_by_node, pullback)
 
-    def smooth_gradient(self, gradient: Tensor, area: float | Tensor) -> Tensor:
+    def smooth_gradient(self, gradient: Tensor, area: float | Tensor, share: float) -> Tensor:
         """A gradient (B, D) by the parameters, averaged over the lattice with Gaussian weights.
 
-        The width is an eighth of the side of a cube of the mask's area, and at least one lattice step. A single
-        gradient of a modern network is mostly noise at the scale of a lattice step, and a large mask needs less detail
-        than a small one. The average also lets a mask grow at its border rather than at new places, as the sensitivity
-        filter of topology optimisation does.
+        At the scale of a lattice step, a network's gradient is mostly noise. The average also lets a mask grow at its
+        border rather than at new places, as the sensitivity filter of topology optimisation does.
 
         Args:
             gradient: (B, D).
             area: of the masks, one for all rows or one for each (B,).
+            share: the standard deviation of the Gaussian as a share of the side of a cube of the masks' area. It is at
+                least 0.7 lattice steps.
         """
-        sides = torch.as_tensor(area, dtype=gradient.dtype, device=gradient.device).reshape(-1) ** (1 / len(self.shape))
-        width = (_GRADIENT_WIDTH * min(self.lattice_shape) * sides).clamp(min=1)
+        areas = torch.as_tensor(area, dtype=gradient.dtype, device=gradient.device).reshape(-1)
+        width = (share * min(self.lattice_shape) * areas ** (1 / len(self.shape))).clamp(min=_LEAST_WIDTH)
         smoothed = gradient.view(-1, *self.lattice_shape)
         for axis, points in enumerate(self.lattice_shape, start=1):
-            weights = _gaussian(points, width)  # (1 or B, points, points)
-            smoothed = torch.einsum(
-                "brp,b...p->b...r", weights.expand(len(gradient), -1, -1), smoothed.movedim(axis, -1)
-            )
-            smoothed = smoothed.movedim(-1, axis)
+            rows = smoothed.movedim(axis, -1)
+            weights = _gaussian(points, width).transpose(1, 2)  # (1 or B, points, points)
+            smoothed = (rows.flatten(1, -2) @ weights).view_as(rows).movedim(-1, axis)
         return smoothed.flatten(1)
 
 

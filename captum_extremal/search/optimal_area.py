@@ -6,8 +6,8 @@ r"""The smallest sufficient area a* (equation 3), searched as it is defined: the
 
 A path of shrinking areas passes a*. The smallest area at which it was still enough (:class:`Crossing`) is where the
 search begins. From there, each step moves the mask uphill, as the refinement does. Then the mask shrinks if its value is
-above Phi_0, and grows if it is below, by the change of the area that would bring the value to Phi_0. The changes become
-smaller and smaller. The smallest mask on the way that was enough is a*.
+above Phi_0, and grows if it is below, by the change of the area that would bring the value to Phi_0. Near Phi_0 the
+changes become smaller and smaller. The smallest mask on the way that was enough is a*.
 
 Shapes: N images, D parameters of a mask; rows (N, D).
 """
@@ -24,7 +24,8 @@ from captum_extremal.search.momentum import Momentum
 from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters, Search
 from captum_extremal.search.refinement import direction
 
-_FIRST_CHANGE, _LAST_CHANGE = 0.12, 0.01  # the largest relative change of the area in the first and the last step
+_LARGEST_CHANGE = 0.12  # of the area's logarithm in one step
+_FIRST_CHANGE, _LAST_CHANGE = 0.12, 0.01  # the largest change near Phi_0, in the first and the last step
 _EFFECT = 0.3  # change of the value, as a share of the whole input's, when the area changes by a factor of e
 _RATE, _FINAL_RATE = 0.04, 0.01  # change of a typical parameter in the first and the last step
 _MEMORY = 0.8  # of the momentum
@@ -142,7 +143,9 @@ class _Shrinking:
 
     def _next_area(self, values: Tensor, largest: float) -> Tensor:
         goal = self._goal
-        wanted = self._area * torch.exp(_missing(goal, values).clamp(-largest, largest))
+        missing = _missing(goal, values)
+        limit = (missing.abs() / 3).clamp(min=largest, max=_LARGEST_CHANGE)  # far from Phi_0 there is a long way to go
+        wanted = self._area * torch.exp(missing.clamp(-limit, limit))
         # Once a mask is enough, another of its area is of no use.
         known = self.best_area.clamp(max=2)
         wanted = torch.minimum(wanted, known - (known * _LAST_CHANGE / 2).clamp(min=goal.unit))

@@ -27,6 +27,7 @@ _START = 0.9  # area at the path's start: a mask of everything has no gradient b
 _WARM_UP = 4  # steps at the start, because the first masks hold no information
 _END = 0.05  # where the steps of a path end that seeks a* alone; it goes on at the same pace
 _FORK = 0.5  # area at which one search becomes several
+_SMOOTHING = 1 / 8  # of the gradient, see BoundMask: coarse, so that luck at the start does not decide
 _LOGIT_RANGE = 8.0  # logits stay in this range around the threshold, so that every parameter can come back
 _CHECKPOINT = 8  # steps after which finished images leave the batch
 
@@ -77,7 +78,7 @@ class PathSolver:
     final_learning_rate: float = 0.14
     momentum: float = 0.8
     decay: float = 0.02
-    binary_weight: float = 1.0
+    binary_weight: float = 0.5
     sweeps: int | None = None
     refinement: float = 0.6
     precision: torch.dtype | None = None
@@ -291,7 +292,7 @@ class _LogitAscent:
         p = torch.sigmoid(self._logits)
         slope = p * (1 - p)
         value, binary, area = found[0] * slope, found[1] * slope / share, found[2] * slope
-        value = bound.smooth_gradient(at_fixed_area(value, area), here.area)
+        value = bound.smooth_gradient(at_fixed_area(value, area), here.area, _SMOOTHING)
         return value, at_fixed_area(binary, area), area
 
     def _rate(self, progress: float) -> float:

@@ -20,6 +20,7 @@ from captum_extremal.search.problem import Parameters, Point, Record, Search
 
 _RATE, _FINAL_RATE = 0.04, 0.01  # change of a typical parameter in the first and the last step
 _MEMORY = 0.8  # of the momentum
+_SMOOTHING = 1 / 32  # of the gradient, see BoundMask: finer than the path's
 
 
 def refine(
@@ -89,4 +90,4 @@ def direction(bound: BoundMask, p: Tensor, here: Linearised, by_grid: Tensor) ->
     """The gradient (B, D) of the value along which the area stays, smoothed."""
     gradient, area = here.gradients(by_grid, here.area_by_grid)
     free = ((p > 0) | (gradient > 0)) & ((p < 1) | (gradient < 0))  # not held back by a bound of [0, 1]
-    return bound.smooth_gradient(at_fixed_area(gradient, area, free), here.area)
+    return bound.smooth_gradient(at_fixed_area(gradient, area, free), here.area, _SMOOTHING)
