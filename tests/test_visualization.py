@@ -45,6 +45,30 @@ def test_mask_shows_what_is_kept_and_darkens_the_rest(images):
     assert len(right.collections) == 2  # the outline: light on dark
 
 
+def make_layer_found():
+    """Masks of 2 x 4 positions of a layer that keep the left half."""
+    masks = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(2, 1, 1, 2, 4)
+    found = make_result(masks, (0.5,), [11.0], [1.0])
+    return dataclasses.replace(found, settings=found.settings | {"layer": "2 ReLU"})
+
+
+def test_a_layers_mask_is_resized_to_the_image(images):
+    figure = drawn(vis.show_mask(make_layer_found(), images))
+    left, right = figure.axes
+    image, shown = picture(left), picture(right)
+    hidden = 0.28 * (image @ [0.299, 0.587, 0.114])[..., None]
+    # The centres of the four columns are at 4.5, 14.5, 24.5 and 34.5 of 40: linear between the second and the third.
+    kept = np.clip((24.5 - np.arange(WIDTH)) / 10, 0, 1)[:, None]
+    np.testing.assert_allclose(shown, kept * image + (1 - kept) * hidden, atol=1e-5)
+    assert titles(figure) == ["image", "a* = 50 %\nscore 11.0, clean 10.0"]
+    assert len(right.collections) == 2  # the outline
+
+
+@pytest.mark.parametrize("show", [vis.show_targets, vis.show_sweep, vis.show_order])
+def test_every_figure_of_masks_takes_a_layers(images, show):
+    assert drawn(show(make_layer_found(), images)).axes[0].images[0].get_array().shape[:2] == (HEIGHT, WIDTH)
+
+
 def test_outline_encloses_the_area():
     found = make_found()
     binary = found.binary_masks()[0, :, 0].numpy()

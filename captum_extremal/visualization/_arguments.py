@@ -1,9 +1,11 @@
 """Checks of the figures' arguments, and the arrays that are drawn."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from captum.attr import LayerAttribution
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -28,6 +30,7 @@ class View(NamedTuple):
 
 
 def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> View:
+    """What is drawn of one image; the masks of a layer's positions are enlarged to it."""
     of_inputs = as_tuple(result(found).masks)
     check_count("input_index", input_index, at_least=0)
     if input_index >= len(of_inputs):
@@ -37,11 +40,15 @@ def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> V
         others = "show_channels draws masks of channels, " if found.covers == "channels" else ""
         others += "show_curves draws the scores of any"
         raise ValueError(f"found must hold masks of images, (N, A, 1, H, W), got {tuple(masks.shape)}: {others}")
-    one = found.image(index)
-    pictures = images("images", given, len(masks), tuple(masks.shape[3:]), "of the masks' size, ")
-    soft, binary = masks[index, :, 0], as_tuple(one.binary_masks())[input_index][0, :, 0]
+    one, soft = found.image(index), masks[index]  # (A, 1, H, W)
+    if "layer" in found.settings:
+        pictures = images("images", given, len(masks))
+        soft = LayerAttribution.interpolate(soft, tuple(pictures.shape[2:]), "bilinear")
+    else:
+        pictures = images("images", given, len(masks), tuple(masks.shape[3:]), "of the masks' size, ")
+    binary = cast(Tensor, replace(one, masks=soft[None]).binary_masks())[0, :, 0]
     shown, best = int(one.optimal_index), int(one.optimal_index) if bool(one.reached) else None
-    return View(one, as_rgb(pictures[index]), as_array(soft), binary.cpu().numpy(), shown, best)
+    return View(one, as_rgb(pictures[index]), as_array(soft[:, 0]), binary.cpu().numpy(), shown, best)
 
 
 def result(found: object) -> ExtremalMasks:

@@ -30,7 +30,8 @@ def show_mask(
 
     What the mask hides is dark and grey; the model sees it perturbed instead. The outline encloses exactly the area; a
     nearly flat mask has none. The title has a*, the score and the clean score. Where no area reached the threshold, it
-    says so, and the largest mask is shown.
+    says so, and the largest mask is shown. A mask of a layer's positions (``mask="spatial"``) is resized to the image
+    and shows which of them keep their activation.
     """
     view = check.view(found, images, index, input_index)
     figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
