@@ -54,9 +54,7 @@ def check_callable(name: str, value: object, *arguments: str) -> None:
         raise TypeError(f"{rule}, got {value!r} with the signature {signature}: {error}") from error
 
 
-def check_choice(
-    name: str, value: object, choices: Iterable[str], elsewhere: Mapping[str, str] | None = None
-) -> None:
+def check_choice(name: str, value: object, choices: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> None:
     """Raise ValueError unless ``value`` is one of the names in ``choices``.
 
     Args:
