@@ -137,11 +137,11 @@ class ExtremalMasks:
         Returns:
             bool, in the masks' shape. Of equal values the first in memory are taken.
         """
-        return _each(lambda masks: _binary(masks, self.areas), self.masks)
+        return _each(lambda masks: binary_of(masks, self.areas), self.masks)
 
     def order_of_entry(self) -> Tensor | tuple[Tensor, ...]:
         """The smallest area whose binary mask keeps each position, 1 where none does: (N, 1, *S) or (N, K)."""
-        return _each(lambda masks: _first_area(_binary(masks, self.areas), self.areas), self.masks)
+        return _each(lambda masks: _first_area(binary_of(masks, self.areas), self.areas), self.masks)
 
     def image(self, index: int) -> ExtremalMasks:
         """The result of one image alone, N = 1.
@@ -303,11 +303,12 @@ def _refined(masks: Tensor, areas: Tensor, contrast: Tensor) -> Tensor:
     return (weights * masks).sum(1) + masks.prod(1) * detail / strongest
 
 
-def _binary(masks: Tensor, areas: Tensor) -> Tensor:
+def binary_of(masks: Tensor, areas: Tensor) -> Tensor:
+    """The highest values of masks (N, A, ...), as bool, exactly as many as the areas (A,) or (N, A) ask for."""
     flat = masks.flatten(2)
     kept = (areas * flat.shape[-1]).round().to(torch.int64)
     rank = flat.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    return (rank < kept[:, None]).view_as(masks)
+    return (rank < kept[..., None]).view_as(masks)
 
 
 def _first_area(binary: Tensor, areas: Tensor) -> Tensor:

@@ -50,6 +50,15 @@ def result(found: object) -> ExtremalMasks:
     return found
 
 
+def row_of(name: str, index: object, count: int) -> int:
+    """An index from -count to count - 1, as the row from 0 that it names."""
+    check_count(name, index, at_least=None)
+    row = int(index)  # type: ignore[call-overload]
+    if not -count <= row < count:
+        raise IndexError(f"{name} must be from {-count} to {count - 1}, got {index}")
+    return row % count
+
+
 def tensor(
     name: str, value: Any, *shapes: Shape, display: bool = False, floating: bool = True, rule: str = "", hint: str = ""
 ) -> Tensor:
