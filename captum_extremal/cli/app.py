@@ -30,6 +30,7 @@ _ABOUT_DATA = (
     "--metric insertion_deletion."
 )
 _FRACTIONS = "Increasing fractions of the image (the library's own)."
+_ROBUSTNESS = "Also hide the rest in other ways, to see whether the masks still hold."
 _LAYER = f"As in model.named_modules(), such as layer3.5; {LIST} prints the model's layers and their outputs."
 _COUNTS = "Increasing numbers of channels, or fractions of them: 1 is one channel, 1.0 all of them (the library's own)."
 _CHANNEL_DIM = "Which dimension of the layer's output holds the channels (1); -1 for a transformer's tokens."
@@ -85,6 +86,7 @@ def explain(
     game: options.Game = None,
     score_fraction: options.ScoreFraction = 1.0,
     steps: options.Steps = None,
+    robustness: Annotated[bool, option(_ROBUSTNESS, None, "--robustness")] = False,
     device: options.Device = "auto",
     out: options.Out = "captum-extremal-explain",
 ) -> None:

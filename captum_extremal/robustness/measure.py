@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,8 +102,9 @@ def _searched_with(found: ExtremalMasks, perturbation: str | Perturbation | None
         return as_perturbation(perturbation)
     text = found.settings.get("perturbation")
     try:
-        call = ast.parse(text, mode="eval").body  # type: ignore[arg-type]
-        return _KNOWN[call.func.id](**{part.arg: ast.literal_eval(part.value) for part in call.keywords})  # type: ignore[attr-defined]
+        parsed: Any = ast.parse(str(text), mode="eval")
+        given = {part.arg: ast.literal_eval(part.value) for part in parsed.body.keywords}
+        return _KNOWN[parsed.body.func.id](**given)
     except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
         rule = "perturbation must be given where the search's is not one of this package's"
         raise ValueError(f"{rule}, got None for masks searched with {text!r}") from error

@@ -22,8 +22,8 @@ class Robustness:
             where a* is not reached.
         binary: (N, A + 1, P), the same at the masks' highest values set to 1, exactly as many as the area asks for.
         all_hidden: (N, P), the game's value where the whole input is hidden: at the mask that keeps nothing, or for a
-            game without a weight for what is kept, at the mask that removes everything. A value means little where
-            this one is as good.
+            game without a weight for what is kept, at the mask that removes everything. A mask that keeps the score
+            says little where this is as good. A mask that removes it can hardly do better.
         clean_score: (N,), the score of the inputs.
     """
 
@@ -65,7 +65,7 @@ class Robustness:
             >>> frame = extremal.robustness(found, x, target=207).to_frame()
             >>> frame[frame["image"] == 0].pivot(index="hiding", columns="mask", values="soft_percent").round()
         """
-        images, masks, ways = self.soft.shape
+        images, ways = self.soft.shape[0], len(self.names)
         labels = [*(f"{area:g}" for area in self.areas[0, :-1].tolist()), "a*"]
         index = pd.MultiIndex.from_product([range(images), labels, self.names], names=["image", "mask", "hiding"])
         columns = {name: getattr(self, name) for name in ("soft", "binary", "soft_percent", "binary_percent")}
@@ -73,7 +73,7 @@ class Robustness:
         frame = pd.DataFrame({name: values.flatten().tolist() for name, values in columns.items()}, index).reset_index()
         frame["mask"] = pd.Categorical(frame["mask"], labels)
         frame["hiding"] = pd.Categorical(frame["hiding"], self.names)
-        return frame[["image", "mask", "area", "hiding", *list(columns)[1:]]]
+        return frame.reindex(columns=["image", "mask", "area", "hiding", *list(columns)[1:]])
 
     def _percent(self, values: Tensor) -> Tensor:
         largest = torch.maximum(self.soft.abs(), self.binary.abs()).flatten(1).amax(1)

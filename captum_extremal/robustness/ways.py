@@ -24,8 +24,10 @@ class Way:
 
 
 def ways_of_hiding(session: Session, own: Perturbation, others: Tensor | Tensors | None) -> dict[str, Way]:
-    ways = {"own": Way(own.bind, [session.baselines]), "fade": Way(FadePyramid().bind, [session.baselines])}
-    ways |= {name: Way(partial(_blurred, factor), [session.baselines]) for name, factor in _BLURS.items()}
+    """The ways by their names; that of the others is missing where there are none."""
+    default = [session.baselines]
+    ways = {"own": Way(own.bind, default), "fade": Way(FadePyramid().bind, default)}
+    ways |= {name: Way(partial(_blurred, factor), default) for name, factor in _BLURS.items()}
     if contents := _contents_of_others(session, others):
         ways["others"] = Way(FadePyramid().bind, contents)
     return ways | {"noise": Way(FadePyramid().bind, [_noise_like(session.inputs)])}
