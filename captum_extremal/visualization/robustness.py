@@ -76,7 +76,7 @@ def _colour_range(tables: list[check.Array], *, percent: bool) -> Normalize:
 def _draw_table(ax: Axes, table: check.Array, colours: Normalize, form: str) -> None:
     ax.imshow(table, cmap=_COLOURS, norm=colours, aspect="auto", interpolation="nearest")
     for (way, column), value in np.ndenumerate(table):
-        dark = float(draw.grey(np.asarray(_COLOURS(colours(value)))[:3])) < 0.5
+        dark = float(draw.grey(np.asarray(_COLOURS(colours(value)))[:3])) < 0.55
         text = draw.number(round(value, 0 if form else 6) + 0.0, form)  # + 0.0: no -0
         colour = "white" if dark else draw.INK
         ax.text(column, way, text, ha="center", va="center", fontsize=draw.SMALL, color=colour)
