@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import get_args, get_type_hints
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -145,6 +146,34 @@ def test_explain_files_belong_to_the_rows(explained):
         assert float(found.clean_score) == row["clean_score"]
     assert not list(out.rglob("*.partial"))
     assert plt.get_fignums() == []
+
+
+def test_explain_tells_robustness_where_it_is_asked_for(weights, tmp_path):
+    picture(48, 40).save(tmp_path / "a.png")
+    arguments = [tmp_path / "a.png", "--model", NETWORK, "--weights", weights, "--target", "1", "--target", "7", *QUICK]
+    status, stdout, stderr = run_quietly("explain", *arguments, "--out", tmp_path, "--device", "cpu", "--robustness")
+    assert (status, stderr) == (0, "")
+    assert "CLASS-robustness.png" in stdout
+    for row in read_summary(tmp_path)["rows"]:
+        assert (tmp_path / row["folder"] / row["files"]["robustness"]).is_file()
+        robust = row["robustness"]
+        assert robust["names"] == ["own", "fade", "half blur", "blur", "double blur", "noise"]  # one photograph
+        assert np.shape(robust["soft"]) == np.shape(robust["binary"]) == (3, 6)
+        assert [values[0] for values in robust["soft"][:2]] == pytest.approx(row["scores"], abs=1e-4)
+        assert robust["all_hidden"][0] == pytest.approx(row["perturbed_score"], abs=1e-4)
+
+
+def test_robustness_of_a_photo_that_needs_nothing_is_told(tmp_path, monkeypatch):
+    run, _ = run_of(tmp_path, monkeypatch, areas=None, robustness=True)
+    monkeypatch.setattr(explain, "write_results", lambda *_: {})
+    monkeypatch.setattr(run, "threshold", lambda clean, perturbed: perturbed - 1)
+    picture(32, 32).save(tmp_path / "a.png")
+    run.explain(str(tmp_path / "a.png"))
+    (row,) = read_summary(tmp_path)["rows"]
+    assert row["optimal_area"] == 0
+    robust = row["robustness"]
+    assert np.shape(robust["soft"]) == (1 + len(AREAS), len(robust["names"]))
+    assert robust["soft"][-1] == robust["binary"][-1] == pytest.approx(robust["all_hidden"])
 
 
 def test_explain_scores_are_those_of_the_model(explained, state):
@@ -290,7 +319,7 @@ def run_of(folder, monkeypatch, **settings):
     classifier, found = tiny_classifier(layers, CATEGORIES), []
     monkeypatch.setattr(explain, "write_results", lambda masks, *_: found.append(masks) or {})
     given = {"photos": [], "out": folder, "target": None, "game": None, "score_fraction": 1.0, "steps": 4}
-    given |= {"areas": (0.3, 0.6), "perturbation": None} | settings
+    given |= {"areas": (0.3, 0.6), "perturbation": None, "robustness": False} | settings
     return explain.ImageRun(SimpleNamespace(**given), classifier), found
 
 

@@ -35,6 +35,7 @@ _ABOUT_SECONDS = (
     "are a part of them."
 )
 _FRACTIONS = f"Increasing fractions of the image ({OWN['areas']}). If given, a* is one of them."
+_ROBUSTNESS = "Also hide the rest in other ways, to see whether the masks still hold."
 _LAYER = f"As in model.named_modules(), such as layer3.5; {LIST} prints the model's layers and their outputs."
 _COUNTS = (
     f"Increasing numbers of channels, or fractions: 1 is one channel, 1.0 all of them ({OWN['counts']}). "
@@ -98,6 +99,7 @@ def explain(
     game: options.Game = None,
     score_fraction: options.ScoreFraction = 1.0,
     steps: options.Steps = None,
+    robustness: Annotated[bool, option(_ROBUSTNESS, None, "--robustness")] = False,
     device: options.Device = "auto",
     out: options.Out = "captum-extremal-explain",
 ) -> None:

@@ -1,7 +1,7 @@
 """Checks of the figures' arguments, and the arrays that are drawn."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from captum.attr import LayerAttribution
@@ -109,6 +109,15 @@ def result(found: object) -> ExtremalMasks:
     if not isinstance(found, ExtremalMasks):
         raise TypeError(f"found must be an ExtremalMasks, the result of extremal_masks(), got {type(found).__name__}")
     return found
+
+
+def row_of(name: str, index: object, count: int) -> int:
+    """An index from -count to count - 1, as the row from 0 that it names."""
+    check_count(name, index, at_least=None)
+    row = int(cast(int, index))
+    if not -count <= row < count:
+        raise IndexError(f"{name} must be from {-count} to {count - 1}, got {index}")
+    return row % count
 
 
 def tensor(
