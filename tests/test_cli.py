@@ -152,7 +152,7 @@ def test_explain_tells_robustness_where_it_is_asked_for(weights, tmp_path):
     picture(48, 40).save(tmp_path / "a.png")
     arguments = [tmp_path / "a.png", "--model", NETWORK, "--weights", weights, "--target", "1", "--target", "7", *QUICK]
     status, stdout, stderr = run_quietly("explain", *arguments, "--out", tmp_path, "--device", "cpu", "--robustness")
-    assert (status, stderr) == (0, "")
+    assert (status, stderr) == (0, f"captum-extremal: photo 1 of 1: {tmp_path / 'a.png'}\n")
     assert "CLASS-robustness.png" in stdout
     for row in read_summary(tmp_path)["rows"]:
         assert (tmp_path / row["folder"] / row["files"]["robustness"]).is_file()
@@ -337,7 +337,7 @@ def test_a_star_is_told_with_the_agreement_of_searches(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(run, "_search", searched)
     assert run.over([str(tmp_path / "a.png")]) == 0
-    _, _, head, line, *_ = capsys.readouterr().out.splitlines()
+    _, head, line, *_ = capsys.readouterr().out.splitlines()
     assert head.split("  ")[-1] == "searches agree"
     assert line.split()[-3:] == ["21.3", "%", "0.83"]
     (row,) = read_summary(tmp_path)["rows"]
