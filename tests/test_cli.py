@@ -25,6 +25,7 @@ from torch import nn
 
 from captum_extremal import ChannelMask, ExtremalMasks, ExtremalPerturbation, FeatureInversion, PathSolver, cli
 from captum_extremal._version import own_version
+from captum_extremal.areas import AREAS
 from captum_extremal.cli import app, console, demo, explain, options, output, photo_run
 from captum_extremal.cli.classifier import Classifier, from_file, loaded_classifier, untrained
 from captum_extremal.datasets import DigitScenes
@@ -32,7 +33,7 @@ from captum_extremal.evaluation import Evaluation
 from captum_extremal.evaluation.metrics import TOLERANCE
 from captum_extremal.masks import read_axes
 from captum_extremal.search.games import as_game
-from captum_extremal.settings import AREAS, InputSearchSettings
+from captum_extremal.settings import InputSearchSettings
 from cli_photos import (
     NETWORK,
     one_line,

@@ -13,6 +13,7 @@ from torch import Tensor
 from captum_extremal._captum import progress_bar
 from captum_extremal._state import warn_caller
 from captum_extremal._version import own_version
+from captum_extremal.areas import Sought
 from captum_extremal.masks import Layout, MaskFamily
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, Measured, agreement, assemble, threshold_of
@@ -20,7 +21,7 @@ from captum_extremal.search import Search, Solver, as_game
 from captum_extremal.search.area import mask_of_area
 from captum_extremal.search.problem import BoundMasks, Found, Parameters
 from captum_extremal.session import Session
-from captum_extremal.settings import SearchSettings, Sought
+from captum_extremal.settings import SearchSettings
 
 
 def sweep(

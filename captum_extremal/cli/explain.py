@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from captum_extremal.areas import AREAS, check_areas
 from captum_extremal.attr import ExtremalPerturbation
 from captum_extremal.cli.classifier import Classifier, loaded_classifier
 from captum_extremal.cli.console import WRONG_ARGUMENT, shortened, stopping
@@ -11,7 +12,7 @@ from captum_extremal.cli.photo_run import PhotoRun, View
 from captum_extremal.masks import SmoothMask
 from captum_extremal.perturbations import BlurPyramid
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.settings import AREAS, InputSearchSettings, check_areas
+from captum_extremal.settings import InputSearchSettings
 from captum_extremal.visualization import show_robustness, show_targets
 
 _AT_ONCE = 3  # masked copies of each image, as in the search
