@@ -1,10 +1,11 @@
 """Which map of a search's masks points best, on other pairs than those of the tables of methods.
 
-    python benchmarks/maps.py --data FOLDER [--out FOLDER] [--scenes 40] [--mosaics 32] [--precision bfloat16]
+    python benchmarks/maps.py --data FOLDER [--network squeezenet] [--out FOLDER] [--scenes 40] [--mosaics 32]
+      [--precision bfloat16]
 
 Two sets of pairs: scenes of digits drawn from another seed than the tables', and mosaics of four photographs of which
-one is explained. The masks of each pair are searched once and kept in the folder; a run that was stopped goes on where
-it stopped. The table has a row a map, in per cent.
+one is explained by the network. The masks of each pair are searched once and kept, the mosaics' in OUT/NETWORK; a run
+that was stopped goes on where it stopped. The table has a row a map, in per cent.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from photographs import add_data_option, normalised, squeezenet, target_of
+from photographs import add_data_option, add_network_option, network, normalised, target_of
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
@@ -47,17 +48,19 @@ class Pair:
 def main() -> int:
     options = parse()
     torch.set_num_threads(options.threads)
+    of_network = options.out / options.network
     sets = {
-        "digits": list(digits(options.scenes)),
-        "mosaics": list(mosaics(options.data, options.mosaics, options.precision)),
+        "digits": [judged(pair, options.out) for pair in digits(options.scenes)],
+        "mosaics": [judged(pair, of_network) for pair in mosaics(options)],
     }
-    print(table({name: [judged(pair, options.out) for pair in pairs] for name, pairs in sets.items()}))
+    print(table(sets))
     return 0
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_option(parser)
+    add_network_option(parser)
     parser.add_argument("--out", type=Path, default=Path("maps"))
     parser.add_argument("--scenes", type=int, default=40)
     parser.add_argument("--mosaics", type=int, default=32)
@@ -75,19 +78,20 @@ def digits(count: int) -> Iterator[Pair]:
             yield Pair(f"digits_{k:02d}_{label}", model, scene.image[None], label, mask, None)
 
 
-def mosaics(data: Path, count: int, precision: torch.dtype | None) -> Iterator[Pair]:
-    model = squeezenet(data).to(memory_format=torch.channels_last)
-    photographs = sorted((data / "images").glob("*.jpg"))
+def mosaics(options: argparse.Namespace) -> Iterator[Pair]:
+    model, *norm = network(options.network, options.data)
+    model.to(memory_format=torch.channels_last)
+    photographs = sorted((options.data / "images").glob("*.jpg"))
     generator = torch.Generator().manual_seed(SEED)
-    for k in range(count):
+    for k in range(options.mosaics):
         chosen = [photographs[i] for i in torch.randperm(len(photographs), generator=generator)[:4]]
-        small = [v2.functional.resize(normalised(one), [SIDE, SIDE], antialias=True) for one in chosen]
+        small = [v2.functional.resize(normalised(one, *norm), [SIDE, SIDE], antialias=True) for one in chosen]
         x = torch.cat([torch.cat(small[:2], 3), torch.cat(small[2:], 3)], 2)
         row, column = divmod(k % 4, 2)
         truth = torch.zeros(2 * SIDE, 2 * SIDE, dtype=torch.bool)
         truth[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE] = True
         x = x.contiguous(memory_format=torch.channels_last)
-        yield Pair(f"mosaic_{k:02d}", model, x, target_of(chosen[k % 4]), truth, precision)
+        yield Pair(f"mosaic_{k:02d}", model, x, target_of(chosen[k % 4]), truth, options.precision)
 
 
 def masks_of(pair: Pair, folder: Path) -> ExtremalMasks:

@@ -1,9 +1,10 @@
 """Extremal perturbations of real photographs: a*, scores and areas in each game, and whether evidence is monotone.
 
-    python benchmarks/real_images.py --data FOLDER [--out FOLDER] [--figures 10] [--images 44] [--precision bfloat16]
+    python benchmarks/real_images.py --data FOLDER [--network squeezenet] [--out FOLDER] [--figures 10] [--images 44]
+      [--precision bfloat16]
 
-A row a photograph and game is appended to ``rows.jsonl``; a run that was stopped goes on where it stopped. The summary
-is printed as Markdown, the way it stands in README.md beside this file.
+A row a photograph and game is appended to ``OUT/NETWORK/rows.jsonl``; a run that was stopped goes on where it stopped.
+The summary is printed as Markdown, the way it stands in README.md beside this file.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
-from photographs import add_data_option, normalised, rgb, squeezenet, target_of
+from photographs import add_data_option, add_network_option, network, normalised, rgb, target_of
 from rows import Row, completed
 
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver
@@ -25,27 +26,32 @@ GAMES = ("preserve", "delete", "hybrid")
 def main() -> int:
     options = parse()
     torch.set_num_threads(options.threads)
-    options.out.mkdir(parents=True, exist_ok=True)
-    model = squeezenet(options.data).to(memory_format=torch.channels_last)
+    out = options.out / options.network
+    out.mkdir(parents=True, exist_ok=True)
+    model, *norm = network(options.network, options.data)
+    model.to(memory_format=torch.channels_last)
     photographs = sorted((options.data / "images").glob("*.jpg"))[: options.images]
     drawn = photographs[: options.figures]
 
     def row(name: str, game: str) -> Row:
         print(f"{game} {name}", file=sys.stderr)
         photograph = options.data / "images" / name
-        found = explain(model, photograph, game, PathSolver(precision=options.precision))
+        x = normalised(photograph, *norm).to(memory_format=torch.channels_last)
+        solver = PathSolver(precision=options.precision)
+        found = ExtremalPerturbation(model).extremal_masks(x, target=target_of(photograph), game=game, solver=solver)
         if game == "preserve" and photograph in drawn:
-            draw(options.out, photograph, found)
+            draw(out, photograph, found)
         return as_row(photograph, game, found)
 
     keys = [(photograph.name, game) for game in GAMES for photograph in photographs]
-    print(summary(completed(options.out / "rows.jsonl", keys, row)))
+    print(summary(completed(out / "rows.jsonl", keys, row)))
     return 0
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_option(parser)
+    add_network_option(parser)
     parser.add_argument("--out", type=Path, default=Path("real-images"))
     parser.add_argument("--figures", type=int, default=10, help="photographs to draw")
     parser.add_argument("--images", type=int, default=None, help="how many photographs, from the first")
@@ -54,11 +60,6 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     return parser.parse_args()
-
-
-def explain(model: torch.nn.Module, photograph: Path, game: str, solver: PathSolver) -> ExtremalMasks:
-    x = normalised(photograph).to(memory_format=torch.channels_last)
-    return ExtremalPerturbation(model).extremal_masks(x, target=target_of(photograph), game=game, solver=solver)
 
 
 def as_row(photograph: Path, game: str, found: ExtremalMasks) -> Row:

@@ -1,6 +1,6 @@
 """How much a search's scores vary when the photograph moves by one pixel.
 
-    OMP_NUM_THREADS=1 python benchmarks/shifts.py --data FOLDER [--precision bfloat16]
+    OMP_NUM_THREADS=1 python benchmarks/shifts.py --data FOLDER [--network squeezenet] [--precision bfloat16]
 
 Each photograph is explained where it is and moved by one pixel up, down, left and right (the border repeated). Its
 spread is the standard deviation of the five scores over their mean: a perfect search of a model that does not mind the
@@ -14,7 +14,7 @@ import sys
 
 import torch
 import torch.nn.functional as F
-from photographs import add_data_option, normalised, squeezenet, target_of
+from photographs import add_data_option, add_network_option, network, normalised, target_of
 from speed import FOUND, HELD_OUT, TUNED, blend, blurred_levels, highest
 from torch import Tensor
 
@@ -26,8 +26,8 @@ SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
 def main() -> int:
     options = parse()
     torch.set_num_threads(options.threads)
-    model = squeezenet(options.data).to(memory_format=torch.channels_last)
-    method = ExtremalPerturbation(model)
+    model, *norm = network(options.network, options.data)
+    method = ExtremalPerturbation(model.to(memory_format=torch.channels_last))
     solver = PathSolver(precision=getattr(torch, options.precision) if options.precision else None)
     found = []
     for stem in options.photographs:
@@ -35,7 +35,7 @@ def main() -> int:
         target = target_of(path)
         scores = []
         for shift in SHIFTS:
-            x = shifted(normalised(path), shift).to(memory_format=torch.channels_last)
+            x = shifted(normalised(path, *norm), shift).to(memory_format=torch.channels_last)
             masks = method.extremal_masks(x, target=target, areas=FOUND, solver=solver).masks[0, :, 0]
             binary = torch.stack([highest(mask, area) for mask, area in zip(masks, FOUND)])
             levels = blurred_levels(x.contiguous())
@@ -51,6 +51,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_option(parser)
+    add_network_option(parser)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", choices=["bfloat16"], help="of the search")
     parser.add_argument("--photographs", nargs="*", default=[*TUNED, *HELD_OUT], metavar="STEM")

@@ -1,16 +1,18 @@
 """Scores and seconds beside the released code (TorchRay): the same photographs, network, areas and cores.
 
-    python benchmarks/speed.py --data FOLDER [--out FOLDER] [--threads 1] [--contestants path ...] [--reuse]
+    python benchmarks/speed.py --data FOLDER [--network squeezenet] [--out FOLDER] [--threads 1] [--reuse]
+      [--contestants path ...]
     python benchmarks/speed.py --data FOLDER --beside path-one --contestants path
 
 Each contestant runs in a process of its own, one after another. TorchRay (``pip install --no-deps torchray``) needs
-minutes a photograph: its masks are kept in the output folder, and a rerun extrapolates its time from 40 steps on one
-photograph. Its masks come out larger than asked, so ours are asked for the areas that they really have, photograph by
-photograph. Beside one of our own solvers nothing of TorchRay's is needed, and the areas are those masks' means.
+minutes a photograph: its masks are kept, as OUT/NETWORK/torchray/STEM.npz with the arrays masks (A, 224, 224) and
+seconds, and a rerun extrapolates its time from 40 steps on one photograph. Its masks come out larger than asked, so
+ours are asked for the areas that they really have, photograph by photograph. Beside one of our own solvers nothing of
+TorchRay's is needed, and the areas are those masks' means.
 
 All masks are judged by one evaluator that shares no code with the package, in float32: the score of the soft mask, and
-that of the binary mask of exactly its area. The solver was tuned on the first half of the photographs; the tables keep
-the halves apart.
+that of the binary mask of exactly its area. The solver was tuned on the first half of the photographs, with SqueezeNet;
+the tables keep the halves apart.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from photographs import add_data_option, normalised, squeezenet, target_of
+from photographs import Triple, add_data_option, add_network_option, network, normalised, target_of
 from torch import Tensor, nn
 
 from captum_extremal import ExtremalPerturbation, PathSolver, PenaltySolver
@@ -59,8 +61,8 @@ def main() -> int:
         command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
         subprocess.run(command, check=True)
     torch.set_num_threads(options.threads)
-    model = squeezenet(options.data)
-    scores = {name: judge(model, options, name) for name in names}
+    judges = network(options.network, options.data)
+    scores = {name: judge(*judges, options, name) for name in names}
     print(tables(options, scores))
     return 0
 
@@ -68,6 +70,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_option(parser)
+    add_network_option(parser)
     parser.add_argument("--out", type=Path, default=Path("speed"), help="where masks and times are kept")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
@@ -80,7 +83,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-# The contestants: each leaves its masks (A, 224, 224) and seconds in OUT/NAME/STEM.npz
+# The contestants: each leaves its masks (A, 224, 224) and seconds in OUT/NETWORK/NAME/STEM.npz
 
 
 def torchray(options: argparse.Namespace) -> None:
@@ -90,7 +93,7 @@ def torchray(options: argparse.Namespace) -> None:
             from torchray.attribution.extremal_perturbation import extremal_perturbation
     except ImportError as error:
         raise SystemExit(f"TorchRay is missing ({error}): pip install --no-deps torchray") from error
-    model = squeezenet(options.data)
+    model, *norm = network(options.network, options.data)
 
     def masks(x: Tensor, target: int, steps: int) -> Tensor:
         found: Tensor = extremal_perturbation(model, x, target, areas=list(ASKED), max_iter=steps)[0]
@@ -98,27 +101,28 @@ def torchray(options: argparse.Namespace) -> None:
 
     for stem in options.photographs:
         if not kept(options, TORCHRAY, stem).exists():
-            x, target = photograph(options, stem)
+            x, target = photograph(options, stem, *norm)
             started = time.perf_counter()
             keep(options, TORCHRAY, stem, masks(x, target, STEPS), started)
             print(f"{TORCHRAY}: {stem}", file=sys.stderr)
-    x, target = photograph(options, options.photographs[0])
+    x, target = photograph(options, options.photographs[0], *norm)
     started = time.perf_counter()
     masks(x, target, TIMED_STEPS)
     seconds = (time.perf_counter() - started) * STEPS / TIMED_STEPS
-    (options.out / TORCHRAY / "seconds.json").write_text(json.dumps(seconds))
+    seconds_of_torchray(options).write_text(json.dumps(seconds))
 
 
 def ours(options: argparse.Namespace) -> None:
-    model = squeezenet(options.data).to(memory_format=torch.channels_last)
-    method = ExtremalPerturbation(model)
+    reused = {stem for stem in options.photographs if options.reuse and kept(options, options.worker, stem).exists()}
+    if not (wanted := [stem for stem in options.photographs if stem not in reused]):
+        return
+    model, *norm = network(options.network, options.data)
+    method = ExtremalPerturbation(model.to(memory_format=torch.channels_last))
     solver = SOLVERS[options.worker]
-    first = photograph(options, options.photographs[0])[0].to(memory_format=torch.channels_last)
+    first = photograph(options, wanted[0], *norm)[0].to(memory_format=torch.channels_last)
     method.extremal_masks(first, target=0, areas=ASKED, solver=PathSolver(steps=4, precision=torch.bfloat16))  # warm up
-    for stem in options.photographs:
-        if options.reuse and kept(options, options.worker, stem).exists():
-            continue
-        x, target = photograph(options, stem)
+    for stem in wanted:
+        x, target = photograph(options, stem, *norm)
         x = x.to(memory_format=torch.channels_last)
         areas = areas_of(options, stem).tolist()
         started = time.perf_counter()
@@ -127,13 +131,17 @@ def ours(options: argparse.Namespace) -> None:
         print(f"{options.worker}: {stem}", file=sys.stderr)
 
 
-def photograph(options: argparse.Namespace, stem: str) -> tuple[Tensor, int]:
+def photograph(options: argparse.Namespace, stem: str, mean: Triple, std: Triple) -> tuple[Tensor, int]:
     path = options.data / "images" / f"{stem}.jpg"
-    return normalised(path), target_of(path)
+    return normalised(path, mean, std), target_of(path)
 
 
 def kept(options: argparse.Namespace, name: str, stem: str) -> Path:
-    return Path(options.out) / name / f"{stem}.npz"
+    return Path(options.out) / options.network / name / f"{stem}.npz"
+
+
+def seconds_of_torchray(options: argparse.Namespace) -> Path:
+    return kept(options, TORCHRAY, "seconds").with_suffix(".json")
 
 
 def keep(options: argparse.Namespace, name: str, stem: str, masks: Any, started: float) -> None:
@@ -161,11 +169,13 @@ def load(options: argparse.Namespace, name: str, stem: str) -> dict[str, Any]:
 # The evaluator: nothing of the package's
 
 
-def judge(model: nn.Module, options: argparse.Namespace, name: str) -> dict[str, dict[str, Tensor]]:
+def judge(
+    model: nn.Module, mean: Triple, std: Triple, options: argparse.Namespace, name: str
+) -> dict[str, dict[str, Tensor]]:
     """For each photograph the areas, soft and binary scores (A,), and seconds."""
     found = {}
     for stem in options.photographs:
-        x, target = photograph(options, stem)
+        x, target = photograph(options, stem, mean, std)
         levels = blurred_levels(x)
         result = load(options, name, stem)
         masks, areas = result["masks"], areas_of(options, stem)
@@ -218,7 +228,7 @@ def tables(options: argparse.Namespace, scores: dict[str, dict[str, dict[str, Te
 def table(options: argparse.Namespace, scores: dict[str, Any], stems: list[str]) -> str:
     seconds = {name: float(stack(found, stems, "seconds").mean()) for name, found in scores.items()}
     if options.beside == TORCHRAY:
-        seconds[TORCHRAY] = json.loads((options.out / TORCHRAY / "seconds.json").read_text())
+        seconds[TORCHRAY] = json.loads(seconds_of_torchray(options).read_text())
     baseline = {kind: stack(scores[options.beside], stems, kind) for kind in ("soft", "binary")}
     lines = [
         f"| {len(stems)} photographs | soft score, {options.beside} = 1 | mean | wins | binary score | mean | wins "

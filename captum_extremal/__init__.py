@@ -7,7 +7,8 @@ Data flows in one direction: a module imports only from those before it in this 
 
 Order of imports:
     _version, _captum, _checks, _describe, _jsonl, _state, hooks, masks, perturbations, objective, search, results,
-    layers, arguments, settings, session, inversion, attr, classes, metrics, datasets, evaluation, visualization, cli
+    layers, arguments, areas, settings, session, robustness, inversion, attr, classes, metrics, datasets, evaluation,
+    visualization, cli
 """
 
 import lazy_loader

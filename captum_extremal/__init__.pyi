@@ -16,6 +16,7 @@ from .masks import SmoothMask as SmoothMask
 from .perturbations import BlurPyramid as BlurPyramid
 from .perturbations import FadePyramid as FadePyramid
 from .results import ExtremalMasks as ExtremalMasks
+from .robustness import Robustness as Robustness
 from .search import Game as Game
 from .search import PathSolver as PathSolver
 from .search import PenaltySolver as PenaltySolver

@@ -2,6 +2,8 @@
 
 import inspect
 import math
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from numbers import Integral, Real
 
 
@@ -52,8 +54,16 @@ def check_callable(name: str, value: object, *arguments: str) -> None:
         raise TypeError(f"{rule}, got {value!r} with the signature {signature}: {error}") from error
 
 
-def check_choice(name: str, value: object, choices: object) -> None:
-    """Raise ValueError unless ``value`` is one of the names in ``choices``."""
-    names = sorted(choices)  # type: ignore[call-overload]
-    if value not in names:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, names))}, got {value!r}")
+def check_choice(name: str, value: object, choices: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> None:
+    """Raise ValueError unless ``value`` is one of the names in ``choices``.
+
+    Args:
+        elsewhere: names that other software gives to choices. They are not taken, but the message says what they are.
+    """
+    names = sorted(choices)
+    if value in names:
+        return
+    text = value.lower() if isinstance(value, str) else ""
+    meant = (elsewhere or {}).get(text) or next(iter(get_close_matches(text, names, 1)), None)
+    hint = f": did you mean {meant!r}?" if meant else ""
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, names))}, got {value!r}{hint}")

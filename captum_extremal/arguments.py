@@ -24,7 +24,7 @@ Tensors = tuple[Tensor, ...]
 
 def check_inputs(inputs: object) -> Tensors:
     """Inputs whose positions are masked, as a tuple of tensors (N, C, *S)."""
-    tensors = _as_tensors(inputs)
+    tensors = _as_tensors(inputs, "inputs")
     for name, x in _named("inputs", inputs, tensors):
         if not x.is_floating_point():
             raise TypeError(
@@ -39,15 +39,15 @@ def check_inputs(inputs: object) -> Tensors:
     return check_examples(inputs)
 
 
-def check_examples(inputs: object) -> Tensors:
+def check_examples(inputs: object, argument: str = "inputs") -> Tensors:
     """A model's inputs as a tuple of tensors with N rows each, of any type and shape."""
-    tensors = _as_tensors(inputs)
-    for name, x in _named("inputs", inputs, tensors):
+    tensors = _as_tensors(inputs, argument)
+    for name, x in _named(argument, inputs, tensors):
         if not x.dim() or not x.numel():
             raise ValueError(f"{name} must have one row per example and not be empty, got shape {tuple(x.shape)}")
         if len(x) != len(tensors[0]) or x.device != tensors[0].device:
             raise ValueError(
-                f"{name} must have as many examples as inputs[0], {len(tensors[0])}, on the same device, "
+                f"{name} must have as many examples as {argument}[0], {len(tensors[0])}, on the same device, "
                 f"got {len(x)} on {x.device}"
             )
         if x.is_floating_point() and not bool(x.isfinite().all()):
@@ -55,11 +55,11 @@ def check_examples(inputs: object) -> Tensors:
     return tensors
 
 
-def _as_tensors(inputs: object) -> Tensors:
+def _as_tensors(inputs: object, argument: str) -> Tensors:
     tensors = inputs if isinstance(inputs, tuple) else (inputs,)
     if not tensors:
-        raise ValueError("inputs must hold at least one tensor, got an empty tuple")
-    for name, x in _named("inputs", inputs, tensors):
+        raise ValueError(f"{argument} must hold at least one tensor, got an empty tuple")
+    for name, x in _named(argument, inputs, tensors):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name} must be a tensor or a tuple of tensors, got {type(x).__name__}")
     return tensors

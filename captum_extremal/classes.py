@@ -31,6 +31,7 @@ from captum_extremal._checks import check_choice, check_count, check_number
 from captum_extremal._describe import checksum, describe
 from captum_extremal._jsonl import JsonLines
 from captum_extremal._state import modules_of, warn_caller
+from captum_extremal.areas import OPTIMAL, check_areas
 from captum_extremal.arguments import Tensors, check_examples
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
 from captum_extremal.hooks import unwrap
@@ -40,7 +41,7 @@ from captum_extremal.perturbations.product import masked
 from captum_extremal.results import ExtremalMasks, threshold_of
 from captum_extremal.search import as_game
 from captum_extremal.session import open_session
-from captum_extremal.settings import OPTIMAL, LayerSearchSettings, check_areas, documents
+from captum_extremal.settings import LayerSearchSettings, documents
 
 __all__ = ["ClassChannels", "RemovalDrop", "class_channels"]
 

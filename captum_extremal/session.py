@@ -117,11 +117,15 @@ class Session:
         perturb = tuple(bind(x.to(self.dtype), b.to(self.dtype)) for x, b in zip(self.inputs, self.baselines))
         shapes = mask_shapes or [(1, *x.shape[2:]) for x in self.inputs]
         nothing = [torch.zeros(self.images, *shape, dtype=self.dtype, device=self.device) for shape in shapes]
+        hidden = tuple(map(_hidden, perturb, nothing, self.inputs))
+        if perturbations_per_eval != 1:
+            for one, zeros in zip(perturb, nothing):
+                _check_several(one, zeros)
         return Objective(
             self.forward_func,
             self.inputs,
             perturb,
-            tuple(map(_hidden, perturb, nothing, self.inputs)),
+            hidden,
             self.target,
             self.arguments,
             perturbations_per_eval,
@@ -190,6 +194,23 @@ def _hidden(perturb: BoundPerturbation, nothing: Tensor, x: Tensor) -> Tensor:
         got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
         raise ValueError(f"perturbation must turn one mask per image into inputs of shape {tuple(x.shape)}, got {got}")
     return hidden
+
+
+def _check_several(perturb: BoundPerturbation, nothing: Tensor) -> None:
+    """Raise ValueError unless a perturbation, which takes a mask of each of N images, takes two of each as well."""
+    twice = torch.cat([nothing, nothing])
+    images, rows = len(nothing), len(twice)
+    must = (
+        "perturbation must take R masks of each of N images, as R N rows, and return R N inputs, the first masks' of "
+        f"all images first: with R = 2 and N = {images}"
+    )
+    advice = "repeat what it has of the images len(mask) // N times"
+    try:
+        returned = len(perturb(twice))
+    except Exception as error:  # whatever it does with rows that it does not expect
+        raise ValueError(f"{must} it fails, {type(error).__name__}: {error}; {advice}") from error
+    if returned != rows:
+        raise ValueError(f"{must} it returns {returned} rows instead of {rows}; {advice}")
 
 
 def like_inputs(maps: Tensors, inputs: Tensors, is_tuple: bool) -> Any:

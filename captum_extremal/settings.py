@@ -7,50 +7,26 @@ Shapes: N images, A areas, R masks per image at a time, K channels.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
-from itertools import pairwise
-from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar, cast
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_callable, check_choice, check_count
+from captum_extremal.areas import AREAS, OPTIMAL, Areas, Sought, as_fractions, check_areas
 from captum_extremal.masks import ChannelMask, Layout, MaskFamily, SmoothMask, check_axes
 from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation
 from captum_extremal.results import ScoreThreshold, check_threshold
 from captum_extremal.search import Game, PathSolver, PenaltySolver, Solver, as_game
 
-AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-"""The areas of section 4."""
-OPTIMAL = "optimal"
-"""What ``areas`` is where a* alone is searched."""
-
-Areas = float | Sequence[float] | Tensor | str
 Callback = Callable[[int, Tensor, Tensor], None]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _Settings = TypeVar("_Settings", bound="SearchSettings")
 
 _PERTURBATIONS: dict[str, Perturbation] = {"blur": BlurPyramid(), "fade": FadePyramid()}
 _FAMILIES: dict[str, MaskFamily] = {"channels": ChannelMask(), "spatial": SmoothMask()}
-
-
-@dataclass(frozen=True)
-class Sought:
-    """What a search is to find.
-
-    Attributes:
-        areas: fractions to sweep, increasing; none where a* alone is sought.
-        beyond: whether a* is sought beyond the areas. If not, it is the smallest of them that is enough.
-        instead: the areas among which a solver that only sweeps chooses a*, where there are none to sweep.
-    """
-
-    areas: tuple[float, ...]
-    beyond: bool
-    instead: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,30 +111,12 @@ class SearchSettings:
         """
         alone = isinstance(self.areas, str)
         if self.areas is not None and not alone:
-            return Sought(self._fractions(check_areas(self.areas, self._counts), layouts, family), beyond=False)
+            return Sought(as_fractions(check_areas(self.areas, self._counts), layouts, family), beyond=False)
         smallest = max(family.smallest_area(layout.shape) for layout in layouts)
-        default = self._fractions(self._default_areas(layouts, smallest), layouts, family)
+        default = as_fractions(self._default_areas(layouts, smallest), layouts, family)
         if alone or reduce == "extremal":
             return Sought((), beyond=True, instead=default)
         return Sought(default, beyond=reduce is None)
-
-    def _fractions(
-        self, wanted: tuple[int, ...] | tuple[float, ...], layouts: Sequence[Layout], family: MaskFamily
-    ) -> tuple[float, ...]:
-        """Areas as fractions of what the masks cover."""
-        smallest = max(family.smallest_area(layout.shape) for layout in layouts)
-        sizes, unit = sorted({torch.Size(layout.shape).numel() for layout in layouts}), layouts[0].unit
-        if isinstance(wanted[0], int):
-            if len(sizes) > 1:
-                raise ValueError(f"areas must be fractions for a layer with tensors of {sizes} {unit}, got {wanted}")
-            if wanted[-1] > sizes[0]:
-                raise ValueError(f"areas must be at most the layer's {sizes[0]} {unit}, got {wanted}")
-        fractions = tuple(area / sizes[0] if isinstance(area, int) else area for area in wanted)
-        if fractions[0] < smallest:
-            raise ValueError(
-                f"areas must be at least that of the smallest mask, {smallest:.3g} of the {unit}, got {wanted[0]}"
-            )
-        return fractions
 
     def _default_areas(self, layouts: Sequence[Layout], smallest: float) -> tuple[int, ...] | tuple[float, ...]:
         """Section 4's, those that are not too small for a mask."""
@@ -262,47 +220,6 @@ def as_perturbation(perturbation: str | Perturbation) -> Perturbation:
         raise TypeError(f"perturbation must be a name or an object with bind(x, baseline), got {perturbation!r}")
     check_callable("perturbation.bind", perturbation.bind, "x", "baseline")
     return perturbation
-
-
-def check_areas(areas: object, counts: bool) -> tuple[int, ...] | tuple[float, ...]:
-    """Areas as a tuple of fractions, or of integers where they are numbers of channels.
-
-    Args:
-        areas: a number or a sequence of numbers.
-        counts: whether integers are numbers of channels.
-    """
-    values = _as_numbers(areas)
-    whole = [counts and isinstance(value, Integral) for value in values]
-    if any(whole) and not all(whole):
-        raise TypeError(f"areas must be all integers, numbers of channels, or all floats, fractions, got {areas!r}")
-    rising = all(before < after for before, after in pairwise(values))
-    if whole[0]:
-        if values[0] < 1 or not rising:
-            raise ValueError(f"areas must be strictly increasing numbers of channels from 1 up, got {values}")
-        return tuple(map(int, values))
-    if not all(0 < value <= 1 for value in values):
-        raise ValueError(f"areas must be fractions in (0, 1], 0.05 for 5 %, got {values}")
-    if not rising:
-        raise ValueError(f"areas must be strictly increasing, got {values}")
-    return tuple(map(float, values))
-
-
-def _as_numbers(areas: object) -> list[Any]:
-    """A flat list of at least one real number."""
-    if isinstance(areas, (Tensor, np.ndarray)):
-        areas = areas.tolist()
-    if isinstance(areas, Real):
-        areas = [areas]
-    if isinstance(areas, (str, bytes)) or not isinstance(areas, Iterable):
-        raise TypeError(f"areas must be a number or a sequence of numbers, got {areas!r}")
-    values = list(areas)
-    if any(isinstance(value, Sequence) and not isinstance(value, str) for value in values):
-        raise ValueError(f"areas must be one set of numbers for all images, got {areas!r}")
-    if not all(isinstance(value, Real) and not isinstance(value, bool) for value in values):
-        raise TypeError(f"areas must be a number or a sequence of numbers, got {areas!r}")
-    if not values:
-        raise ValueError("areas must not be empty")
-    return values
 
 
 def documents(settings: type[SearchSettings]) -> Callable[[_Method], _Method]:

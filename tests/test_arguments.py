@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from captum_extremal import ExtremalPerturbation, LayerExtremalPerturbation
+from captum_extremal.areas import check_areas
 from captum_extremal.arguments import check_target, on_device
-from captum_extremal.settings import InputSearchSettings, LayerSearchSettings, check_areas
+from captum_extremal.settings import InputSearchSettings, LayerSearchSettings
 
 META = torch.device("meta")  # a device that every machine has, other than the CPU
 

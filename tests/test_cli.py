@@ -9,11 +9,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -21,13 +23,17 @@ from matplotlib import pyplot as plt
 from PIL import Image
 from torch import nn
 
-from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, cli
+from captum_extremal import ChannelMask, ExtremalMasks, ExtremalPerturbation, FeatureInversion, PathSolver, cli
 from captum_extremal._version import own_version
-from captum_extremal.cli import app, console, demo, explain, output, photo_run
+from captum_extremal.areas import AREAS
+from captum_extremal.cli import app, console, demo, explain, options, output, photo_run
 from captum_extremal.cli.classifier import Classifier, from_file, loaded_classifier, untrained
 from captum_extremal.datasets import DigitScenes
+from captum_extremal.evaluation import Evaluation
+from captum_extremal.evaluation.metrics import TOLERANCE
+from captum_extremal.masks import read_axes
 from captum_extremal.search.games import as_game
-from captum_extremal.settings import AREAS
+from captum_extremal.settings import InputSearchSettings
 from cli_photos import (
     NETWORK,
     one_line,
@@ -82,14 +88,16 @@ def test_explain_goes_on_past_unreadable_photos(explained):
     status, out, stdout, stderr, photos = explained
     assert status == 1
     lines = stderr.splitlines()
-    assert len(lines) == 3
-    for line, photo, why in zip(lines, (photos[0], *photos[2:4]), ("no such file", "truncated", "cannot identify")):
+    begun = [line for line in lines if line.startswith("captum-extremal: photo ")]
+    assert begun == [f"captum-extremal: photo {k} of 5: {photo}" for k, photo in enumerate(photos, 1)]
+    told = [line for line in lines if line not in begun]
+    assert len(told) == 3
+    for line, photo, why in zip(told, (photos[0], *photos[2:4]), ("no such file", "truncated", "cannot identify")):
         assert photo in line
         assert why in line
     failed = read_summary(out)["failed"]
     assert [entry["photo"] for entry in failed] == [photos[0], *photos[2:4]]
-    assert "photo 1 of 5" in stdout
-    assert "photo 5 of 5" in stdout
+    assert [line.partition(": ")[0] for line in stdout.splitlines() if " px; " in line] == [photos[1], photos[4]]
     assert str(out.resolve()) in stdout
 
 
@@ -114,7 +122,7 @@ def test_explain_summary_has_a_row_a_target(explained):
         assert row["vacuous"] is (row["optimal_area"] == 0) is (row["perturbed_score"] >= row["threshold"])
         assert row["optimal_score"] in (row["perturbed_score"], *row["scores"])
         assert row["agreement"] is None  # one search has nobody to agree with
-        assert row["seconds"] > 0
+        assert row["seconds"] > row["search_seconds"] > 0
         assert 0 < row["probability"] < 1
     assert rows[0]["clean_score"] > rows[1]["clean_score"]
     assert rows[0]["probability"] > rows[1]["probability"]
@@ -141,6 +149,34 @@ def test_explain_files_belong_to_the_rows(explained):
     assert plt.get_fignums() == []
 
 
+def test_explain_tells_robustness_where_it_is_asked_for(weights, tmp_path):
+    picture(48, 40).save(tmp_path / "a.png")
+    arguments = [tmp_path / "a.png", "--model", NETWORK, "--weights", weights, "--target", "1", "--target", "7", *QUICK]
+    status, stdout, stderr = run_quietly("explain", *arguments, "--out", tmp_path, "--device", "cpu", "--robustness")
+    assert (status, stderr) == (0, f"captum-extremal: photo 1 of 1: {tmp_path / 'a.png'}\n")
+    assert "CLASS-robustness.png" in stdout
+    for row in read_summary(tmp_path)["rows"]:
+        assert (tmp_path / row["folder"] / row["files"]["robustness"]).is_file()
+        robust = row["robustness"]
+        assert robust["names"] == ["own", "fade", "half blur", "blur", "double blur", "noise"]  # one photograph
+        assert np.shape(robust["soft"]) == np.shape(robust["binary"]) == (3, 6)
+        assert [values[0] for values in robust["soft"][:2]] == pytest.approx(row["scores"], abs=1e-4)
+        assert robust["all_hidden"][0] == pytest.approx(row["perturbed_score"], abs=1e-4)
+
+
+def test_robustness_of_a_photo_that_needs_nothing_is_told(tmp_path, monkeypatch):
+    run, _ = run_of(tmp_path, monkeypatch, areas=None, robustness=True)
+    monkeypatch.setattr(explain, "write_results", lambda *_: {})
+    monkeypatch.setattr(run, "threshold", lambda clean, perturbed: perturbed - 1)
+    picture(32, 32).save(tmp_path / "a.png")
+    run.explain(str(tmp_path / "a.png"))
+    (row,) = read_summary(tmp_path)["rows"]
+    assert row["optimal_area"] == 0
+    robust = row["robustness"]
+    assert np.shape(robust["soft"]) == (1 + len(AREAS), len(robust["names"]))
+    assert robust["soft"][-1] == robust["binary"][-1] == pytest.approx(robust["all_hidden"])
+
+
 def test_explain_scores_are_those_of_the_model(explained, state):
     """Preprocessing as torchvision's own, but for the crop."""
     _, out, _, _, photos = explained
@@ -164,7 +200,9 @@ def test_interrupted_run_keeps_its_rows(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(photo_run, "read_image", interrupted)
     how = ["--model", NETWORK, "--weights", weights, "--out", str(tmp_path), *QUICK]
     assert cli.main(["explain", *[str(tmp_path / "one.png")] * 3, *how]) == 130
-    assert "interrupted" in one_line(capsys.readouterr().err)
+    *begun, last = capsys.readouterr().err.splitlines(keepends=True)
+    assert len(begun) == 2
+    assert "interrupted" in one_line(last)
     summary = read_summary(tmp_path)
     assert len(summary["rows"]) == 1
     assert summary["complete"] is False
@@ -207,7 +245,7 @@ def test_a_run_that_explains_nothing_keeps_earlier_results(weights, tmp_path, ca
 
     monkeypatch.setattr(photo_run, "read_image", interrupted)
     assert explain_missing(weights, tmp_path) == 130
-    assert "interrupted; nothing was found so far" in one_line(capsys.readouterr().err)
+    assert "interrupted; nothing was found so far" in capsys.readouterr().err
     assert earlier.read_text() == '{"rows": ["dear"]}'
     assert list(tmp_path.iterdir()) == [earlier]
 
@@ -282,7 +320,7 @@ def run_of(folder, monkeypatch, **settings):
     classifier, found = tiny_classifier(layers, CATEGORIES), []
     monkeypatch.setattr(explain, "write_results", lambda masks, *_: found.append(masks) or {})
     given = {"photos": [], "out": folder, "target": None, "game": None, "score_fraction": 1.0, "steps": 4}
-    given |= {"areas": (0.3, 0.6), "perturbation": None} | settings
+    given |= {"areas": (0.3, 0.6), "perturbation": None, "robustness": False} | settings
     return explain.ImageRun(SimpleNamespace(**given), classifier), found
 
 
@@ -300,7 +338,7 @@ def test_a_star_is_told_with_the_agreement_of_searches(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(run, "_search", searched)
     assert run.over([str(tmp_path / "a.png")]) == 0
-    _, _, head, line, *_ = capsys.readouterr().out.splitlines()
+    _, head, line, *_ = capsys.readouterr().out.splitlines()
     assert head.split("  ")[-1] == "searches agree"
     assert line.split()[-3:] == ["21.3", "%", "0.83"]
     (row,) = read_summary(tmp_path)["rows"]
@@ -325,6 +363,21 @@ def test_explain_without_areas_looks_for_a_star_between_them(tmp_path, monkeypat
     picture(32, 32).save(tmp_path / "a.png")
     run.explain(str(tmp_path / "a.png"))
     assert found[0].areas.tolist() == pytest.approx(AREAS)
+
+
+def test_seconds_are_those_of_the_whole_photograph(tmp_path, monkeypatch, capsys):
+    """From reading it to writing its last file, for all its targets."""
+    run, found = run_of(tmp_path, monkeypatch, target=["0", "1"])
+    read, nap = photo_run.read_image, 0.3
+    monkeypatch.setattr(photo_run, "read_image", lambda path: time.sleep(nap) or read(path))
+    monkeypatch.setattr(explain, "write_results", lambda masks, *_: time.sleep(nap) or found.append(masks) or {})
+    picture(40, 40).save(tmp_path / "a.png")
+    run.explain(str(tmp_path / "a.png"))
+    first, second = read_summary(tmp_path)["rows"]
+    assert first["search_seconds"] == second["search_seconds"] == found[0].settings["seconds"]
+    assert first["seconds"] == second["seconds"] >= first["search_seconds"] + 3 * nap  # one reading, two targets
+    shown = [f"{first[name]:.1f} s" for name in ("seconds", "search_seconds")]
+    assert "32 x 32 px; {}, of which {} are the search".format(*shown) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("perturbation", ["blur", "fade"])
@@ -460,9 +513,13 @@ WRONG = "--steps 0, --game chess, --areas many, --score-fraction 90, --score-fra
 
 
 @pytest.mark.parametrize("wrong", ["", "explain", "demo --seed -1", "demo --seed x", "nothing", *WRONG.split(", ")])
-def test_usage_errors(wrong, capsys):
+def test_usage_errors_look_like_the_others(wrong, capsys):
     assert cli.main([*("explain a.jpg" if wrong.startswith("--") else "").split(), *wrong.split()]) == 2
-    assert "Traceback" not in capsys.readouterr().err
+    line = one_line(capsys.readouterr().err)
+    assert line.startswith("captum-extremal: error: ")
+    assert re.search(r"; see captum-extremal( explain| demo)? --help$", line)
+    named = re.search(r"--[a-z-]+", wrong)
+    assert not named or line.startswith(f"captum-extremal: error: {named[0]}: ")
 
 
 def python(*arguments, path=()):
@@ -510,6 +567,29 @@ def test_defaults_are_those_of_the_library(weights, tmp_path):
     assert summary["game"] == own["game"].default
     assert summary["perturbation"] == own["perturbation"].default
     assert summary["steps"] == PathSolver().steps
+
+
+def test_help_shows_the_librarys_defaults(capsys):
+    how = {name: field.default for name, field in Evaluation.__dataclass_fields__.items()}
+    counts = ChannelMask().layout(read_axes(torch.zeros(1, 250, 1, 1))).default_areas
+    own = {
+        "areas": ", ".join(map(str, AREAS)),
+        "counts": ", ".join(map(str, counts[:-1])) + ", ... and all",
+        "perturbation": InputSearchSettings.perturbation,
+        "game": InputSearchSettings.game,
+        "steps": PathSolver().steps,
+        "inversion_steps": inspect.signature(FeatureInversion.invert).parameters["steps"].default,
+        "metric": ", ".join(how["metrics"]),
+        "tolerance": f"{TOLERANCE:g}",
+        "curve_steps": how["steps"],
+        "batch_size": how["batch_size"],
+    }
+    assert {name: str(value) for name, value in own.items()} == options.OWN
+    shown = ""
+    for command in ("explain", "channels", "evaluate", "compare"):
+        assert cli.main([command, "--help"]) == 0
+        shown += " ".join(capsys.readouterr().out.split())
+    assert [name for name, value in options.OWN.items() if f"({value})" not in shown] == []
 
 
 def test_choices_are_those_of_the_library():
@@ -585,7 +665,7 @@ def test_version(capsys):
 def test_runs_as_a_module():
     done = python("-m", "captum_extremal.cli", "demo", "--seed", "none")
     assert done.returncode == 2
-    assert "Invalid value for '--seed'" in done.stderr
+    assert "captum-extremal: error: --seed: " in one_line(done.stderr)
 
 
 def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch, capsys):

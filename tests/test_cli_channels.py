@@ -50,14 +50,16 @@ def run(weights, tmp_path_factory):
 def test_channels_goes_on_past_a_missing_photo(run):
     status, out, stdout, stderr, photo = run
     assert status == 1
-    assert "missing.png: there is no such file" in stderr
-    assert stderr.count("\n") == 1
+    first, second, failure = stderr.splitlines()
+    assert first == f"captum-extremal: photo 1 of 2: {photo}"
+    assert second.startswith("captum-extremal: photo 2 of 2: ")
+    assert "missing.png: there is no such file" in failure
     lines = stdout.splitlines()
     assert lines[0] == "features.7: 256 channels of 27 x 27 positions"
     assert "a* is none" not in stdout
-    assert lines[1] == f"photo 1 of 2: {photo}"
-    assert lines[3].split() == ["class", "score", "probability", "a*"]
-    for line, row in zip(lines[4:6], read_summary(out)["rows"]):
+    assert lines[1].startswith(f"{photo}: 307 x 256 px; ")
+    assert lines[2].split() == ["class", "score", "probability", "a*"]
+    for line, row in zip(lines[3:5], read_summary(out)["rows"]):
         assert f"class {row['target']}" in line
         assert line.endswith(f" {row['optimal_channels']} of 256")
     assert str(out.resolve()) in stdout

@@ -543,6 +543,7 @@ def failed(capsys, *arguments, status):
     ("arguments", "status", "message"),
     [
         (["--data", "digits:0"], 1, "--data: must be an integer of at least 1"),
+        (["--data", "digits:2", "--model", "resnet18"], 2, "digits:2 needs --model digits, or --weights of"),
         (["--data", "digits"], 2, "--data: must be a kind and a place"),
         (["--data", "imagenet:x"], 2, "--data: must be one of voc, coco, folder, digits and images, got 'imagenet'"),
         (["--data", "images:."], 1, "must hold images named NNNN_name.jpg"),

@@ -494,7 +494,7 @@ class Pair(nn.Module):
 
 def test_bad_layer_is_named() -> None:
     network, x = seeded(Residual), images(2, 2, 8, 8)
-    with pytest.raises(TypeError, match="layer must be a module of the model or None, got 'conv'"):
+    with pytest.raises(TypeError, match=r"layer must be a torch\.nn\.Module of the model, got 'conv'"):
         ExcitationBackprop(network, "conv")  # type: ignore[arg-type]
     pair = Pair().eval()
     for layer, message in (

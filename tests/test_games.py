@@ -44,6 +44,19 @@ def test_unknown_games_are_refused(name: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"), [("dual", "hybrid"), ("Dual", "hybrid"), ("deletion", "delete"), ("Preserve", "preserve")]
+)
+def test_games_of_other_names_are_told(name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf"got '{name}': did you mean '{meant}'\?$"):
+        as_game(name)
+
+
+def test_a_name_like_no_game_gets_no_hint() -> None:
+    with pytest.raises(ValueError, match=r"got 'chess'$"):
+        as_game("chess")
+
+
+@pytest.mark.parametrize(
     ("weights", "error", "named"),
     [
         ({"kept": "1", "removed": 0.0}, TypeError, "kept"),

@@ -730,9 +730,6 @@ class Handing(nn.Module):
 
 BEFORE_ANY_FORWARD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "rank 0": ({"x": torch.tensor(1.0)}, ValueError, "inputs must have one row per example"),
-    "foreign layer": ({"layer": nn.Linear(2, 2)}, ValueError, "layer must be a part of the model"),
-    "layer by name": ({"layer": "1"}, TypeError, "layer must be a torch.nn.Module"),
-    "no layer": ({"layer": nn.Linear}, TypeError, "layer must be a torch.nn.Module"),
     "area zero": ({"areas": 0}, ValueError, "areas must be strictly increasing numbers of channels from 1 up"),
     "area negative": ({"areas": (-1, 2)}, ValueError, "areas must be strictly increasing"),
     "area 0.0": ({"areas": 0.0}, ValueError, r"areas must be fractions in \(0, 1\]"),
@@ -784,7 +781,7 @@ BEFORE_THE_SEARCH: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 def assert_refused(net: nn.Sequential, x: Tensor, case: tuple[dict[str, Any], type[Exception], str]) -> int:
     """How often the model ran until the error came."""
     given, error, named = dict(case[0]), case[1], case[2]
-    layer = given.pop("layer", net[given.pop("at", 1)])
+    layer = net[given.pop("at", 1)]
     calls: list[int] = []
     net[0].register_forward_hook(lambda module, args, output: calls.append(len(output)))
     hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in net.modules()]
@@ -798,6 +795,32 @@ def assert_refused(net: nn.Sequential, x: Tensor, case: tuple[dict[str, Any], ty
     assert told == []
     assert [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in net.modules()] == hooks
     return len(calls)
+
+
+@pytest.mark.parametrize(
+    ("layer", "error", "named"),
+    [
+        (nn.Linear(2, 2), ValueError, "layer must be a part of the model"),
+        ("1", TypeError, "layer must be a torch.nn.Module"),
+        (nn.Linear, TypeError, "layer must be a torch.nn.Module"),
+    ],
+    ids=["foreign", "by name", "class"],
+)
+def test_a_bad_layer_is_named_at_construction(
+    net: nn.Sequential, layer: Any, error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        LayerExtremalPerturbation(net, layer)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, nn.Sequential, lambda net: lambda x: net(x)])
+def test_a_layer_belongs_to_a_wrapped_model_too(net: nn.Sequential, wrap: Callable[[nn.Module], Any]) -> None:
+    assert LayerExtremalPerturbation(wrap(net), net[1]).layer is net[1]
+
+
+def test_a_swapped_model_and_layer_are_told(net: nn.Sequential) -> None:
+    with pytest.raises(ValueError, match="they are swapped: got the layer"):
+        LayerExtremalPerturbation(net[1], net)
 
 
 @pytest.mark.parametrize("case", BEFORE_ANY_FORWARD)

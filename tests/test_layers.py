@@ -522,6 +522,8 @@ def test_check_layer_names_what_is_wrong() -> None:
         check_layer(good, net.layer)
     with pytest.raises(ValueError, match="must be a part of the model, got a Linear"):
         check_layer(net, nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"swapped: got the layer \w+ as forward_func, and the \w+ that holds it"):
+        check_layer(net.layer, net)
     for bad in ("layer", None, nn.Linear, [net.layer]):
         with pytest.raises(TypeError, match=r"layer must be a torch\.nn\.Module"):
             check_layer(net, bad)

@@ -221,6 +221,38 @@ def test_users_own_perturbation_takes_a_pyramids_place(network: nn.Module, image
     torch.testing.assert_close(found.perturbed_score, network(other[None])[:, 1].detach().expand(2), rtol=0, atol=1e-9)
 
 
+@dataclass(frozen=True)
+class Forgetful:
+    """Ignores that there are several masks of each image."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def bind(self, x: Tensor, baseline: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda mask: self.function(mask, x)
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [
+        (lambda mask, x: mask * x, r"it fails, RuntimeError: The size of tensor a \(4\) must match"),
+        (lambda mask, x: mask[: len(x)] * x, "it returns 2 rows instead of 4"),
+    ],
+    ids=["fails", "rows"],
+)
+def test_a_perturbation_that_forgets_several_masks_is_told_the_rule(
+    network: nn.Module, images: Tensor, function: Callable[[Tensor, Tensor], Tensor], what: str
+) -> None:
+    rows: list[int] = []
+    method = ExtremalPerturbation(lambda x: rows.append(len(x)) or network(x))
+    with pytest.raises(ValueError, match=rf"R masks of each of N images, as R N rows.* R = 2 and N = 2 {what}"):
+        method.extremal_masks(images, target=1, areas=0.5, perturbation=Forgetful(function))
+    assert rows == []  # before the first forward
+    one = method.extremal_masks(  # which never gives it two
+        images, target=1, areas=0.5, perturbation=Forgetful(function), perturbations_per_eval=1, solver=PathSolver(10)
+    )
+    assert one.masks.shape == (2, 1, 1, 16, 16)
+
+
 @pytest.mark.parametrize(
     ("settings", "error"),
     [

@@ -35,6 +35,7 @@ PUBLIC = [
     "PenaltySolver",
     "RISE",
     "RemovalDrop",
+    "Robustness",
     "SmoothMask",
     "area_loss",
     "class_channels",

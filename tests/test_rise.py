@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from captum_extremal import RISE
 
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 WITHIN = {"rtol": 0, "atol": 1e-6}  # the masks are float32
 
 
@@ -33,6 +35,20 @@ def masks_seen(shape: tuple[int, ...], n_samples: int, **settings: Any) -> Tenso
     assert float(seen[0].min()) == 1
     assert float(seen[1].max()) == 0
     return torch.cat(seen[2:])
+
+
+def test_the_default_takes_as_many_passes_as_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[int] = []
+
+    def forward(x: Tensor) -> Tensor:
+        rows.append(len(x))
+        return x.flatten(1).sum(1)
+
+    RISE(forward).attribute(torch.ones(2, 1, 8, 8), perturbations_per_eval=1000, show_progress=True)
+    passes = sum(rows) // 2
+    assert passes == 4002
+    assert f"`RISE` takes {passes} forward passes" in README
+    assert "4000/4000" in capsys.readouterr().err
 
 
 # The masks

@@ -8,9 +8,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from by_hand import optimum_by_hand
 from captum_extremal import visualization as vis
+from captum_extremal.visualization._arguments import view
 from captum_extremal.visualization.masks import _outline
 from figures import DELETE, HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
 
@@ -45,6 +47,61 @@ def test_mask_shows_what_is_kept_and_darkens_the_rest(images):
     assert shown[mask < 1e-3].max() < 0.35
     assert np.ptp(shown[mask < 1e-3], axis=-1).max() < 2e-3  # grey
     assert len(right.collections) == 2  # the outline: light on dark
+
+
+def of_layer(found):
+    return dataclasses.replace(found, settings=found.settings | {"layer": "2 ReLU"})
+
+
+def make_layer_found():
+    """Masks of 2 x 4 positions of a layer that keep the left half."""
+    masks = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(2, 1, 1, 2, 4)
+    return of_layer(make_result(masks, (0.5,), [11.0], [1.0]))
+
+
+def test_a_layers_mask_is_resized_to_the_image(images):
+    figure = drawn(vis.show_mask(make_layer_found(), images))
+    left, right = figure.axes
+    image, shown = picture(left), picture(right)
+    hidden = 0.28 * (image @ [0.299, 0.587, 0.114])[..., None]
+    # The centres of the four columns are at 4.5, 14.5, 24.5 and 34.5 of 40: linear between the second and the third.
+    kept = np.clip((24.5 - np.arange(WIDTH)) / 10, 0, 1)[:, None]
+    np.testing.assert_allclose(shown, kept * image + (1 - kept) * hidden, atol=1e-5)
+    assert titles(figure) == ["image", "a* = 50 %\nscore 11.0, clean 10.0"]
+    assert len(right.collections) == 2  # the outline
+
+
+@pytest.mark.parametrize("show", [vis.show_targets, vis.show_sweep, vis.show_order])
+def test_every_figure_of_masks_takes_a_layers(images, show):
+    assert drawn(show(make_layer_found(), images)).axes[0].images[0].get_array().shape[:2] == (HEIGHT, WIDTH)
+
+
+def test_all_that_is_drawn_of_a_layer_has_the_images_size(images):
+    """The masks of the areas, that of a* between them, and what the searches agree on."""
+    areas, best = (0.25, 0.5), torch.rand(2, 1, 3, 5)
+    candidate = optimum_by_hand(best, [0.375] * 2, [10.5] * 2, [4.0] * 2)
+    found = of_layer(
+        make_result(torch.rand(2, 2, 1, 3, 5), areas, [2.0, 11.0], [9.0, 1.0], others=[candidate], searches=3)
+    )
+    seen = view(found, images, 1, 0)
+    assert [panel.area for panel in seen.panels] == [0.25, 0.375, 0.5]
+    masks, shares = (interpolate(t[1], (HEIGHT, WIDTH), mode="bilinear")[:, 0] for t in (found.masks, found.agreement))
+    for k, panel in enumerate(seen.listed):
+        np.testing.assert_allclose(panel.mask, masks[k], atol=1e-6)
+        np.testing.assert_allclose(panel.shares, shares[k], atol=1e-6)
+    np.testing.assert_allclose(seen.best.mask, interpolate(best, (HEIGHT, WIDTH), mode="bilinear")[1, 0], atol=1e-6)
+    for panel in seen.panels:
+        assert panel.binary.sum() == round(panel.area * HEIGHT * WIDTH)
+        assert panel.mask[panel.binary].min() >= panel.mask[~panel.binary].max()
+    drawn(vis.show_sweep(found, images, 1, agreement=True))
+
+
+def test_a_layers_a_star_alone_is_drawn(images):
+    best = optimum_by_hand(torch.rand(2, 1, 3, 5), [0.4] * 2, [11.0] * 2, [3.0] * 2)
+    found = of_layer(make_result(torch.zeros(2, 0, 1, 3, 5), [], [], [], others=[best]))
+    figure = drawn(vis.show_mask(found, images))
+    assert picture(figure.axes[1]).shape[:2] == (HEIGHT, WIDTH)
+    assert "a* = 40 %" in figure.axes[1].get_title()
 
 
 def test_outline_encloses_the_area():

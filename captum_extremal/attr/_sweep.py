@@ -15,6 +15,7 @@ from torch import Tensor
 from captum_extremal._captum import progress_bar
 from captum_extremal._state import warn_caller
 from captum_extremal._version import own_version
+from captum_extremal.areas import Sought
 from captum_extremal.masks import Layout, MaskFamily
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, Measured, agreement, assemble, threshold_of
@@ -22,7 +23,7 @@ from captum_extremal.search import Game, Search, Solver, as_game
 from captum_extremal.search.area import mask_of_area
 from captum_extremal.search.problem import BoundMasks, Found, Goal, Parameters
 from captum_extremal.session import Session
-from captum_extremal.settings import SearchSettings, Sought
+from captum_extremal.settings import SearchSettings
 
 _RUNGS = (0.005, 0.01, 0.015, 0.02, 0.03, 1.0)  # areas whose masks a* between the areas takes; above, all are the same
 

@@ -16,6 +16,7 @@ from captum_extremal._captum import TargetType, TensorOrTupleOfTensorsGeneric, l
 from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._recorder import MOVES, SMALLEST, Elementwise, Linear, Recorder, depends_on_inputs, marked
 from captum_extremal.hooks import on_output, unwrap
+from captum_extremal.layers import check_layer
 from captum_extremal.objective import mean_over_positions, select_checked
 from captum_extremal.session import Session, open_session
 
@@ -55,9 +56,9 @@ class ExcitationBackprop(BaseAttribution, GradientAttribution):
     """
 
     def __init__(self, forward_func: Callable[..., Any], layer: nn.Module | None = None) -> None:
+        if layer is not None:
+            check_layer(forward_func, layer)
         GradientAttribution.__init__(self, forward_func)
-        if layer is not None and not isinstance(layer, nn.Module):
-            raise TypeError(f"layer must be a module of the model or None, got {layer!r}")
         self.layer = layer
 
     @log_usage(part_of_slo=True)  # outermost: NoiseTunnel removes one wrapper

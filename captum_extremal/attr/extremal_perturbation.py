@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import torch
 from captum.attr import PerturbationAttribution
+from torch import Tensor
 
 from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage
 from captum_extremal._checks import check_choice
@@ -11,7 +12,9 @@ from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum
 from captum_extremal.masks import read_axes
 from captum_extremal.objective import Objective
+from captum_extremal.perturbations import Perturbation
 from captum_extremal.results import ExtremalMasks
+from captum_extremal.robustness import Robustness, robustness_of
 from captum_extremal.session import Session, open_session
 from captum_extremal.settings import InputSearchSettings, as_perturbation, documents
 
@@ -119,6 +122,52 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         options = InputSearchSettings.of(settings, ExtremalPerturbation.extremal_masks)
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
             return self._search(session, options)
+
+    @torch.no_grad()
+    def robustness(
+        self,
+        found: ExtremalMasks,
+        inputs: TensorOrTupleOfTensorsGeneric,
+        baselines: BaselineType = None,
+        target: TargetType = None,
+        additional_forward_args: object = None,
+        *,
+        others: Tensor | tuple[Tensor, ...] | None = None,
+        perturbation: str | Perturbation | None = None,
+        perturbations_per_eval: int | None = None,
+    ) -> Robustness:
+        """Do masks keep their value where the input is hidden in another way than the search hid it?
+
+        A mask that works with its own blur alone is an artefact of the model. So each mask, and its binary form of
+        exactly the same area, is measured with other blurs, a fade, the content of other images, and noise. No
+        gradient is taken: the model need not be differentiable here.
+
+        Args:
+            found: the masks of these inputs, of :meth:`extremal_masks`.
+            inputs, baselines, target, additional_forward_args: as :meth:`extremal_masks` was given them.
+            others: (M, C, *S), what the hidden positions show in turn; values are means over all M. A tuple where the
+                inputs are one. None for one other image of the batch each, the nearest before it that differs; where
+                there is none, "others" is left out.
+            perturbation: the search's, where it is an object of your own. None for the one that ``found.settings`` say.
+            perturbations_per_eval: how many masked copies of each image go through the model at once; None for all,
+                2 (A + 1), and twice as many for games of two scores.
+
+        Returns:
+            the game's values under P ways of hiding, ``soft`` and ``binary`` (N, A + 1, P), in the last row at a*; in
+            per cent of the clean score they are ``soft_percent`` and ``binary_percent``.
+
+        Raises:
+            TypeError, ValueError: ``found`` or ``others`` does not fit the inputs, or another argument is bad.
+
+        Examples::
+
+            >>> extremal = ExtremalPerturbation(model)
+            >>> found = extremal.extremal_masks(x, target=207)
+            >>> robust = extremal.robustness(found, x, target=207)
+            >>> robust.names, robust.soft_percent[0, -1]  # at a* of the first image
+        """
+        with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+            return robustness_of(session, found, others, perturbation, perturbations_per_eval)
 
     def _search(self, session: Session, settings: InputSearchSettings, reduce: str | None = None) -> ExtremalMasks:
         family, perturbation = settings.family(), as_perturbation(settings.perturbation)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from captum_extremal._captum import TargetType, log_usage
 from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum
-from captum_extremal.layers import LayerTail, name_of
+from captum_extremal.layers import LayerTail, check_layer, name_of
 from captum_extremal.masks import Layout, read_axes
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations.product import masked
@@ -40,6 +40,9 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
             the model that is compiled on its own.
         device_ids: of a ``DataParallel`` model whose ``device_ids`` cannot be read from ``forward_func``.
 
+    Raises:
+        TypeError, ValueError: ``layer`` is no module, or none of the model's where ``forward_func`` is a module.
+
     Examples::
 
         >>> method = LayerExtremalPerturbation(model, model.features[10])
@@ -49,6 +52,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
     """
 
     def __init__(self, forward_func: Callable[..., Any], layer: nn.Module, device_ids: list[int] | None = None) -> None:
+        check_layer(forward_func, layer)
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         PerturbationAttribution.__init__(self, forward_func)
 

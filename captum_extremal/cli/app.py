@@ -5,6 +5,7 @@ arguments are answered at once.
 """
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -15,8 +16,8 @@ import typer
 
 from captum_extremal._version import own_version
 from captum_extremal.cli import options
-from captum_extremal.cli.console import FAILED, INTERRUPTED, PROGRAM, StopError, say
-from captum_extremal.cli.options import DEFAULT, LIST, LONG, METRICS, TOO_LONG, option
+from captum_extremal.cli.console import FAILED, INTERRUPTED, PROGRAM, WRONG_ARGUMENT, StopError, say
+from captum_extremal.cli.options import DEFAULT, LIST, LONG, METRICS, OWN, TOO_LONG, option
 
 _ABOUT_SIZES = (
     "The shorter side of a photograph is resized to the size that the weights' transforms name. The photograph is "
@@ -29,15 +30,28 @@ _ABOUT_DATA = (
     "--model digits; images:ROOT images named NNNN_anything.jpg after their class's index, without regions, for "
     "--metric insertion_deletion."
 )
-_FRACTIONS = "Increasing fractions of the image (the library's own)."
+_ABOUT_SECONDS = (
+    "The seconds of a photograph are those of all its classes, from reading it to writing its last file; the search's "
+    "are a part of them."
+)
+_FRACTIONS = f"Increasing fractions of the image ({OWN['areas']}). If given, a* is one of them."
+_ROBUSTNESS = "Also hide the rest in other ways, to see whether the masks still hold."
 _LAYER = f"As in model.named_modules(), such as layer3.5; {LIST} prints the model's layers and their outputs."
-_COUNTS = "Increasing numbers of channels, or fractions of them: 1 is one channel, 1.0 all of them (the library's own)."
+_COUNTS = (
+    f"Increasing numbers of channels, or fractions: 1 is one channel, 1.0 all of them ({OWN['counts']}). "
+    "If given, a* is one of them."
+)
 _CHANNEL_DIM = "Which dimension of the layer's output holds the channels (1); -1 for a transformer's tokens."
 _INVERSION_SIDE = "Shorter side of the inversions (the photograph's, if it is shorter or the model takes no other)."
 _OPTION = "A keyword argument of the method, such as areas=[0.1,0.2] or 'solver={\"steps\": 50}'. Repeatable."
-_METRIC = f"Of {', '.join(METRICS)} (the library's own)."
+_METRIC = f"Of {', '.join(METRICS)} ({OWN['metric']})."
+_HIDES = f"What hides pixels ({OWN['perturbation']})."
+_INVERSION_STEPS = f"Passes of each inversion ({OWN['inversion_steps']})."
+_CURVE_STEPS = f"Of insertion's and deletion's curves ({OWN['curve_steps']})."
+_BATCH_SIZE = f"Taken together ({OWN['batch_size']})."
 _INDICES = "The network's number of a class of the data (by name, or in the data's order if they are as many)."
 _CONVOLUTIONAL = "Slide the linear layers of a VGG, AlexNet or ResNet over the positions, and average their scores."
+_USAGE_ERROR: Any = typer.BadParameter.__base__  # of every wrong argument; typer exports its subclass only
 app = typer.Typer(name=PROGRAM, add_completion=False, rich_markup_mode=None)
 
 
@@ -72,7 +86,7 @@ def demo(
     """
 
 
-@app.command(epilog=_ABOUT_SIZES)
+@app.command(epilog=f"{_ABOUT_SIZES}\n\n{_ABOUT_SECONDS}")
 @_runs_module
 def explain(
     photos: Annotated[list[str], options.PHOTOS],
@@ -81,17 +95,18 @@ def explain(
     classes: options.Classes = None,
     target: options.Target = None,
     areas: Annotated[list[float] | None, option(_FRACTIONS, "AREA,...", several=options.numbers)] = None,
-    perturbation: Annotated[Literal["blur", "fade"] | None, option("What hides pixels (the library's own).")] = None,
+    perturbation: Annotated[Literal["blur", "fade"] | None, option(_HIDES)] = None,
     game: options.Game = None,
     score_fraction: options.ScoreFraction = 1.0,
     steps: options.Steps = None,
+    robustness: Annotated[bool, option(_ROBUSTNESS, None, "--robustness")] = False,
     device: options.Device = "auto",
     out: options.Out = "captum-extremal-explain",
 ) -> None:
     """Explain photographs with one of torchvision's classifiers."""
 
 
-@app.command(epilog=_ABOUT_SIZES)
+@app.command(epilog=f"{_ABOUT_SIZES}\n\n{_ABOUT_SECONDS}")
 @_runs_module
 def channels(
     layer: Annotated[str, option(_LAYER, "NAME")],
@@ -104,7 +119,7 @@ def channels(
     channel_dim: Annotated[int | None, option(_CHANNEL_DIM, "DIM")] = None,
     prefix_tokens: Annotated[int, option("Tokens before the image's, such as a class token.", "N", min=0)] = 0,
     no_inversion: Annotated[bool, option("Do not show what the channels have seen.", None, "--no-inversion")] = False,
-    inversion_steps: Annotated[int | None, option("Passes of each inversion (the library's own).", "N", min=1)] = None,
+    inversion_steps: Annotated[int | None, option(_INVERSION_STEPS, "N", min=1)] = None,
     inversion_side: Annotated[int, option(_INVERSION_SIDE, "PX", min=1)] = 128,
     game: options.Game = None,
     score_fraction: options.ScoreFraction = 1.0,
@@ -131,7 +146,7 @@ def evaluate(
     layer: Annotated[str | None, option("For methods that use one (the last with positions).", "NAME")] = None,
     metric: Annotated[list[str] | None, option(_METRIC, "NAME,...", several=options.metrics)] = None,
     tolerance: options.Tolerance = None,
-    steps: Annotated[int | None, option("Of insertion's and deletion's curves (the library's own).", min=1)] = None,
+    steps: Annotated[int | None, option(_CURVE_STEPS, min=1)] = None,
     model: options.Model = "resnet50",
     weights: options.Weights = DEFAULT,
     classes: Annotated[list[Any] | None, option(_INDICES, "NAME=INDEX,...", several=options.indices)] = None,
@@ -141,7 +156,7 @@ def evaluate(
     autocast: Annotated[
         Literal["bfloat16", "float16"] | None, option("Type in which the network makes the maps.")
     ] = None,
-    batch_size: Annotated[int | None, option("Taken together (the library's own).", "PAIRS", min=1)] = None,
+    batch_size: Annotated[int | None, option(_BATCH_SIZE, "PAIRS", min=1)] = None,
     device: options.Device = "auto",
     out: options.Out = "captum-extremal-evaluate",
 ) -> None:
@@ -186,7 +201,9 @@ def _program(version: Annotated[bool, _VERSION] = False) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status of the command with these arguments, or those of the process."""
     try:
-        typer.main.get_command(app).main(args=argv, prog_name=PROGRAM)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+        return int(typer.main.get_command(app).main(args=argv, prog_name=PROGRAM, standalone_mode=False) or 0)
+    except _USAGE_ERROR as error:
+        # In the form of the commands' own errors: the option, the rule, what came.
+        what = re.sub(r"^Invalid value for '(.*?)': (Value error, )?", r"\1: ", error.format_message())
+        say(f"error: {what.rstrip('.')}; see {error.ctx.command_path if error.ctx else PROGRAM} --help")
+        return WRONG_ARGUMENT

@@ -108,6 +108,8 @@ def run(given: Any) -> int:
         numbered = {name: int(name) for name in data.classes} if isinstance(data, NumberedImages) else {}
         if numbered and set(given.metric or ()) != {"insertion_deletion"}:
             raise StopError(f"--data: {given.data} has no regions: needs --metric insertion_deletion alone")
+        if isinstance(data, datasets.DigitImages) and given.model != DIGITS and given.weights == DEFAULT:
+            raise StopError(f"--data: {given.data} needs --model {DIGITS}, or --weights of a network that knows digits")
         network = loaded_network(given, processes.device)
         index_of = network.indices_of(data.classes, numbered | dict(given.classes or []))
         explain, about = _explanation(given, network)

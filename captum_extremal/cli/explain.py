@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from captum_extremal.areas import AREAS, check_areas
 from captum_extremal.attr import ExtremalPerturbation
 from captum_extremal.cli.classifier import Classifier, loaded_classifier
 from captum_extremal.cli.console import WRONG_ARGUMENT, shortened, stopping
@@ -11,8 +12,11 @@ from captum_extremal.cli.photo_run import PhotoRun, View
 from captum_extremal.masks import SmoothMask
 from captum_extremal.perturbations import BlurPyramid
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.settings import AREAS, InputSearchSettings, check_areas
-from captum_extremal.visualization import show_targets
+from captum_extremal.settings import InputSearchSettings
+from captum_extremal.visualization import show_robustness, show_targets
+
+_AT_ONCE = 3  # masked copies of each image, as in the search
+_ROBUSTNESS = "the value of the masks and of their binary forms under other ways of hiding"
 
 
 def run(given: Any) -> int:
@@ -32,7 +36,9 @@ class ImageRun(PhotoRun):
         self.how = {"areas": given.areas, "perturbation": given.perturbation or InputSearchSettings.perturbation}
         super().__init__(given, classifier, self.how | {"areas": given.areas or AREAS})
         several = {"targets.png": "every target's mask"} if len(self.targets) > 1 else {}
-        self.files = several | {f"CLASS-{kind}.png": text for kind, text in FIGURES.items()} | {"CLASS.npz": MASKS_FILE}
+        self.robustness = given.robustness
+        figures = FIGURES | ({"robustness": _ROBUSTNESS} if given.robustness else {})
+        self.files = several | {f"CLASS-{kind}.png": text for kind, text in figures.items()} | {"CLASS.npz": MASKS_FILE}
 
     def _search(self, view: View, **shared: Any) -> ExtremalMasks:
         how: dict[str, Any] = dict(self.how)
@@ -51,4 +57,20 @@ class ImageRun(PhotoRun):
             figure = show_targets(found, images, [shortened(name, 28) for name in names])
             write_figure(figure, folder / "targets.png")
         written = [write_results(found, images, k, view.base(folder, k), name) for k, name in enumerate(names)]
-        return [{"files": files} for files in written]
+        rows = [{"files": files} for files in written]
+        return self._with_robustness(rows, found, view, folder) if self.robustness else rows
+
+    def _with_robustness(
+        self, rows: list[dict[str, Any]], found: ExtremalMasks, view: View, folder: Path
+    ) -> list[dict[str, Any]]:
+        """The rows with the values under other ways of hiding, of which a figure is written for each target."""
+        extremal, inputs = ExtremalPerturbation(self.classifier.model), self.classifier.normalised(view.images)
+        robust = extremal.robustness(found, inputs, target=view.targets, perturbations_per_eval=_AT_ONCE)
+        values = {name: getattr(robust, name) for name in ("soft", "binary", "all_hidden")}
+        more = []
+        for k, (row, name) in enumerate(zip(rows, view.names)):
+            figure = show_robustness(robust, k, title=shortened(name, 48))
+            files = row["files"] | {"robustness": write_figure(figure, f"{view.base(folder, k)}-robustness.png")}
+            numbers = {"names": list(robust.names)} | {key: tensor[k].tolist() for key, tensor in values.items()}
+            more.append(row | {"files": files, "robustness": numbers})
+        return more

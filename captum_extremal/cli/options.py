@@ -1,6 +1,7 @@
 """The options that commands share, and how values are read from text.
 
-A default of None stands for the default of the library, which is read only when the command runs.
+A default of None stands for the default of the library, which is read only when the command runs. ``OWN`` has these
+defaults for the help texts, which do not import the library; a test compares the two.
 """
 
 import json
@@ -17,6 +18,18 @@ TOP, DEFAULT, DIGITS, LIST = "top1", "DEFAULT", "digits", "list"
 METRICS = ("pointing", "energy", "insertion_deletion")
 LONG = 3  # aspect ratio; a longer picture is made smaller, to as many pixels as a picture of this ratio has
 TOO_LONG = 48  # aspect ratio; gives a quarter of the weights' shorter side, the least that every classifier takes
+OWN = {
+    "areas": "0.05, 0.1, 0.2, 0.4, 0.6, 0.8",
+    "counts": "1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100, 150, 200, ... and all",
+    "perturbation": "blur",
+    "game": "preserve",
+    "steps": "100",
+    "inversion_steps": "192",
+    "metric": "pointing",
+    "tolerance": "15",
+    "curve_steps": "224",
+    "batch_size": "8",
+}
 _CLASS = re.compile(r"([^=]+)=(\d+)(?:,|$)")
 
 
@@ -84,16 +97,17 @@ def indices(text: str) -> list[tuple[str, int]]:
 PHOTOS = typer.Argument(metavar="PHOTO", help="Image files of any kind that Pillow reads.")
 _WEIGHTS = "torchvision's, downloaded once, or a file with a state dict, of any number of classes."
 _TARGET = "A class: number, name, unique part of a name, or top1, which the model predicts (top1). Repeatable."
-_GAME = "Keep the score with little, lose it by removing little, or both (the library's own)."
+_GAME = f"Keep the score with little, lose it by removing little, or both ({OWN['game']})."
 _SCORE_FRACTION = "What is enough: 0 is the score of nothing, 1 that of the whole image (for --game delete, reversed)."
-_TOLERANCE = "Distance to the object in the annotated image that still hits in the pointing game (the library's own)."
+_TOLERANCE = f"Distance to the object in the annotated image that still hits in the pointing game ({OWN['tolerance']})."
+_STEPS = f"Steps of a search; more take longer ({OWN['steps']})."
 Model = Annotated[str, option("As in torchvision.models.list_models().", "NAME")]
 Weights = Annotated[str, option(_WEIGHTS, "DEFAULT|FILE")]
 Classes = Annotated[str | None, option("Text file with one class name per line (those of the weights).", "FILE")]
 Target = Annotated[list[str] | None, option(_TARGET, f"INDEX|NAME|{TOP}")]
 Game = Annotated[Literal["preserve", "delete", "hybrid"] | None, option(_GAME)]
 ScoreFraction = Annotated[float, option(_SCORE_FRACTION, "FRACTION", parser=_fraction)]
-Steps = Annotated[int | None, option("Steps of a search; more take longer (the solver's own).", min=1)]
+Steps = Annotated[int | None, option(_STEPS, min=1)]
 Device = Annotated[str, option('"cpu", "cuda", "cuda:1", ...; auto: a GPU if there is one, else the CPU.', "NAME")]
 Out = Annotated[str, option("Folder to write to.", "DIR")]
 Tolerance = Annotated[float | None, option(_TOLERANCE, "PIXELS", parser=_pixels)]

@@ -73,7 +73,7 @@ class PhotoRun(ABC):
         self.summary.write()
         try:
             for number, photo in enumerate(photos, 1):
-                print(f"photo {number} of {len(photos)}: {photo}", flush=True)
+                say(f"photo {number} of {len(photos)}: {photo}")
                 self.explain(photo)
         except KeyboardInterrupt:
             self.summary.write()
@@ -127,18 +127,20 @@ class PhotoRun(ABC):
             found = self._search(view, **shared, show_progress=sys.stderr.isatty())
         except (ValueError, RuntimeError) as error:
             raise PhotoError(f"cannot be explained: {error}") from error
-        seconds = (time.perf_counter() - started) / len(targets)
-        about: Any = {"photo": photo, "photo_size": [image.height, image.width], "size": list(picture.shape[2:])}
-        about |= {"cropped": cropped, "reduced": view.reduced, "seconds": seconds}
         probabilities, folder = logits.softmax(0), self._folder(photo)
+        written = self._write(found, view, folder)
+        about: Any = {"photo": photo, "photo_size": [image.height, image.width], "size": list(picture.shape[2:])}
+        about |= {"cropped": cropped, "reduced": view.reduced}
+        # Of all its targets: from reading the photograph to its last file, and of that the search.
+        about |= {"seconds": time.perf_counter() - started, "search_seconds": found.settings["seconds"]}
         return [
             about
             | {"target": target, "name": names[k], "predicted": target == predicted}
             | {"probability": float(probabilities[target])}
             | scores(found.image(k))
             | {"folder": folder.name}
-            | written
-            for k, (target, written) in enumerate(zip(targets, self._write(found, view, folder)))
+            | addition
+            for k, (target, addition) in enumerate(zip(targets, written))
         ]
 
     def _folder(self, photo: str) -> Path:
@@ -152,7 +154,8 @@ class PhotoRun(ABC):
     def _print(self, rows: list[dict[str, Any]]) -> None:
         first, (height, width) = rows[0], rows[0]["size"]
         crop = ", centre crop" if first["cropped"] else f", smaller as it is longer than {LONG}:1" * first["reduced"]
-        print(f"  {width} x {height} px{crop}, {first['seconds']:.1f} s per class")
+        seconds = f"{first['seconds']:.1f} s, of which {first['search_seconds']:.1f} s are the search"
+        print(f"{first['photo']}: {width} x {height} px{crop}; {seconds}")
         cells = []
         for row in rows:
             numbers = [f"{row[name]:.2f}" for name in ("clean_score", "probability")]

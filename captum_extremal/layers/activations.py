@@ -26,6 +26,11 @@ def check_layer(forward_func: Callable[..., Any], layer: object) -> None:
             "model.get_submodule(name) finds one by its name"
         )
     if isinstance(forward_func, nn.Module) and not any(module is layer for module in forward_func.modules()):
+        if any(module is forward_func for module in layer.modules()):
+            raise ValueError(
+                "forward_func must be the model and layer one of its modules, but they are swapped: got the layer "
+                f"{type(forward_func).__name__} as forward_func, and the {type(layer).__name__} that holds it as layer"
+            )
         raise ValueError(f"layer must be a part of the model, got a {type(layer).__name__} that is none of its modules")
 
 

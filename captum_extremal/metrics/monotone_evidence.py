@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from captum_extremal._captum import BaselineType, TargetType
+from captum_extremal.areas import AREAS, check_areas
 from captum_extremal.metrics.explanations import Explanation, check_batch, rank_from_top
 from captum_extremal.perturbations import Perturbation
 from captum_extremal.results import ExtremalMasks, Measured, assemble
 from captum_extremal.search.games import PRESERVE
 from captum_extremal.session import open_session
-from captum_extremal.settings import AREAS, as_perturbation, check_areas
+from captum_extremal.settings import as_perturbation
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,7 @@ HYBRID = Game(kept=1.0, removed=-1.0)
 """Both at once."""
 
 _BY_NAME = {"preserve": PRESERVE, "delete": DELETE, "hybrid": HYBRID}
+_ELSEWHERE = {"dual": "hybrid"}  # TorchRay
 
 
 def as_game(game: str | Game) -> Game:
@@ -51,5 +52,5 @@ def as_game(game: str | Game) -> Game:
     """
     if isinstance(game, Game):
         return game
-    check_choice("game", game, _BY_NAME)
+    check_choice("game", game, _BY_NAME, _ELSEWHERE)
     return _BY_NAME[game]

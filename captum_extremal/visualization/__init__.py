@@ -7,7 +7,8 @@ drawn literally: ``$`` in the name of a class does not begin a formula.
 Shapes: N images, A areas, K channels of a layer, C channels of an input, H rows and W columns of pixels. Where a
 function does not say more of them, its arguments are
 
-    found: masks of images, (N, A, 1, H, W).
+    found: masks of images, (N, A, 1, H, W), or of the positions of a layer, (N, A, 1, h, w), which are resized to the
+        images by bilinear interpolation, as Captum's ``LayerAttribution.interpolate`` does.
     images: for display, (N, 3, H, W) or (N, 1, H, W) in [0, 1], without the model's normalisation.
     index: which of the N images.
     input_index: which of the inputs, where they were a tuple.
@@ -19,6 +20,7 @@ All raise TypeError or ValueError for an argument of the wrong type, shape or va
 from captum_extremal.visualization.comparisons import compare, compare_masks, show_bars, show_randomisation
 from captum_extremal.visualization.layers import show_channels, show_class_channel, show_inversions
 from captum_extremal.visualization.masks import show_curves, show_mask, show_order, show_sweep, show_targets
+from captum_extremal.visualization.robustness import show_robustness
 
 __all__ = [
     "compare",
@@ -31,6 +33,7 @@ __all__ = [
     "show_mask",
     "show_order",
     "show_randomisation",
+    "show_robustness",
     "show_sweep",
     "show_targets",
 ]

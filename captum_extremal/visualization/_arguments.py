@@ -1,9 +1,10 @@
 """Checks of the figures' arguments, and the arrays that are drawn."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from captum.attr import LayerAttribution
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,10 +35,18 @@ class View(NamedTuple):
     found: ExtremalMasks  # of this image alone
     rgb: Array  # (H, W, 3) in [0, 1]
     best: Panel  # the mask of a*, or of the largest area where a* is not reached
-    panels: list[Panel]  # of all areas, and of a* between them
+    listed: list[Panel]  # of the areas of the result
+
+    @property
+    def panels(self) -> list[Panel]:
+        """Those of the areas and, where a* lies between them, that of a*, in the order of the areas."""
+        is_between = self.best.boxed and self.best.area > 0 and not any(panel.boxed for panel in self.listed)
+        both = [*self.listed, self.best]
+        return sorted(both, key=lambda panel: panel.area) if is_between or not self.listed else self.listed
 
 
 def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> View:
+    """What is drawn of one image; the masks of a layer's positions are enlarged to it."""
     of_inputs = as_tuple(result(found).masks)
     check_count("input_index", input_index, at_least=0)
     if input_index >= len(of_inputs):
@@ -48,40 +57,40 @@ def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> V
         others += "show_curves draws the scores of any"
         raise ValueError(f"found must hold masks of images, (N, A, 1, H, W), got {tuple(masks.shape)}: {others}")
     one = found.image(index)
-    pictures = images("images", given, len(masks), tuple(masks.shape[3:]), "of the masks' size, ")
-    best, listed = _optimal_panel(one, input_index), _panels(one, input_index)
-    is_between = best.boxed and best.area > 0 and not any(panel.boxed for panel in listed)
-    panels = sorted([*listed, best], key=lambda panel: panel.area) if is_between or not listed else listed
-    return View(one, as_rgb(pictures[index]), best, panels)
+    if "layer" in one.settings:
+        pictures = images("images", given, len(masks))
+    else:
+        pictures = images("images", given, len(masks), tuple(masks.shape[3:]), "of the masks' size, ")
+    size = tuple(pictures.shape[2:])
+    best, listed = _optimal_panel(one, input_index, size), _listed_panels(one, input_index, size)
+    return View(one, as_rgb(pictures[index]), best, listed)
 
 
-def _optimal_panel(one: ExtremalMasks, input_index: int) -> Panel:
-    mask, area = as_tuple(one.optimal_masks)[input_index], float(shown_area(one))
-    binary = maps.binary(mask[:, None], mask.new_tensor([area]))[0, 0, 0].cpu().numpy()
+def _optimal_panel(one: ExtremalMasks, input_index: int, size: tuple[int, ...]) -> Panel:
+    mask, area = _resized(as_tuple(one.optimal_masks)[input_index], size), shown_area(one)
+    binary = maps.binary(mask, mask.new_tensor([area]))[0, 0].cpu().numpy()
     scores = (float(one.optimal_score), float(one.optimal_complement_score))
     return Panel(area, as_array(mask[0, 0]), binary, scores, bool(one.reached), float(one.optimal_agreement), None)
 
 
-def _panels(one: ExtremalMasks, input_index: int) -> list[Panel]:
+def _listed_panels(one: ExtremalMasks, input_index: int, size: tuple[int, ...]) -> list[Panel]:
     if not len(one.areas):
         return []
-    masks, binary, shares = (as_tuple(t)[input_index][0, :, 0] for t in (one.masks, one.binary_masks(), one.agreement))
-    optimal = as_tuple(one.optimal_masks)[input_index][0, 0]
+    found, optimal, known = (as_tuple(t)[input_index][0] for t in (one.masks, one.optimal_masks, one.agreement))
+    boxed = (one.areas == one.optimal_area) & one.reached & (found == optimal).flatten(1).all(1)
+    masks, shares = (_resized(of_areas, size)[:, 0] for of_areas in (found, known))  # (A, H, W)
+    binary = maps.binary(masks[None], one.areas)[0]
     scores = zip(one.scores[0].tolist(), one.complement_scores[0].tolist())
-    numbers = zip(one.areas.tolist(), scores, one.agreement_score[0].tolist())
-    reached, best = bool(one.reached), float(one.optimal_area)
+    numbers = zip(one.areas.tolist(), scores, boxed.tolist(), one.agreement_score[0].tolist())
     return [
-        Panel(
-            area,
-            as_array(masks[k]),
-            binary[k].cpu().numpy(),
-            of_mask,
-            reached and area == best and bool((masks[k] == optimal).all()),
-            agreement,
-            as_array(shares[k]),
-        )
-        for k, (area, of_mask, agreement) in enumerate(numbers)
+        Panel(area, as_array(masks[k]), binary[k].cpu().numpy(), of_mask, is_best, agreement, as_array(shares[k]))
+        for k, (area, of_mask, is_best, agreement) in enumerate(numbers)
     ]
+
+
+def _resized(masks: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Masks (M, 1, h, w) in the images' size, which only those of a layer's positions do not have already."""
+    return masks if masks.shape[2:] == size else LayerAttribution.interpolate(masks, size, "bilinear")
 
 
 def shown_area(one: ExtremalMasks) -> float:
@@ -100,6 +109,15 @@ def result(found: object) -> ExtremalMasks:
     if not isinstance(found, ExtremalMasks):
         raise TypeError(f"found must be an ExtremalMasks, the result of extremal_masks(), got {type(found).__name__}")
     return found
+
+
+def row_of(name: str, index: object, count: int) -> int:
+    """An index from -count to count - 1, as the row from 0 that it names."""
+    check_count(name, index, at_least=None)
+    row = int(cast(int, index))
+    if not -count <= row < count:
+        raise IndexError(f"{name} must be from {-count} to {count - 1}, got {index}")
+    return row % count
 
 
 def tensor(

@@ -15,6 +15,7 @@ SMALL, NORMAL, LARGE = 8.5, 10.0, 11.5  # points
 INK, FAINT = "#222222", "#8a8a8a"
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e08214", "#1b8a3d", "#c5283d"  # figure 3's; told apart by the colour-blind too
 MARK = "#e0a800"  # a*: its box and its outline
+BOX = {"boxstyle": "round,pad=0.25", "facecolor": "#fff3cd", "edgecolor": MARK, "linewidth": 1.4}  # of a*'s title
 LETTERS = 12  # of normal size that fit along an inch
 
 
@@ -69,8 +70,7 @@ def write(set_text: Callable[..., object], text: str | list[str], size: float = 
 
 
 def title(ax: Axes, text: str, *, boxed: bool = False) -> None:
-    box = {"boxstyle": "round,pad=0.25", "facecolor": "#fff3cd", "edgecolor": MARK, "linewidth": 1.4}
-    write(ax.set_title, text, bbox=box if boxed else None)
+    write(ax.set_title, text, bbox=BOX if boxed else None)
 
 
 def row_name(ax: Axes, name: str, height: float) -> None:

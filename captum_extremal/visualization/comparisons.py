@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_extremal._checks import check_choice, check_count, check_number
+from captum_extremal._checks import check_choice, check_number
 from captum_extremal.metrics import WeightRandomisation
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization import _arguments as check
@@ -131,9 +131,7 @@ def show_randomisation(
     runs = check.named("found", found, "WeightRandomisation", at_least_one="method")
     layers, (_, count, *size) = _shared(runs)
     pictures = check.images("images", images, count)
-    check_count("index", index, at_least=None)
-    if not -count <= index < count:
-        raise IndexError(f"index must be from {-count} to {count - 1}, got {index}")
+    index = check.row_of("index", index, count)
     width, height = draw.panel_size(size, _BASE)
     letters = int(_SMALL_LETTERS * max(width, _LEAST_WIDTH))
     names = [draw.wrapped(name, letters, after=".") for name in ("learned weights", *layers)]

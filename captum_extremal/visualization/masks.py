@@ -33,7 +33,8 @@ def show_mask(
 
     What the mask hides is dark and grey; the model sees it perturbed instead. The outline encloses exactly the area; a
     nearly flat mask has none. The title has a*, the score and the clean score. Where no area reached the threshold, it
-    says so, and the largest mask is shown; where nothing is needed, everything is dark.
+    says so, and the largest mask is shown; where nothing is needed, everything is dark. A mask of a layer's positions
+    (``mask="spatial"``) is resized to the image and shows which of them keep their activation.
     """
     view = check.view(found, images, index, input_index)
     figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
@@ -120,7 +121,7 @@ def show_order(
     """
     view = check.view(check.with_areas(found, "show_mask draws the mask of a*"), images, index, input_index)
     areas = view.found.areas.tolist()
-    binary = check.as_tuple(view.found.binary_masks())[input_index][0, :, 0].cpu().numpy()  # (A, H, W)
+    binary = np.stack([panel.binary for panel in view.listed])  # (A, H, W)
     first_area = np.ma.masked_array(binary.argmax(0), mask=~binary.any(0))
     colours = ListedColormap(colormaps["viridis_r"](np.linspace(0.02, 1.0, len(areas))))
     width, height = draw.panel_size(view.rgb.shape, 3.6)
