@@ -17,11 +17,12 @@ from captum_extremal._state import warn_caller
 from captum_extremal._version import own_version
 from captum_extremal.areas import Sought
 from captum_extremal.masks import Layout, MaskFamily
+from captum_extremal.masks.binary import agreement
 from captum_extremal.objective import Objective
-from captum_extremal.results import ExtremalMasks, Measured, agreement, assemble, threshold_of
+from captum_extremal.results import ExtremalMasks, Measured, assemble, threshold_of
 from captum_extremal.search import Game, Search, Solver, as_game
 from captum_extremal.search.area import mask_of_area
-from captum_extremal.search.problem import BoundMasks, Found, Goal, Parameters
+from captum_extremal.search.problem import BoundMasks, Goal, Parameters
 from captum_extremal.session import Session
 from captum_extremal.settings import SearchSettings
 
@@ -103,7 +104,6 @@ def sweep(
     plan = solver.plan(Search(objective, game, areas, bounds, report, goal))
     with progress_bar(settings.show_progress, plan.steps, name) as bar:
         found = plan.run()
-    found = found if isinstance(found, Found) else Found(found)
     # Area by area, to limit the memory.
     measured = [
         _measured(objective, parameters, area, of_area, found.searches[k] if found.searches else None)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
+from captum_extremal.masks.binary import binarised
 from captum_extremal.results import files, maps
 
 
@@ -152,7 +153,7 @@ class ExtremalMasks:
             ValueError: there are no areas, only a*.
         """
         self._check_areas("binary_masks")
-        return _each(lambda masks: maps.binary(masks, self.areas), self.masks)
+        return _each(lambda masks: binarised(masks, self.areas), self.masks)
 
     def order_of_entry(self) -> Tensor | tuple[Tensor, ...]:
         """The smallest area whose binary mask keeps each position, 1 where none does: (N, 1, *S) or (N, K).

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from captum_extremal._checks import check_count
 from captum_extremal.arguments import Tensors
+from captum_extremal.masks.binary import binarised
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation
-from captum_extremal.results import ExtremalMasks, maps
+from captum_extremal.results import ExtremalMasks
 from captum_extremal.robustness.result import Robustness
 from captum_extremal.robustness.ways import Way, ways_of_hiding
 from captum_extremal.search import Game
@@ -51,7 +52,7 @@ def _masks_of(found: ExtremalMasks, session: Session) -> tuple[Tensor, Tensors]:
         soft = torch.cat([masks, best.unsqueeze(1)], dim=1).to(session.device)
         # Where a* is not reached, the mask is the largest area's.
         last = optimal.where(~optimal.isnan(), soft[:, -1].flatten(1).mean(1).to(optimal))
-        binary = maps.binary(soft, torch.cat([listed, last.unsqueeze(1)], dim=1))
+        binary = binarised(soft, torch.cat([listed, last.unsqueeze(1)], dim=1))
         both.append(torch.cat([soft, binary.to(soft)], dim=1).transpose(0, 1).flatten(0, 1).to(session.dtype))
     return torch.cat([listed, optimal.unsqueeze(1)], dim=1), tuple(both)
 

@@ -19,9 +19,10 @@ import math
 import torch
 from torch import Tensor
 
+from captum_extremal.masks.binary import agreement
 from captum_extremal.search.area import at_area, fit_limit, mask_of_area, project
 from captum_extremal.search.momentum import Momentum
-from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters, Search
+from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters, Record, Search
 from captum_extremal.search.refinement import direction
 
 _LARGEST_CHANGE = 0.12  # of the area's logarithm in one step
@@ -51,9 +52,18 @@ class Crossing:
         self.parameters = start
         self.found = torch.zeros_like(self._below, dtype=torch.bool)  # (N,), whether any mask was enough
         self._expected = torch.full_like(goal.threshold, torch.inf)
+        self.every: Parameters | None = None  # (R, N, D), of all searches, where there are several
 
-    def see(self, area: float, parameters: Parameters, values: Tensor, rows: Tensor) -> None:
-        """Take note of masks of one area, for the images of some rows (n,): parameters (n, D) and values (n,)."""
+    def see(self, area: float, every: Parameters, record: Record, rows: Tensor) -> None:
+        """Take note of masks of one area, for the images of some rows (n,).
+
+        Args:
+            area: of the masks.
+            every: the parameters (R n, D) of all searches.
+            record: the best of them.
+            rows: the images' numbers.
+        """
+        values, searches = record.value, len(every[0]) // len(rows)
         goal = self._goal.of_images(rows)
         enough = values >= goal.threshold + _tolerance(goal)
         expected = torch.where(enough, area, area * torch.exp(_missing(goal, values)))
@@ -62,11 +72,19 @@ class Crossing:
         self.found[rows] |= enough
         self.area[rows] = self.area[rows].masked_fill(better, area)
         self._expected[rows] = torch.where(better, expected, self._expected[rows])
-        for ours, theirs in zip(self.parameters, parameters):
+        for ours, theirs in zip(self.parameters, record.parameters):
             ours[rows] = torch.where(better[:, None], theirs, ours[rows])
+        if searches > 1:  # before the fork there is one, whose masks are of larger areas
+            self._note_searches(every, searches, rows[better], better)
         far = goal.threshold - _WELL_BELOW * (goal.threshold - goal.nothing).abs()
         below = (values < far) & (area < _NEVER_BEFORE)
         self._below[rows] = torch.where(below, self._below[rows] + 1, 0)
+
+    def _note_searches(self, every: Parameters, searches: int, rows: Tensor, which: Tensor) -> None:
+        if self.every is None:
+            self.every = tuple(p.new_full((searches, len(self.area), p.shape[1]), torch.nan) for p in every)
+        for ours, theirs in zip(self.every, every):
+            ours[:, rows] = theirs.view(searches, len(which), -1)[:, which]
 
     @property
     def passed(self) -> Tensor:
@@ -103,7 +121,7 @@ def find_optimum(
         for part in parts:
             areas[part.rows], values[part.rows] = part.step(step / steps)
         search.report(first_step + step, areas[None], values[None])
-    return _measured(search, parts)
+    return _measured(search, parts, crossing)
 
 
 class _Shrinking:
@@ -171,7 +189,7 @@ def _tolerance(goal: Goal) -> Tensor:
     return _ROUNDING * (goal.whole - goal.nothing).abs()
 
 
-def _measured(search: Search, parts: list[_Shrinking]) -> Optimum:
+def _measured(search: Search, parts: list[_Shrinking], crossing: Crossing) -> Optimum:
     """The masks found, measured by the ordinary forward of the whole batch; those that fall short grow a little."""
     assert search.goal is not None
     goal, inputs = search.goal, len(search.goal.bounds_of(1.0))
@@ -192,7 +210,22 @@ def _measured(search: Search, parts: list[_Shrinking]) -> Optimum:
         area = area.masked_fill(short, 1)
         masks = _masks(search, parts, area)
     area = area.masked_fill((area == 1) & (goal.whole < goal.threshold), torch.nan)
-    return Optimum(masks, area, sigma, torch.full_like(area, torch.nan))
+    return Optimum(masks, area, sigma, _agreement(parts, crossing))
+
+
+def _agreement(parts: list[_Shrinking], crossing: Crossing) -> Tensor:
+    """The mean pairwise IoU (N,) of the searches where their path crossed a*; NaN where there was only one."""
+    found = torch.full_like(crossing.area, torch.nan)
+    for part in parts if crossing.every is not None else []:
+        rows = part.rows[~crossing.every[0][0, part.rows, 0].isnan()] if crossing.every is not None else part.rows
+        areas = crossing.area[rows]
+        masks = tuple(
+            mask_of_area(every[:, rows].flatten(0, 1), areas.repeat(len(every)), bound)
+            for every, bound in zip(crossing.every or (), part.bounds)
+        )
+        if len(rows):
+            found[rows] = agreement(masks, areas, len(rows))[1]
+    return found
 
 
 def _masks(search: Search, parts: list[_Shrinking], area: Tensor) -> tuple[Tensor, ...]:

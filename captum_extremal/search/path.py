@@ -125,7 +125,7 @@ def area_schedule(areas: tuple[float, ...], steps: int, sweeps: int, start: floa
 
 
 def open_schedule(steps: int, sweeps: int, start: float, smallest: float) -> list[tuple[float, int | None]]:
-    """The path of a search for a* alone: that of a sweep to 5 %, which then goes on at its pace to the smallest area."""
+    """The path of a search for a* alone: that of a sweep to 5 %, which goes on at its pace to the smallest area."""
     schedule = area_schedule((min(_END, start / 2), start), steps, sweeps, start)
     if sweeps > 1:
         return [(area, None) for area, _ in schedule]
@@ -175,7 +175,7 @@ class _PathPlan:
         return Found(found, optimum, rows)
 
     def _follow(self) -> tuple[list[Record], list[Parameters | None]]:
-        """For each area the best parameters of the path, and those of all its searches; None where it had not forked."""
+        """For each area the best parameters of the path, and those of all its searches; None before the fork."""
         search = self._search
         bounds = search.bounds[0] if search.areas else search.bounds_at(1.0)
         self._ascents = [_LogitAscent(self._solver, bound, search.images) for bound in bounds]
@@ -194,7 +194,7 @@ class _PathPlan:
             record = Record.best(parameters, values)
             self._active.report(step, record.value.new_tensor([area]), record.value[None])
             if search.goal is not None:
-                self._crossing.see(area, record.parameters, record.value, self._rows)
+                self._crossing.see(area, parameters, record, self._rows)
             if index is not None:
                 best[index] = best.get(index, record).or_better(record)
                 every[index] = parameters if len(values) > 1 else None

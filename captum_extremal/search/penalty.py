@@ -9,7 +9,7 @@ from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.search.area import area_loss
-from captum_extremal.search.problem import Parameters, Search, check_precision
+from captum_extremal.search.problem import Found, Parameters, Search, check_precision
 from captum_extremal.search.refinement import refine, refinement_reports
 
 
@@ -109,7 +109,7 @@ class _PenaltyPlan:
         """The steps of the descent, in which all areas move at once, and those of the refinement."""
         return self._solver.steps + refinement_reports(self._refinement_steps) * len(self._search.areas)
 
-    def run(self) -> list[Parameters]:
+    def run(self) -> Found:
         """Descend on equation 4, and refine."""
         solver, search = self._solver, self._search
         found = [tuple(bound.new_parameters(search.images) + 1 for bound in bounds) for bounds in search.bounds]
@@ -122,7 +122,8 @@ class _PenaltyPlan:
             for p in every:
                 p.clamp_(0, 1)
             search.report(step, areas, values)
-        return refine(search, found, self._refinement_steps, solver.precision, first_step=solver.steps)
+        steps = self._refinement_steps
+        return Found(refine(search, found, steps, solver.precision, first_step=solver.steps))
 
     def _set_gradients(self, found: list[Parameters], areas: Tensor, step: int) -> Tensor:
         """Set the gradients of equation 4 by the parameters; the values (A, N) of the masks."""

@@ -136,7 +136,8 @@ class Optimum:
         masks: (N, *mask_shape) for each input tensor, of exactly ``area``.
         area: (N,), NaN where no area is enough; the mask is then the largest area's.
         sigma: (N, inputs), the radius in pixels of the masks' disks.
-        agreement: (N,), the mean pairwise IoU of independent searches at a*; NaN for fewer than two.
+        agreement: (N,), the mean pairwise IoU of independent searches where their path crossed a*; NaN for fewer than
+            two.
     """
 
     masks: tuple[Tensor, ...]
@@ -168,8 +169,8 @@ class Plan(Protocol):
     def steps(self) -> int:
         """How many steps :meth:`run` reports at most."""
 
-    def run(self) -> Found | list[Parameters]:
-        """The masks of each area, and what else was found; a list is :class:`Found` with these parameters alone."""
+    def run(self) -> Found:
+        """The masks of each area, and what else was found."""
 
 
 @runtime_checkable

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
-from captum_extremal.results import ExtremalMasks, maps
+from captum_extremal.masks.binary import binarised
+from captum_extremal.results import ExtremalMasks
 
 Array = NDArray[np.float64]
 Shape = tuple[int | str, ...]  # a letter stands for any size
@@ -68,7 +69,7 @@ def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> V
 
 def _optimal_panel(one: ExtremalMasks, input_index: int, size: tuple[int, ...]) -> Panel:
     mask, area = _resized(as_tuple(one.optimal_masks)[input_index], size), shown_area(one)
-    binary = maps.binary(mask, mask.new_tensor([area]))[0, 0].cpu().numpy()
+    binary = binarised(mask, mask.new_tensor([area]))[0, 0].cpu().numpy()
     scores = (float(one.optimal_score), float(one.optimal_complement_score))
     return Panel(area, as_array(mask[0, 0]), binary, scores, bool(one.reached), float(one.optimal_agreement), None)
 
@@ -79,7 +80,7 @@ def _listed_panels(one: ExtremalMasks, input_index: int, size: tuple[int, ...]) 
     found, optimal, known = (as_tuple(t)[input_index][0] for t in (one.masks, one.optimal_masks, one.agreement))
     boxed = (one.areas == one.optimal_area) & one.reached & (found == optimal).flatten(1).all(1)
     masks, shares = (_resized(of_areas, size)[:, 0] for of_areas in (found, known))  # (A, H, W)
-    binary = maps.binary(masks[None], one.areas)[0]
+    binary = binarised(masks[None], one.areas)[0]
     scores = zip(one.scores[0].tolist(), one.complement_scores[0].tolist())
     numbers = zip(one.areas.tolist(), scores, boxed.tolist(), one.agreement_score[0].tolist())
     return [
