@@ -26,6 +26,7 @@ from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters
 from captum_extremal.search.refinement import direction
 
 _LARGEST_CHANGE = 0.12  # of the area's logarithm in one step
+_GROWTH = 0.25  # of the largest change: most masks that are not enough become so by moving uphill
 _FIRST_CHANGE, _LAST_CHANGE = 0.12, 0.01  # the largest change near Phi_0, in the first and the last step
 _EFFECT = 0.3  # change of the value, as a share of the whole input's, when the area changes by a factor of e
 _RATE, _FINAL_RATE = 0.04, 0.01  # change of a typical parameter in the first and the last step
@@ -162,8 +163,8 @@ class _Shrinking:
     def _next_area(self, values: Tensor, largest: float) -> Tensor:
         goal = self._goal
         missing = _missing(goal, values)
-        limit = (missing.abs() / 3).clamp(min=largest, max=_LARGEST_CHANGE)  # far from Phi_0 there is a long way to go
-        wanted = self._area * torch.exp(missing.clamp(-limit, limit))
+        shrink = (-missing / 3).clamp(min=largest, max=_LARGEST_CHANGE)  # far above Phi_0 there is a long way to go
+        wanted = self._area * torch.exp(missing.clamp(max=_GROWTH * largest).maximum(-shrink))
         # Once a mask is enough, another of its area is of no use.
         known = self.best_area.clamp(max=2)
         wanted = torch.minimum(wanted, known - (known * _LAST_CHANGE / 2).clamp(min=goal.unit))

@@ -72,7 +72,7 @@ class PathSolver:
     flips = False
     finds_optimum = True
 
-    steps: int = 66
+    steps: int = 48
     searches: int = 1
     learning_rate: float = 0.35
     final_learning_rate: float = 0.14
@@ -80,7 +80,7 @@ class PathSolver:
     decay: float = 0.02
     binary_weight: float = 0.5
     sweeps: int | None = None
-    refinement: float = 0.6
+    refinement: float = 1.25
     precision: torch.dtype | None = None
 
     def __post_init__(self) -> None:
