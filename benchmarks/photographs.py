@@ -59,16 +59,20 @@ def squeezenet(data: Path) -> nn.Module:
     return model.eval()
 
 
-def rgb(photograph: Path) -> Tensor:
-    """The photograph (3, 224, 224) in [0, 1], resized to 256 on its shorter side and cropped at its centre."""
+def rgb(photograph: Path, shift: int = 0) -> Tensor:
+    """The photograph (3, 224, 224) in [0, 1], resized to 256 on its shorter side and cropped at its centre.
+
+    The crop is ``shift`` pixels further down and right.
+    """
     image = ImageOps.exif_transpose(Image.open(photograph)).convert("RGB")
-    resize = v2.Compose([v2.Resize(256, antialias=True), v2.CenterCrop(224), v2.PILToTensor()])
-    return resize(image).float() / 255
+    whole = v2.PILToTensor()(v2.Resize(256, antialias=True)(image)).float() / 255
+    top, left = (round((side - 224) / 2) + shift for side in whole.shape[1:])
+    return v2.functional.crop(whole, top, left, 224, 224)
 
 
-def normalised(photograph: Path, mean: Triple = MEAN, std: Triple = STD) -> Tensor:
+def normalised(photograph: Path, mean: Triple = MEAN, std: Triple = STD, shift: int = 0) -> Tensor:
     """The photograph as a network takes it, (1, 3, 224, 224)."""
-    return v2.functional.normalize(rgb(photograph), list(mean), list(std))[None]
+    return v2.functional.normalize(rgb(photograph, shift), list(mean), list(std))[None]
 
 
 def target_of(photograph: Path) -> int:
