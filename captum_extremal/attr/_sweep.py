@@ -22,6 +22,7 @@ from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, Measured, assemble, threshold_of
 from captum_extremal.search import Game, Search, Solver, as_game
 from captum_extremal.search.area import mask_of_area
+from captum_extremal.search.precision import chosen_precision
 from captum_extremal.search.problem import BoundMasks, Goal, Parameters
 from captum_extremal.session import Session
 from captum_extremal.settings import SearchSettings
@@ -124,6 +125,7 @@ def sweep(
             "mask": repr(task.family),
             "game": asdict(game),
             "solver": repr(solver),
+            "precision": _precision(solver, session.device),
             "steps": calls,
             "seconds": time.perf_counter() - started,
             "versions": {
@@ -135,6 +137,12 @@ def sweep(
         },
         contrast=contrast,
     )
+
+
+def _precision(solver: Solver, device: torch.device) -> str | None:
+    """The type that the model was autocast to during the search; None for the caller's."""
+    chosen = chosen_precision(getattr(solver, "precision", None), device)
+    return None if chosen is None else str(chosen).removeprefix("torch.")
 
 
 def _finds_optimum(solver: Solver) -> bool:

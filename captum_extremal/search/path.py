@@ -19,7 +19,8 @@ from captum_extremal.masks import BoundMask, Linearised
 from captum_extremal.search.area import at_fixed_area, fit_area, fit_limit, positive_sum
 from captum_extremal.search.momentum import Momentum
 from captum_extremal.search.optimal_area import Crossing, find_optimum
-from captum_extremal.search.problem import Found, Parameters, Record, Search, check_precision
+from captum_extremal.search.precision import check_precision, chosen_precision
+from captum_extremal.search.problem import Found, Parameters, Record, Search
 from captum_extremal.search.refinement import refine, refinement_reports
 
 _LONGEST_SHIFT = 4.0  # in one step, in logits: the first order says little where no logit is near the threshold
@@ -63,7 +64,9 @@ class PathSolver:
         sweeps: how often the path is followed, down, up, down, ...; None for 1, and 2 for games that only remove.
         refinement: passes of each image for the refinement at the end, as a fraction of ``steps``; all areas share
             them. The search for a* has as many.
-        precision: floating type to autocast the model's forward to, such as ``torch.bfloat16``.
+        precision: floating type to autocast the model's forward to, such as ``torch.bfloat16``; "auto" for bfloat16
+            where the machine is fast at it. ``settings["precision"]`` of the result says what was chosen. None leaves
+            the caller's.
 
     Raises:
         TypeError, ValueError: a setting has the wrong type or is out of range.
@@ -81,7 +84,7 @@ class PathSolver:
     binary_weight: float = 0.5
     sweeps: int | None = None
     refinement: float = 1.25
-    precision: torch.dtype | None = None
+    precision: torch.dtype | str | None = None
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps)
@@ -140,7 +143,8 @@ class _PathPlan:
     """One run of the path solver, for all images at once."""
 
     def __init__(self, solver: PathSolver, search: Search) -> None:
-        self._solver, self._search, self._precision = solver, search, solver.precision
+        self._solver, self._search = solver, search
+        self._precision = chosen_precision(solver.precision, search.device)
         families = search.bounds or [search.bounds_at(1.0)]
         start = min(_START, *(fit_limit(bound) for bounds in families for bound in bounds))
         sweeps = solver.sweeps or (1 if search.game.kept else 2)

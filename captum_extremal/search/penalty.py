@@ -9,7 +9,8 @@ from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.search.area import area_loss
-from captum_extremal.search.problem import Found, Parameters, Search, check_precision
+from captum_extremal.search.precision import check_precision, chosen_precision
+from captum_extremal.search.problem import Found, Parameters, Search
 from captum_extremal.search.refinement import refine, refinement_reports
 
 
@@ -32,7 +33,9 @@ class PenaltySolver:
         flip: mirror the perturbed input along its last axis on even steps. This makes the masks of objects steadier,
             and is wrong for digits, text and scenes whose two sides differ.
         refinement: passes of each image and area for the refinement at the end, as a fraction of ``steps``.
-        precision: floating type to autocast the model's forward to.
+        precision: floating type to autocast the model's forward to, such as ``torch.bfloat16``; "auto" for bfloat16
+            where the machine is fast at it. ``settings["precision"]`` of the result says what was chosen. None leaves
+            the caller's.
 
     Raises:
         TypeError, ValueError: a setting has the wrong type or is out of range.
@@ -48,7 +51,7 @@ class PenaltySolver:
     ramp: float = 0.0
     flip: bool = True
     refinement: float = 0.06
-    precision: torch.dtype | None = None
+    precision: torch.dtype | str | None = None
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps)
@@ -102,6 +105,7 @@ class _PenaltyPlan:
 
     def __init__(self, solver: PenaltySolver, search: Search) -> None:
         self._solver, self._search = solver, search
+        self._precision = chosen_precision(solver.precision, search.device)
         self._refinement_steps = round(solver.refinement * solver.steps)
 
     @property
@@ -123,7 +127,7 @@ class _PenaltyPlan:
                 p.clamp_(0, 1)
             search.report(step, areas, values)
         steps = self._refinement_steps
-        return Found(refine(search, found, steps, solver.precision, first_step=solver.steps))
+        return Found(refine(search, found, steps, self._precision, first_step=solver.steps))
 
     def _set_gradients(self, found: list[Parameters], areas: Tensor, step: int) -> Tensor:
         """Set the gradients of equation 4 by the parameters; the values (A, N) of the masks."""
@@ -138,7 +142,7 @@ class _PenaltyPlan:
         )
         flip = solver.flip and step % 2 == 0
         values, by_mask = search.objective.value_and_grad(
-            masks, search.game.kept, search.game.removed, precision=solver.precision, flip=flip
+            masks, search.game.kept, search.game.removed, precision=self._precision, flip=flip
         )
         targets, weight = areas.repeat_interleave(search.images), solver.weight_at(step)
         for k, (mask, gradient) in enumerate(zip(masks, by_mask)):

@@ -95,6 +95,11 @@ class Search:
         """N."""
         return self.objective.images
 
+    @property
+    def device(self) -> torch.device:
+        """Where the masks are."""
+        return self.bounds_at(1.0)[0].new_parameters(1).device
+
     def bounds_at(self, area: float) -> BoundMasks:
         """The mask families of the smallest area asked for that is not below this one; else those of this area."""
         for asked, bounds in zip(self.areas, self.bounds):
@@ -209,9 +214,3 @@ class Record:
         pairs = zip(self.parameters, other.parameters)
         parameters = tuple(torch.where(wins[:, None], theirs, ours) for ours, theirs in pairs)
         return Record(parameters, torch.where(wins, other.value, self.value))
-
-
-def check_precision(precision: object) -> None:
-    """Raise TypeError unless ``precision`` is None or a floating dtype."""
-    if precision is not None and (not isinstance(precision, torch.dtype) or not precision.is_floating_point):
-        raise TypeError(f"precision must be a floating torch.dtype or None, got {precision!r}")
