@@ -116,7 +116,7 @@ def find_optimum(
         _Shrinking(search, bounds, torch.tensor(members, device=rows.device), crossing, precision)
         for bounds, members in groups.values()
     ]
-    for step in range(steps):
+    for step in range(steps if parts else 0):
         areas, values = (torch.full_like(goal.threshold, torch.nan) for _ in range(2))
         for part in parts:
             areas[part.rows], values[part.rows] = part.step(step / steps)
