@@ -26,7 +26,7 @@ from captum_extremal.search.problem import BoundMasks, Goal, Parameters
 from captum_extremal.session import Session
 from captum_extremal.settings import SearchSettings
 
-_RUNGS = (0.005, 0.01, 0.015, 0.02, 0.03)  # areas whose masks a* takes; above, it takes those of area 1
+_RUNGS = (0.005, 0.01, 0.015, 0.02, 0.03)  # areas whose masks a* between the areas takes; above, all are the same
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def area_schedule(areas: tuple[float, ...], steps: int, sweeps: int, start: floa
 
 def open_schedule(steps: int, sweeps: int, start: float, smallest: float) -> list[tuple[float, int | None]]:
     """The path of a search for a* alone: that of a sweep to 5 %, which goes on at its pace to the smallest area."""
-    schedule = area_schedule((min(_END, start / 2), start), steps, sweeps, start)
+    schedule = area_schedule((max(smallest, min(_END, start / 2)), start), steps, sweeps, start)
     if sweeps > 1:
         return [(area, None) for area, _ in schedule]
     areas = [area for area, _ in schedule]
