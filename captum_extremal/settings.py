@@ -40,12 +40,12 @@ class SearchSettings:
             keeps everything, a number, one number per image (N,), or a callable ``(clean, perturbed) -> (N,)`` of the
             scores of the unmasked and of the fully perturbed inputs (or activation).
         perturbations_per_eval: how many perturbed copies of each image go through the model at once; None for all
-            (three on the path, one per area for "penalty"; twice as many for "hybrid"). It changes the memory, and the
-            result by rounding alone, which a search in float32 can amplify.
+            (one for each of the path's searches, one per area for "penalty"; twice as many for "hybrid"). It changes
+            the memory, and the result by rounding alone, which a search in float32 can amplify.
         callback: called after each step with its number, the areas (N, R) and the game's values there (N, R): the best
             of the masks of one area, NaN for images that are finished. The path goes from large areas to small ones,
-            then each area is refined; the penalty's steps are of all areas at once. ``settings["steps"]`` of the result
-            counts the calls.
+            then each area is refined, and a* is sought; the penalty's steps are of all areas at once.
+            ``settings["steps"]`` of the result counts the calls.
         show_progress: draw a progress bar, whose total is an upper bound.
     """
 

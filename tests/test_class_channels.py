@@ -72,7 +72,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def how() -> How:
-    return {"areas": AREAS, "solver": PathSolver(steps=4), "score_threshold": enough}
+    return {"areas": AREAS, "solver": PathSolver(steps=20), "score_threshold": enough}
 
 
 def same(one: ClassChannels, other: ClassChannels) -> bool:
@@ -158,14 +158,14 @@ def test_several_inputs_come_as_a_list(how: How, batches: Batches) -> None:
     assert [int(found.top(label)[0]) for label in found.classes] == [0, 1, 2, 3]
 
 
-def test_channels_of_tokens_and_of_a_layers_input(quick: PathSolver) -> None:
+def test_channels_of_tokens_and_of_a_layers_input() -> None:
     """The last axis holds the channels; at the layer's input they are in the opposite order."""
     flip = nn.Linear(3, 3, bias=False)
     flip.weight.data = torch.eye(3).flip(0)
     model = nn.Sequential(flip, nn.AdaptiveAvgPool2d((1, 3)), nn.Flatten()).eval()
     method = Method(model, flip)
     batch = [(torch.rand(3, 5, 3) + 0.5, [0, 1, 2])]
-    how: How = {"areas": (1, 3), "solver": quick, "score_threshold": enough, "channel_dim": -1}
+    how: How = {"areas": (1, 3), "solver": PathSolver(steps=20), "score_threshold": enough, "channel_dim": -1}
     for to_input, expected in [(False, [0, 1, 2]), (True, [2, 1, 0])]:
         found = class_channels(method, batch, attribute_to_layer_input=to_input, **how)
         assert [int(found.top(label)[0]) for label in range(3)] == expected
@@ -379,7 +379,7 @@ def test_rows_say_what_was_found(method: Method, batches: Batches, how: How, pat
         ({"areas": (1, 4)}, r"areas \[1, 2, 4\] instead of \[1, 4\]"),
         ({"areas": None}, r"areas \[1, 2, 4\] instead of 'optimal'"),
         ({"game": "delete"}, "game"),
-        ({"solver": "path"}, "solver .*PathSolver.*'steps': 4,"),
+        ({"solver": "path"}, "solver .*PathSolver.*'steps': 20,"),
         ({"channel_dim": 2}, "channel_dim None instead of 2"),
         ({"attribute_to_layer_input": True}, "attribute_to_layer_input False instead of True"),
         ({"score_threshold": None}, THRESHOLD),

@@ -42,7 +42,8 @@ def run(weights, tmp_path_factory):
     picture(48, 40).save(folder / "a.png")
     arguments = [str(folder / "a.png"), str(folder / "missing.png"), "--model", NETWORK, "--weights", weights]
     arguments += ["--layer", "features.7", "--target", "3", "--target", "4", "--areas", ",".join(map(str, COUNTS))]
-    arguments += ["--steps", "2", "--inversion-steps", "2", "--inversion-side", "64", "--device", "cpu"]
+    arguments += ["--steps", "8", "--score-fraction", "0.5", "--inversion-steps", "2", "--inversion-side", "64"]
+    arguments += ["--device", "cpu"]
     status, stdout, stderr = run_quietly("channels", *arguments, "--out", folder / "out")
     return status, folder / "out", stdout, stderr, folder / "a.png"
 

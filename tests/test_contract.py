@@ -68,15 +68,16 @@ def at_first_layer(forward_func: Any) -> LayerExtremalPerturbation:
 
 
 def a_tenth(clean: Tensor, perturbed: Tensor) -> Tensor:
-    """Of the way from the perturbed score: what some mask reaches, but keeping nothing does not."""
-    return perturbed + (clean - perturbed) / 10
+    """Of the way up from the perturbed score: what some mask reaches, but keeping nothing does not."""
+    return perturbed + (clean - perturbed).abs() / 10
 
 
+SHORT = PathSolver(steps=10)
 METHODS = {
     "extremal perturbation": Method(
         make=ExtremalPerturbation,
         name="Extremal Perturbation",
-        settings={"areas": (0.2, 1.0), "solver": PathSolver(steps=5), "score_threshold": a_tenth},
+        settings={"solver": SHORT, "score_threshold": a_tenth},
         options={
             "game": "hybrid",
             "mask": SmoothMask(step=2.0),
@@ -88,12 +89,12 @@ METHODS = {
     "extremal perturbation, refined": Method(
         make=ExtremalPerturbation,
         name="Extremal Perturbation",
-        settings={"areas": (0.2, 1.0), "solver": PathSolver(steps=5), "reduce": "refined"},
+        settings={"areas": (0.2, 1.0), "solver": SHORT, "reduce": "refined"},
     ),
     "layer extremal perturbation, channels": Method(
         make=at_first_layer,
         name="Layer Extremal Perturbation",
-        settings={"areas": (1, 4), "solver": PathSolver(steps=5), "channel_dim": 1, "score_threshold": a_tenth},
+        settings={"solver": SHORT, "channel_dim": 1, "score_threshold": a_tenth},
         options={
             "game": "hybrid",
             "score_threshold": lambda clean, perturbed: 0.9 * (clean - perturbed),
@@ -109,7 +110,7 @@ METHODS = {
         settings={
             "mask": "spatial",
             "areas": (0.2, 1.0),
-            "solver": PathSolver(steps=5),
+            "solver": SHORT,
             "channel_dim": 1,
             "score_threshold": a_tenth,
         },

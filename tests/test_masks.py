@@ -1,4 +1,6 @@
-"""SmoothMask against the paper: equations 6 and 7 as slow loops, Lemma 1, what the fast mask promises; ChannelMask."""
+"""SmoothMask against the paper: equations 6 and 7 as slow loops, Lemma 1, what the fast mask promises;
+ChannelMask; how far binary masks agree.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_extremal import ChannelMask, SmoothMask
 from captum_extremal.masks import BoundMask, BoundSmoothMask, MaskFamily, kernel
+from captum_extremal.masks.binary import agreement
 from captum_extremal.search.area import mask_of_area
 
 SHAPES = [(8,), (37,), (224,), (8, 8), (17, 24), (40, 31), (64, 50), (8, 8, 8), (9, 8, 13), (12, 17, 16)]
@@ -374,24 +377,23 @@ def test_masks_of_small_layers_are_those_of_the_equation(shape: tuple[int, ...])
         measured = mask_of_area(p, area, bind(shape, area)).flatten(1).mean(1)
         np.testing.assert_allclose(measured.numpy(), area, rtol=0, atol=1e-6)
     flat = torch.ones(2, bound.parameters, dtype=torch.float64)
-    torch.testing.assert_close(bound.smooth_gradient(flat), 2 * flat)
+    torch.testing.assert_close(bound.smooth_gradient(flat, 0.3, 0.1), flat)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.5])
 @pytest.mark.parametrize("shape", [(40,), (40, 31), (16, 12, 17)], ids=shape_id)
-def test_spread_adds_the_mean_of_the_neighbourhood(shape: tuple[int, ...]) -> None:
+def test_smoothed_gradient_is_a_gaussian_average_over_the_lattice(shape: tuple[int, ...], share: float) -> None:
     bound = bind(shape)
-    flat = torch.ones(2, bound.parameters, dtype=torch.float64)
-    torch.testing.assert_close(bound.smooth_gradient(flat), 2 * flat)
-    spike = torch.zeros(bound.lattice_shape, dtype=torch.float64)
-    centre = tuple(side // 2 for side in bound.lattice_shape)
-    spike[centre] = 1
-    spread = bound.smooth_gradient(spike.view(1, -1)).view(bound.lattice_shape)
-    # Twice a mean of three a side: 3/9 at the spike itself, on each axis.
-    assert float(spread[centre]) == pytest.approx(1 + (1 / 3) ** len(shape))
-    near = torch.stack(torch.meshgrid(*(torch.arange(s) for s in bound.lattice_shape), indexing="ij"))
-    away = (near - torch.tensor(centre).view(-1, *[1] * len(shape))).abs().amax(0)
-    assert bool((spread[away > 2] == 0).all())
-    assert bool((spread[away <= 2] > 0).all())
+    gradient, areas = torch.randn(2, bound.parameters, dtype=torch.float64), (0.1, 0.6)
+    smoothed = bound.smooth_gradient(gradient, torch.tensor(areas, dtype=torch.float64), share)
+    at = np.array(list(itertools.product(*map(range, bound.lattice_shape))))
+    for row, area in enumerate(areas):
+        width = max(0.7, share * min(bound.lattice_shape) * area ** (1 / len(shape)))
+        weights = np.exp(-((at[:, None] - at[None, :]) ** 2).sum(2) / (2 * width**2))
+        weights /= weights.sum(1, keepdims=True)
+        np.testing.assert_allclose(smoothed[row].numpy(), weights @ gradient[row].numpy(), rtol=0, atol=1e-12)
+        alone = bound.smooth_gradient(gradient[row : row + 1], area, share)
+        torch.testing.assert_close(alone[0], smoothed[row], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(40,), (40, 31), (8, 9, 10)], ids=shape_id)
@@ -417,7 +419,7 @@ def test_channel_mask_is_its_parameters(channels: int, dtype: torch.dtype) -> No
     assert torch.equal(bound(p), p)
     assert torch.equal(bound.expand(bound.grid_values(p)), p)
     torch.testing.assert_close(bound.area(bound.grid_values(p)), p.mean(1))
-    assert torch.equal(bound.smooth_gradient(p), p)
+    assert torch.equal(bound.smooth_gradient(p, 0.5, 0.1), p)
     new = bound.new_parameters(4)
     assert new.dtype == dtype
     assert torch.equal(new, torch.zeros(4, channels, dtype=dtype))
@@ -473,3 +475,32 @@ def test_channel_mask_is_one_object_for_all_areas() -> None:
 def test_channel_masks_need_a_number_of_channels(channels: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="channels must be"):
         ChannelMask().bind(channels)
+
+
+# Binary masks
+
+
+def test_agreement_by_hand() -> None:
+    # Three searches of one image, of two inputs with 4 and 6 positions, of which a half is kept.
+    first = torch.tensor([[3.0, 2, 1, 0], [3, 1, 2, 0], [3, 2, 1, 0]])[:, None]
+    second = torch.tensor([[1.0, 1, 1, 0, 0, 0], [1, 1, 0, 1, 0, 0], [0, 0, 0, 1, 1, 1]])[:, None]
+    shares, score = agreement((first, second), 0.5, images=1)
+    torch.testing.assert_close(shares[0], torch.tensor([[[1.0, 2 / 3, 1 / 3, 0]]]))
+    torch.testing.assert_close(shares[1], torch.tensor([[[2 / 3, 2 / 3, 1 / 3, 2 / 3, 1 / 3, 1 / 3]]]))
+    pairs = [(1 + 2) / (3 + 4), (2 + 0) / (2 + 6), (1 + 1) / (3 + 5)]
+    assert score.tolist() == pytest.approx([sum(pairs) / 3])
+
+
+def test_agreement_is_that_of_each_image_at_its_own_area() -> None:
+    rows, areas = torch.rand(3, 2, 1, 8, 9), torch.tensor([0.25, 0.5])
+    shares, score = agreement((rows.flatten(0, 1),), areas, images=2)
+    for n in range(2):
+        share, alone = agreement((rows[:, n],), float(areas[n]), images=1)
+        assert torch.equal(shares[0][n], share[0][0])
+        assert float(score[n]) == float(alone)
+
+
+def test_one_search_agrees_with_nobody() -> None:
+    shares, score = agreement((torch.rand(2, 1, 8, 9), torch.rand(2, 7)), 0.25, images=2)
+    assert [share.shape for share in shares] == [(2, 1, 8, 9), (2, 7)]
+    assert all(bool(part.isnan().all()) for part in (*shares, score))

@@ -174,9 +174,9 @@ def test_area_above_the_familys_largest_is_refined_at_the_largest() -> None:
     ("solver", "expected"),
     [
         (PathSolver(steps=20, refinement=0.0), 0),
-        (PathSolver(steps=20), 4),  # 8 passes, shared by two areas
+        (PathSolver(steps=20, refinement=0.4), 4),  # 8 passes, shared by two areas
         (PathSolver(steps=20, refinement=1.0), 10),
-        (PathSolver(steps=1), 0),
+        (PathSolver(steps=1, refinement=0.4), 0),
         (PenaltySolver(steps=20, refinement=0.25), 5),
         (PenaltySolver(steps=20, refinement=0.0), 0),
     ],

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from by_hand import optimum_by_hand, result_by_hand
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, Game, PathSolver
-from captum_extremal.results import Measured, agreement, threshold_of
+from captum_extremal.results import Measured, threshold_of
 from captum_extremal.search.games import DELETE, HYBRID, PRESERVE
 
 AREAS = [0.1, 0.25, 0.5]
@@ -146,32 +146,6 @@ def test_repr_tells_what_is_known() -> None:
     assert repr(found) == (
         "ExtremalMasks(masks=(2, 3, 1, 10, 12), areas=[0.1, 0.25, 0.5], optimal_area=[0.0, nan], vacuous=[True, False])"
     )
-
-
-def test_agreement_by_hand() -> None:
-    # Three searches of one image, of two inputs with 4 and 6 positions, of which a half is kept.
-    first = torch.tensor([[3.0, 2, 1, 0], [3, 1, 2, 0], [3, 2, 1, 0]])[:, None]
-    second = torch.tensor([[1.0, 1, 1, 0, 0, 0], [1, 1, 0, 1, 0, 0], [0, 0, 0, 1, 1, 1]])[:, None]
-    shares, score = agreement((first, second), 0.5, images=1)
-    torch.testing.assert_close(shares[0], torch.tensor([[[1.0, 2 / 3, 1 / 3, 0]]]))
-    torch.testing.assert_close(shares[1], torch.tensor([[[2 / 3, 2 / 3, 1 / 3, 2 / 3, 1 / 3, 1 / 3]]]))
-    pairs = [(1 + 2) / (3 + 4), (2 + 0) / (2 + 6), (1 + 1) / (3 + 5)]
-    assert score.tolist() == pytest.approx([sum(pairs) / 3])
-
-
-def test_agreement_is_that_of_each_image() -> None:
-    rows = torch.rand(3, 2, 1, 8, 9)
-    shares, score = agreement((rows.flatten(0, 1),), 0.25, images=2)
-    for n in range(2):
-        share, alone = agreement((rows[:, n],), 0.25, images=1)
-        assert torch.equal(shares[0][n], share[0][0])
-        assert float(score[n]) == float(alone)
-
-
-def test_one_search_agrees_with_nobody() -> None:
-    shares, score = agreement((torch.rand(2, 1, 8, 9), torch.rand(2, 7)), 0.25, images=2)
-    assert [share.shape for share in shares] == [(2, 1, 8, 9), (2, 7)]
-    assert all(bool(part.isnan().all()) for part in (*shares, score))
 
 
 CLEAN, PERTURBED = torch.tensor([4.0, -2.0, 1.0]), torch.tensor([1.0, -3.0, 5.0])

@@ -16,8 +16,8 @@ from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, Pen
 from captum_extremal.masks import BoundMask
 from captum_extremal.search.area import fit_area, mask_of_area
 from captum_extremal.search.games import PRESERVE
-from captum_extremal.search.path import area_schedule
-from captum_extremal.search.problem import Search
+from captum_extremal.search.path import area_schedule, open_schedule
+from captum_extremal.search.problem import Found, Search
 from captum_extremal.settings import InputSearchSettings, LayerSearchSettings
 from fakes import FakeObjective, linear_objective
 
@@ -125,10 +125,9 @@ def test_images_of_a_batch_are_solved_on_their_own(solver: str) -> None:
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_path_does_not_know_the_models_scale(scale: float) -> None:
     weight = blob(8, 15)
-    found = explain(Linear(weight, scale), solver=PathSolver(steps=20, searches=1), areas=(0.1, 0.3))
-    same = explain(Linear(weight), solver=PathSolver(steps=20, searches=1), areas=(0.1, 0.3))
-    # Of two variants that score the same, rounding decides.
-    torch.testing.assert_close(found.masks, same.masks, rtol=0, atol=0.02)
+    found = explain(Linear(weight, scale), solver=PathSolver(steps=20), areas=(0.1, 0.3))
+    same = explain(Linear(weight), solver=PathSolver(steps=20), areas=(0.1, 0.3))
+    torch.testing.assert_close(found.masks, same.masks, rtol=0, atol=0.02)  # rounding differs
     torch.testing.assert_close(found.scores / scale, same.scores / 20, rtol=1e-5, atol=0)
 
 
@@ -203,7 +202,7 @@ def test_penalty_solver_is_the_papers_descent_step_for_step(settings: dict[str, 
                     gradient if velocity is None else solver.momentum * velocity + (1 - solver.dampening) * gradient
                 )
                 p = (p.detach() - solver.learning_rate * velocity).clamp(0, 1)
-            torch.testing.assert_close(found[a][0][n : n + 1], p, rtol=0, atol=1e-9)
+            torch.testing.assert_close(found.parameters[a][0][n : n + 1], p, rtol=0, atol=1e-9)
 
 
 def test_presets_are_the_papers_and_the_released_codes() -> None:
@@ -224,7 +223,7 @@ def test_presets_are_the_papers_and_the_released_codes() -> None:
     [
         (PenaltySolver(steps=4), [True, False, True, False]),
         (PenaltySolver(steps=4, flip=False), [False] * 4),
-        (PathSolver(steps=4, refinement=0.0), [False] * 6),  # two variants at the end
+        (PathSolver(steps=4, refinement=0.0), [False] * 4),
     ],
     ids=["flip", "no flip", "path"],
 )
@@ -253,21 +252,38 @@ def test_path_meets_every_area_in_the_steps_it_announced(steps: int, sweeps: int
     turns = [path[0], *(b for a, b, c in zip(path, path[1:], path[2:]) if (b - a) * (c - b) < 0), path[-1]]
     assert len(turns) <= sweeps + 1
     assert sweeps > 1 or path == sorted(path, reverse=True)
-    assert [p[0].shape for p in found] == [(3, search.bounds[0][0].parameters)] * len(areas)
+    assert [p[0].shape for p in found.parameters] == [(3, search.bounds[0][0].parameters)] * len(areas)
     assert all(rewards.shape == (1, 3) for _, _, rewards in reports)
 
 
-@pytest.mark.parametrize(
-    ("areas", "first"),
-    [((0.3, 0.94), 8), ((0.97,), 8), ((0.5, 1.0), 8), ((0.05, 0.1, 0.2, 0.4, 0.6, 0.8), 16)],
-    ids=str,
-)
-def test_first_area_of_the_path_is_not_met_at_once(areas: tuple[float, ...], first: int) -> None:
+@pytest.mark.parametrize("areas", [(0.3, 0.94), (0.97,), (0.5, 1.0), (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)], ids=str)
+def test_first_area_of_the_path_is_not_met_at_once(areas: tuple[float, ...]) -> None:
     """Masks that were not searched for at all would be recorded there."""
     schedule = area_schedule(areas, steps=150, sweeps=1, start=0.95)
-    steps = next(step for step, (_, index) in enumerate(schedule, start=1) if index == len(areas) - 1)
-    assert steps == first
-    assert schedule[steps - 1][0] == min(areas[-1], 0.95)
+    before = next(step for step, (_, index) in enumerate(schedule) if index == len(areas) - 1)
+    assert before > 1
+    assert schedule[before][0] == min(areas[-1], 0.95)
+
+
+def test_path_is_geometric_after_its_warm_up() -> None:
+    schedule = area_schedule((0.05, 0.2), steps=60, sweeps=1, start=0.8)
+    areas = [area for area, _ in schedule]
+    warm_up = areas.count(0.8)
+    assert 0 < warm_up < 15
+    ratios = torch.tensor(areas[warm_up:]) / torch.tensor(areas[warm_up - 1 : -1])
+    assert ratios.tolist() == pytest.approx([(0.05 / 0.8) ** (1 / (60 - warm_up))] * len(ratios), abs=2e-3)
+    assert [index for _, index in schedule if index is not None] == [1, 0]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 40])
+def test_path_of_a_search_for_the_smallest_area_alone_goes_on_at_its_pace(steps: int) -> None:
+    smallest, start = 0.004, 0.8
+    areas = [area for area, index in open_schedule(steps, 1, start, smallest) if index is None]
+    assert len(areas) == len(open_schedule(steps, 1, start, smallest))
+    assert areas[0] == start
+    falls = [later / earlier for earlier, later in zip(areas, areas[1:]) if later < earlier]
+    assert falls == pytest.approx([falls[-1]] * len(falls))
+    assert smallest < areas[-1] <= smallest / falls[-1]
 
 
 def test_penalty_reports_every_area_at_every_step() -> None:
@@ -300,7 +316,7 @@ def test_callback_is_told_of_every_step(network: nn.Module, images: Tensor, solv
 def test_one_search_forks_into_several_below_one_half(searches: int) -> None:
     reports: list[tuple[int, Tensor, Tensor]] = []
     search, fake = linear_search(torch.rand(2, 14, 14, dtype=torch.float64) ** 8, (0.1, 0.3, 0.7), reports)
-    found = PathSolver(steps=20, searches=searches, refinement=0.0).plan(search).run()
+    found = PathSolver(steps=20, searches=searches, refinement=0.0).plan(search).run().parameters
     seen = list(fake.seen)
     rows = [len(masks) // 2 for masks in seen[: len(reports)]]
     areas = [float(area) for _, area, _ in reports]
@@ -336,7 +352,7 @@ def test_path_keeps_the_best_of_its_legs_for_each_image_and_area(sweeps: int) ->
     weights = torch.rand(6, 14, 14, dtype=torch.float64) ** 8
     reports: list[tuple[int, Tensor, Tensor]] = []
     search, _ = linear_search(weights, areas, reports)
-    found = PathSolver(steps=12, sweeps=sweeps, refinement=0.0).plan(search).run()
+    found = PathSolver(steps=12, sweeps=sweeps, refinement=0.0).plan(search).run().parameters
     for a, area in enumerate(areas):
         seen = torch.cat([rewards for _, at, rewards in reports if abs(float(at) - area) < 1e-9])
         kept = search.value(search.bounds[a], found[a])[0]
@@ -348,7 +364,7 @@ def test_areas_take_over_what_their_neighbours_found() -> None:
     """No mask is worse than that of the next larger area, tightened to its own."""
     areas = (0.08, 0.2, 0.5)
     search, _ = linear_search(torch.rand(6, 14, 14, dtype=torch.float64) ** 8, areas, [])
-    found = PathSolver(steps=6, refinement=0.0).plan(search).run()
+    found = PathSolver(steps=6, refinement=0.0).plan(search).run().parameters
     rewards = [search.value(bounds, p)[0] for p, bounds in zip(found, search.bounds)]
     for here, neighbour in ((0, 1), (1, 2)):
         bound = search.bounds[here][0]
@@ -461,10 +477,11 @@ def test_users_own_solver_takes_a_solvers_place(network: nn.Module, images: Tens
             self.search = search
             return self
 
-        def run(self) -> list[tuple[Tensor, ...]]:
+        def run(self) -> Found:
             search = self.search
             search.report(0, torch.tensor([1.0]), torch.zeros(1, search.images))
-            return [tuple(bound.new_parameters(search.images) + 1 for bound in bounds) for bounds in search.bounds]
+            ones = [tuple(bound.new_parameters(search.images) + 1 for bound in bounds) for bounds in search.bounds]
+            return Found(ones)
 
     found = ExtremalPerturbation(network).extremal_masks(images, target=1, areas=(0.4, 1.0), solver=Everything())
     assert found.masks.flatten(2).mean(2).tolist() == [pytest.approx([0.4, 1.0], abs=1e-5)] * 2

@@ -27,7 +27,7 @@ from captum_extremal.search.problem import BoundMasks, Goal, Parameters
 from captum_extremal.session import Session
 from captum_extremal.settings import SearchSettings
 
-_RUNGS = (0.005, 0.01, 0.015, 0.02, 0.03, 1.0)  # areas whose masks a* between the areas takes; above, all are the same
+_RUNGS = (0.005, 0.01, 0.015, 0.02, 0.03)  # areas whose masks a* between the areas takes; above, all are the same
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Task:
     def goal(self, game: Game, threshold: Tensor, session: Session) -> Goal:
         """What the search for a* needs to know."""
         smallest = max(self.family.smallest_area(layout.shape) for layout in self.layouts)
-        rungs = tuple(area for area in _RUNGS if area > smallest)
+        rungs = (*(area for area in _RUNGS if area > smallest), 1.0)
         bounds = self.bind(rungs, session)
         clean, perturbed = self.objective.clean, self.objective.perturbed
         return Goal(

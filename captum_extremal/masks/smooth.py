@@ -248,7 +248,7 @@ class BoundSmoothMask:
         for axis, points in enumerate(self.lattice_shape, start=1):
             rows = smoothed.movedim(axis, -1)
             weights = _gaussian(points, width).transpose(1, 2)  # (1 or B, points, points)
-            smoothed = (rows.flatten(1, -2) @ weights).view_as(rows).movedim(-1, axis)
+            smoothed = (rows.reshape(len(rows), -1, points) @ weights).view_as(rows).movedim(-1, axis)
         return smoothed.flatten(1)
 
 

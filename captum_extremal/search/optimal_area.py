@@ -32,6 +32,7 @@ _EFFECT = 0.3  # change of the value, as a share of the whole input's, when the 
 _RATE, _FINAL_RATE = 0.04, 0.01  # change of a typical parameter in the first and the last step
 _MEMORY = 0.8  # of the momentum
 _ROUNDING = 1e-5  # of the value's range: what rounding may take from a value that is measured again
+_ROUNDED = 0.01  # of a unit: what rounding may add to an area that is a whole number of units
 _TRIES = 8  # to grow a mask that was not enough when it was measured again, by _LAST_CHANGE each
 _WELL_BELOW = 0.25  # of the range between Phi_0 and nothing: a path that has fallen so far is behind a*
 _PATIENCE = 3  # steps that a path must stay well below
@@ -117,7 +118,7 @@ def find_optimum(
         _Shrinking(search, bounds, torch.tensor(members, device=rows.device), crossing, precision)
         for bounds, members in groups.values()
     ]
-    for step in range(steps):
+    for step in range(steps if parts else 0):
         areas, values = (torch.full_like(goal.threshold, torch.nan) for _ in range(2))
         for part in parts:
             areas[part.rows], values[part.rows] = part.step(step / steps)
@@ -167,13 +168,18 @@ class _Shrinking:
         wanted = self._area * torch.exp(missing.clamp(max=_GROWTH * largest).maximum(-shrink))
         # Once a mask is enough, another of its area is of no use.
         known = self.best_area.clamp(max=2)
-        wanted = torch.minimum(wanted, known - (known * _LAST_CHANGE / 2).clamp(min=goal.unit))
-        return whole_units(wanted, goal).clamp(max=self._limit)
+        below = torch.minimum(known * (1 - _LAST_CHANGE / 2), _rounded_up(known, goal) - goal.unit)
+        return whole_units(torch.minimum(wanted, below), goal).clamp(max=self._limit)
 
 
 def whole_units(areas: Tensor, goal: Goal) -> Tensor:
     """The nearest areas that are a whole number of units, and no smaller than the smallest mask's."""
     return ((areas / goal.unit).round() * goal.unit).clamp(min=goal.smallest)
+
+
+def _rounded_up(areas: Tensor, goal: Goal) -> Tensor:
+    """The next areas that are a whole number of units; areas that are one already, but for rounding, stay."""
+    return whole_units(areas + (0.5 - _ROUNDED) * goal.unit, goal)
 
 
 def _falling(first: float, last: float, progress: float) -> float:
@@ -196,7 +202,7 @@ def _measured(search: Search, parts: list[_Shrinking], crossing: Crossing) -> Op
     goal, inputs = search.goal, len(search.goal.bounds_of(1.0))
     area = torch.ones_like(goal.threshold)
     for part in parts:
-        area[part.rows] = part.best_area.clamp(max=1)
+        area[part.rows] = _rounded_up(part.best_area.clamp(max=1), goal)  # on the path, areas are no whole number
     sigma = area.new_full((len(area), inputs), torch.nan)
     for part in parts:
         sigma[part.rows] = sigma.new_tensor([bound.sigma for bound in part.bounds])

@@ -30,6 +30,7 @@ _END = 0.05  # where the steps of a path end that seeks a* alone; it goes on at 
 _FORK = 0.5  # area at which one search becomes several
 _SMOOTHING = 1 / 8  # of the gradient, see BoundMask: coarse, so that luck at the start does not decide
 _LOGIT_RANGE = 8.0  # logits stay in this range around the threshold, so that every parameter can come back
+_TIED = 1e-6  # values that differ by less are the same: rounding should not choose between them
 _CHECKPOINT = 8  # steps after which finished images leave the batch
 
 
@@ -129,7 +130,7 @@ def area_schedule(areas: tuple[float, ...], steps: int, sweeps: int, start: floa
 
 def open_schedule(steps: int, sweeps: int, start: float, smallest: float) -> list[tuple[float, int | None]]:
     """The path of a search for a* alone: that of a sweep to 5 %, which goes on at its pace to the smallest area."""
-    schedule = area_schedule((min(_END, start / 2), start), steps, sweeps, start)
+    schedule = area_schedule((max(smallest, min(_END, start / 2)), start), steps, sweeps, start)
     if sweeps > 1:
         return [(area, None) for area, _ in schedule]
     areas = [area for area, _ in schedule]
@@ -312,4 +313,4 @@ def _towards_binary(here: Linearised) -> Tensor:
     values = here.grid_values
     kept = (here.area * values.shape[1]).long().clamp(1, values.shape[1])
     lowest = values.sort(dim=1, descending=True).values.gather(1, kept[:, None] - 1)
-    return (values >= lowest).to(values) - values
+    return (values >= lowest - _TIED).to(values) - values
