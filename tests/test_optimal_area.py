@@ -17,8 +17,9 @@ from captum_extremal import (
     PathSolver,
     SmoothMask,
 )
+from captum_extremal.search.games import PRESERVE
 from captum_extremal.search.optimal_area import Crossing, whole_units
-from captum_extremal.search.problem import Goal, Record
+from captum_extremal.search.problem import Goal, Record, Search
 from fakes import linear_objective
 
 # Warnings that count vacuous and unreached images are tested elsewhere.
@@ -89,6 +90,23 @@ def test_whole_units_are_the_nearest_that_a_mask_can_have() -> None:
     assert whole_units(areas, goal_of([0.5])).tolist() == [0.125, 0.25, 0.375, 0.5, 1.0]
 
 
+def test_search_of_some_of_some_images() -> None:
+    weights, told = torch.rand(4, 8, dtype=DOUBLE), []
+    goal = goal_of([0.1, 0.2, 0.3, 0.4], objective_of=lambda rows: linear_objective(weights[rows])[0])
+    every = Search(
+        goal.objective_of(torch.arange(4)), PRESERVE, (), (), lambda step, at, values: told.append((at, values)), goal
+    )
+    some = every.of_images(torch.tensor([3, 0, 2])).of_images(torch.tensor([2, 0]))  # the images 2 and 3
+    assert some.goal is not None
+    assert some.goal.threshold.tolist() == [0.3, 0.4]
+    expected = weights[[2, 3]].sum(1)
+    for objective in (some.objective, some.goal.objective_of(torch.arange(2))):
+        torch.testing.assert_close(objective.value((torch.ones(2, 8, dtype=DOUBLE),))[0], expected)
+    some.report(0, torch.tensor([0.5], dtype=DOUBLE), torch.tensor([[7.0, 8.0]], dtype=DOUBLE))
+    at, values = (part.nan_to_num(-1).tolist() for part in told[0])
+    assert (at, values) == ([[-1, -1, 0.5, 0.5]], [[-1, -1, 7, 8]])
+
+
 # Channels: the answer is a count
 
 
@@ -147,6 +165,63 @@ def test_number_of_channels_is_whole_however_short_the_search(areas: str | None,
     torch.testing.assert_close(count, count.round(), rtol=0, atol=1e-9)
     torch.testing.assert_close(found.optimal_masks.double().sum(1), count, rtol=0, atol=1e-4)
     assert bool((found.optimal_value >= found.threshold).all())
+
+
+class Gained(Weighted):
+    """Each example has weights of its own, and the layer is behind another; torch.fx cannot follow a branch."""
+
+    def __init__(self, channels: int, branching: bool) -> None:
+        super().__init__(torch.ones(channels, 1, 1, dtype=DOUBLE))
+        self.stem, self.branching = nn.Conv2d(3, channels, 3, dtype=DOUBLE), branching
+        self.eval()
+
+    def forward(self, x: Tensor, gain: Tensor) -> Tensor:
+        h = self.layer(torch.sigmoid(self.stem(x)))
+        if self.branching and float(h.detach().sum()) > 1e9:
+            h = 2 * h
+        return (h.mean((2, 3)) * gain).sum(1)[:, None] * torch.arange(1, 4)
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_images_of_a_layer_leave_the_batch_with_their_targets_and_arguments(split: bool) -> None:
+    x, gain = torch.randn(3, 3, 8, 8, dtype=DOUBLE), torch.rand(3, 20, dtype=DOUBLE) ** 2
+    model, shares = Gained(20, branching=not split), torch.tensor([0.95, 0.3, 0.6], dtype=DOUBLE)
+    method, told = LayerExtremalPerturbation(model, model.layer), []
+
+    def explained(rows: list[int], **how: Any) -> ExtremalMasks:
+        return method.extremal_masks(
+            x[rows],
+            target=[row % 3 for row in rows],
+            additional_forward_args=gain[rows],
+            areas="optimal",
+            score_threshold=lambda clean, _: shares[rows] * clean,
+            **how,
+        )
+
+    found = explained([0, 1, 2], callback=lambda step, at, values: told.append(int(values.isnan().sum())))
+    assert found.settings["runs"] == ("tail" if split else "model")
+    assert told[0] == 0
+    assert max(told) > 0
+    for row in range(3):
+        alone = explained([row])
+        assert float(alone.optimal_area) == pytest.approx(float(found.optimal_area[row]), abs=1e-9)
+        torch.testing.assert_close(alone.optimal_masks[0], found.optimal_masks[row], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 3), (7, 7)], ids=str)
+def test_a_star_of_a_layer_of_few_positions(shape: tuple[int, ...]) -> None:
+    model, x = Weighted(torch.rand(1, *shape, dtype=DOUBLE)), torch.rand(5, 4, *shape, dtype=DOUBLE)
+    found = LayerExtremalPerturbation(model, model.layer).extremal_masks(
+        x,
+        target=0,
+        mask="spatial",
+        areas="optimal",
+        score_threshold=lambda clean, _: clean * torch.tensor([0.02, 0.3, 0.5, 0.7, 0.9], dtype=DOUBLE),
+    )
+    positions = found.optimal_area * shape[0] * shape[1]
+    torch.testing.assert_close(positions, positions.round(), rtol=0, atol=1e-6)
+    assert float(positions.min()) >= 1 - 1e-6
+    torch.testing.assert_close(found.optimal_masks.double().flatten(1).mean(1), found.optimal_area, rtol=0, atol=1e-5)
 
 
 # Positions
