@@ -27,6 +27,7 @@ _LONGEST_SHIFT = 4.0  # in one step, in logits: the first order says little wher
 _START = 0.9  # area at the path's start: a mask of everything has no gradient by its parameters
 _WARM_UP = 4  # steps at the start, because the first masks hold no information
 _END = 0.05  # where the steps of a path end that seeks a* alone; it goes on at the same pace
+_BEND, _SLOWER = 0.4, 2.0  # above this area, halving it takes this many times more steps than below
 _FORK = 0.5  # area at which one search becomes several
 _SMOOTHING = 1 / 8  # of the gradient, see BoundMask: coarse, so that luck at the start does not decide
 _LOGIT_RANGE = 8.0  # logits stay in this range around the threshold, so that every parameter can come back
@@ -64,7 +65,7 @@ class PathSolver:
             that are larger than what the model needs stay grey, because their values make no difference to the model.
         sweeps: how often the path is followed, down, up, down, ...; None for 1, and 2 for games that only remove.
         refinement: passes of each image for the refinement at the end, as a fraction of ``steps``; all areas share
-            them. The search for a* has as many.
+            them. The search for a* has as many passes as the path has steps.
         precision: floating type to autocast the model's forward to, such as ``torch.bfloat16``; "auto" for bfloat16
             where the machine is fast at it. ``settings["precision"]`` of the result says what was chosen. None leaves
             the caller's.
@@ -109,8 +110,8 @@ def area_schedule(areas: tuple[float, ...], steps: int, sweeps: int, start: floa
     """The areas of a path, each with its index among the areas asked for, or None between them.
 
     The first sweep goes from the start down to the smallest area, the next ones up to the largest and down again. The
-    path is geometric. Each part of a sweep, between two neighbouring areas, gets steps in proportion to its length, but
-    at least one: the step at its end. Areas above the path's start are met at its start.
+    path is geometric, and slower at large areas. Each part of a sweep, between two neighbouring areas, gets steps in
+    proportion to its length, but at least one: the step at its end. Areas above the path's start are met at its start.
     """
     down = list(range(len(areas)))[::-1]
     warm_up = min(_WARM_UP, steps - 1)
@@ -119,13 +120,23 @@ def area_schedule(areas: tuple[float, ...], steps: int, sweeps: int, start: floa
     for sweep in range(sweeps):
         route = down if sweep == 0 else (down[::-1] if sweep % 2 else down)[1:]
         ends = [min(areas[index], start) for index in route]
-        lengths = [abs(math.log(end / one)) for one, end in zip([before, *ends], ends)]
+        lengths = [abs(path_position(end) - path_position(one)) for one, end in zip([before, *ends], ends)]
         for index, end, length in zip(route, ends, lengths):
             count = max(1, round((steps - warm_up) * length / max(sum(lengths), 1e-12)))
-            schedule += [(before * (end / before) ** (step / count), None) for step in range(1, count)]
+            first, last = path_position(before), path_position(end)
+            schedule += [(_area_at(first + (last - first) * step / count), None) for step in range(1, count)]
             schedule.append((end, index))
             before = end
     return schedule
+
+
+def path_position(area: float) -> float:
+    """Where on the path an area is. Steps are evenly spaced between the positions of two areas."""
+    return math.log(area / _BEND) * (_SLOWER if area > _BEND else 1.0)
+
+
+def _area_at(position: float) -> float:
+    return _BEND * math.exp(position / _SLOWER if position > 0 else position)
 
 
 def open_schedule(steps: int, sweeps: int, start: float, smallest: float) -> list[tuple[float, int | None]]:
@@ -156,8 +167,8 @@ class _PathPlan:
             self._schedule = open_schedule(solver.steps, sweeps, start, search.goal.smallest)
         # Behind a* there is nothing to see, but a path that turns comes back.
         self._may_stop = not search.areas and sweeps == 1
-        self._passes = round(solver.refinement * solver.steps)
-        self._refinement_steps = math.ceil(self._passes / max(1, len(search.areas)))
+        passes = round(solver.refinement * solver.steps)
+        self._refinement_steps = math.ceil(passes / max(1, len(search.areas)))
         self._length = sweeps * solver.steps
         self._forked = False
         self._taken = 0  # steps of the path
@@ -166,7 +177,7 @@ class _PathPlan:
     def steps(self) -> int:
         """The steps of the path, at least one for each area it passes, of the refinement, and of the search for a*."""
         refinement = refinement_reports(self._refinement_steps) * len(self._search.areas)
-        return len(self._schedule) + refinement + (self._passes if self._search.goal is not None else 0)
+        return len(self._schedule) + refinement + (self._solver.steps if self._search.goal is not None else 0)
 
     def run(self) -> Found:
         """Follow the path, keep for each image and area the best parameters seen there, refine them, and find a*."""
@@ -177,7 +188,7 @@ class _PathPlan:
         if search.goal is None:
             return Found(found, searches=rows)
         taken += refinement_reports(self._refinement_steps) * len(search.areas)
-        optimum = find_optimum(search, self._crossing, self._passes, self._precision, first_step=taken)
+        optimum = find_optimum(search, self._crossing, self._solver.steps, self._precision, first_step=taken)
         return Found(found, optimum, rows)
 
     def _follow(self) -> tuple[list[Record], list[Parameters | None]]:
