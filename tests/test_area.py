@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captum_extremal import ChannelMask, SmoothMask, area_loss
 from captum_extremal.masks import BoundMask
-from captum_extremal.search.area import at_area, at_fixed_area, fit_area, fit_limit, mask_of_area
+from captum_extremal.search.area import at_area, at_fixed_area, fit_area, fit_limit, mask_of_area, project
 
 
 def literal_loss(mask: list[float], area: float) -> float:
@@ -140,6 +140,20 @@ def test_rows_are_fitted_on_their_own() -> None:
         torch.testing.assert_close(
             together[row : row + 1], fit_area(z[row : row + 1], 0.2, bound)[0], rtol=0, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("channels", [False, True])
+@pytest.mark.parametrize("fit", [at_area, project, mask_of_area, lambda z, area, bound: fit_area(z, area, bound)[0]])
+def test_an_area_for_each_row_is_that_row_alone(fit: Callable[..., Tensor], channels: bool) -> None:
+    bound = ChannelMask().bind(40, "cpu", torch.float64) if channels else bind()
+    areas = torch.tensor([0.03, 0.2, 0.5, 0.96 if fit is mask_of_area else 0.9], dtype=torch.float64)
+    values = torch.rand(4, bound.parameters, dtype=torch.float64)
+    together = fit(values, areas, bound)
+    for row, area in enumerate(areas.tolist()):
+        alone = fit(values[row : row + 1], area, bound)
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-9)
+    masks = together if fit is mask_of_area else bound(together)
+    torch.testing.assert_close(masks.flatten(1).mean(1), areas, rtol=0, atol=1e-6)
 
 
 def test_start_of_the_search_plays_no_part_in_its_end() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from captum_extremal import ExtremalPerturbation, LayerExtremalPerturbation
 from captum_extremal.areas import check_areas
-from captum_extremal.arguments import check_target, on_device
+from captum_extremal.arguments import arguments_of_rows, check_target, on_device, target_of_rows
 from captum_extremal.settings import InputSearchSettings, LayerSearchSettings
 
 META = torch.device("meta")  # a device that every machine has, other than the CPU
@@ -33,6 +33,42 @@ def test_extra_tensors_are_moved_to_the_inputs_device() -> None:
     tensor, pair, text = on_device((torch.ones(2), (torch.ones(()), 3), "text"), META)
     assert tensor.device.type == pair[0].device.type == "meta"
     assert (pair[1], text) == (3, "text")
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (None, None),
+        (2, 2),
+        ((1, 2), (1, 2)),
+        ([3, 4, 5], [5, 3]),
+        ([(0, 1), (2, 3), (4, 5)], [(4, 5), (0, 1)]),
+        (np.array([3, 4, 5]), [5, 3]),
+        (torch.tensor([3, 4, 5]), torch.tensor([5, 3])),
+        (torch.tensor([3]), torch.tensor([3])),
+        (torch.tensor(3), torch.tensor(3)),
+    ],
+    ids=str,
+)
+def test_targets_of_some_examples(target: object, expected: object) -> None:
+    found = target_of_rows(check_target(target, 3, torch.device("cpu")), torch.tensor([2, 0]))
+    assert torch.equal(found, expected) if isinstance(expected, torch.Tensor) else found == expected  # type: ignore[arg-type]
+
+
+def test_target_of_one_example_is_still_a_list_of_one() -> None:
+    rows = torch.tensor([0])
+    assert target_of_rows([3], rows) == [3]
+    assert target_of_rows(torch.tensor([3]), rows).tolist() == [3]  # type: ignore[union-attr]
+
+
+def test_additional_arguments_of_some_examples() -> None:
+    rows, by_example, shared = torch.tensor([2, 0]), torch.arange(6).view(3, 2), torch.tensor(7.0)
+    assert arguments_of_rows(None, rows) is None
+    assert torch.equal(arguments_of_rows(by_example, rows), by_example[[2, 0]])
+    first, second, third, fourth = arguments_of_rows((by_example, shared, "text", [1, 2, 3]), rows)
+    assert torch.equal(first, by_example[[2, 0]])
+    assert second is shared
+    assert (third, fourth) == ("text", [1, 2, 3])
 
 
 @pytest.mark.parametrize(

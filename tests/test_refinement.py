@@ -95,6 +95,16 @@ def test_momentum_goes_on_with_more_rows() -> None:
         torch.testing.assert_close(two[-2:], one)
 
 
+def test_momentum_goes_on_with_some_of_its_rows() -> None:
+    gradients, rows = torch.randn(6, 4, 9, dtype=torch.float64), torch.tensor([True, False, True, True])
+    every, some = Momentum(0.5, gradients[0]), Momentum(0.5, gradients[0])
+    for step, gradient in enumerate(gradients):
+        if step == 3:
+            some.keep(rows)
+        one, two = every(gradient), some(gradient[rows] if step >= 3 else gradient)
+        torch.testing.assert_close(two, one[rows] if step >= 3 else one, rtol=0, atol=1e-12)
+
+
 def test_better_record_is_chosen_image_by_image_and_the_first_of_equals() -> None:
     one = Record((torch.zeros(3, 2),), torch.tensor([1.0, 2.0, 3.0]))
     other = Record((torch.ones(3, 2),), torch.tensor([2.0, 2.0, 1.0]))

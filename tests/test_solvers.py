@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -281,7 +282,7 @@ def test_path_of_a_search_for_the_smallest_area_alone_goes_on_at_its_pace(steps:
     areas = [area for area, index in open_schedule(steps, 1, start, smallest) if index is None]
     assert len(areas) == len(open_schedule(steps, 1, start, smallest))
     assert areas[0] == start
-    falls = [later / earlier for earlier, later in zip(areas, areas[1:]) if later < earlier]
+    falls = [later / earlier for earlier, later in pairwise(areas) if later < earlier]
     assert falls == pytest.approx([falls[-1]] * len(falls))
     assert smallest < areas[-1] <= smallest / falls[-1]
 

@@ -117,7 +117,7 @@ def find_optimum(
         _Shrinking(search, bounds, torch.tensor(members, device=rows.device), crossing, precision)
         for bounds, members in groups.values()
     ]
-    for step in range(steps if parts else 0):
+    for step in range(steps if parts else 0):  # there are no parts where every image is vacuous
         areas, values = (torch.full_like(goal.threshold, torch.nan) for _ in range(2))
         for part in parts:
             areas[part.rows], values[part.rows] = part.step(step / steps)
@@ -207,7 +207,7 @@ def _measured(search: Search, parts: list[_Shrinking], crossing: Crossing) -> Op
         sigma[part.rows] = sigma.new_tensor([bound.sigma for bound in part.bounds])
     for _ in range(_TRIES):
         masks = _masks(search, parts, area)
-        short = (search.objective.value(masks, search.game.kept, search.game.removed)[0] < goal.threshold) & (area < 1)
+        short = (_value(search, masks) < goal.threshold) & (area < 1)
         if not bool(short.any()):
             break
         area = torch.where(short, (whole_units(area * (1 + _LAST_CHANGE), goal)).clamp(min=area + goal.unit), area)
@@ -217,6 +217,12 @@ def _measured(search: Search, parts: list[_Shrinking], crossing: Crossing) -> Op
         masks = _masks(search, parts, area)
     area = area.masked_fill((area == 1) & (goal.whole < goal.threshold), torch.nan)
     return Optimum(masks, area, sigma, _agreement(parts, crossing))
+
+
+def _value(search: Search, masks: tuple[Tensor, ...]) -> Tensor:
+    """The game's value (N,), from a forward of its own for each score, as the result measures it."""
+    sides = [(search.game.kept, 0.0), (0.0, search.game.removed)]
+    return torch.stack([search.objective.value(masks, *side)[0] for side in sides if any(side)]).sum(0)
 
 
 def _agreement(parts: list[_Shrinking], crossing: Crossing) -> Tensor:

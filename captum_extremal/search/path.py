@@ -156,6 +156,7 @@ class _PathPlan:
         self._refinement_steps = math.ceil(self._passes / max(1, len(search.areas)))
         self._length = sweeps * solver.steps
         self._forked = False
+        self._taken = 0  # steps of the path
 
     @property
     def steps(self) -> int:
@@ -165,9 +166,9 @@ class _PathPlan:
 
     def run(self) -> Found:
         """Follow the path, keep for each image and area the best parameters seen there, refine them, and find a*."""
-        search, taken = self._search, len(self._schedule)
+        search = self._search
         records, rows = self._follow()
-        found = [record.parameters for record in records]
+        found, taken = [record.parameters for record in records], self._taken
         found = refine(search, found, self._refinement_steps, self._precision, first_step=taken)
         if search.goal is None:
             return Found(found, searches=rows)
@@ -194,6 +195,7 @@ class _PathPlan:
             parameters, values = self._step(area, next_area, min(1.0, step / self._length))
             record = Record.best(parameters, values)
             self._active.report(step, record.value.new_tensor([area]), record.value[None])
+            self._taken = step + 1
             if search.goal is not None:
                 self._crossing.see(area, parameters, record, self._rows)
             if index is not None:

@@ -96,11 +96,12 @@ class Search:
         return self.objective.images
 
     def bounds_at(self, area: float) -> BoundMasks:
-        """The mask families of the smallest area asked for that is not below this one; else those of this area."""
-        for asked, bounds in zip(self.areas, self.bounds):
-            if asked >= area * (1 - 1e-9):
-                return bounds
-        return self.goal.bounds_of(area) if self.goal is not None else self.bounds[-1]
+        """The mask families of the smallest area asked for that is not below this one, or of the largest one."""
+        if not self.areas:
+            assert self.goal is not None
+            return self.goal.bounds_of(area)
+        above = (bounds for asked, bounds in zip(self.areas, self.bounds) if asked >= area * (1 - 1e-9))
+        return next(above, self.bounds[-1])
 
     def of_images(self, rows: Tensor) -> Search:
         """The search of the images of some rows (n,) of one with a goal. Nothing is reported for the others."""
