@@ -739,6 +739,15 @@ def test_agreement_is_that_of_the_searches() -> None:
         assert found.agreement_score.isnan().all()
 
 
+def test_searches_of_the_path_agree_to_a_share_below_the_fork(network: nn.Module, images: Tensor) -> None:
+    how = {"target": 1, "areas": (0.1, 0.3, 0.8)}
+    one, three = (find(network, images, solver=PathSolver(steps=12, searches=count), **how) for count in (1, 3))
+    assert one.agreement_score.isnan().all()
+    assert three.agreement_score[:, 2].isnan().all()
+    assert bool(((three.agreement_score[:, :2] >= 0) & (three.agreement_score[:, :2] <= 1)).all())
+    assert {round(3 * share, 4) for share in three.agreement[:, :2].unique().tolist()} <= {0, 1, 2, 3}
+
+
 def test_callback_has_the_areas_of_each_image() -> None:
     told: list[tuple[int, Tensor, Tensor]] = []
     found = mean_of_ones(solver=Seeker(), callback=lambda *report: told.append(report))

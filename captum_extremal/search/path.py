@@ -53,10 +53,10 @@ class PathSolver:
     Args:
         steps: of one sweep of the path, give or take a few, because each part between two areas has whole steps. A
             step is one forward and backward pass of each image; below the fork one for each search.
-        searches: how many the search forks into at one half of the input. They are evidence for how far the masks are
-            a matter of luck (:attr:`~captum_extremal.ExtremalMasks.agreement`), and each area keeps the best of them.
-            They are spaced evenly, by their logarithms, around the settings below: the first and the last have a
-            learning rate smaller and larger by the square root of 2, and half and twice the binary weight.
+        searches: how many the search forks into at one half of the input. Below it, they are evidence for how far the
+            masks are a matter of luck (:attr:`~captum_extremal.ExtremalMasks.agreement`), and each area keeps the best
+            of them. They are spaced evenly, by their logarithms, around the settings below: the first and the last have
+            a learning rate smaller and larger by the square root of 2, and half and twice the binary weight.
         learning_rate: change of a typical logit in the first step. It falls geometrically to ``final_learning_rate``.
         momentum: of the normalised gradient.
         decay: the fraction of each logit that is subtracted in a step, so that a parameter far from the threshold can
