@@ -17,7 +17,7 @@ from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, Pen
 from captum_extremal.masks import BoundMask
 from captum_extremal.search.area import fit_area, mask_of_area
 from captum_extremal.search.games import PRESERVE
-from captum_extremal.search.path import area_schedule, open_schedule
+from captum_extremal.search.path import area_schedule, open_schedule, path_position
 from captum_extremal.search.problem import Found, Search
 from captum_extremal.settings import InputSearchSettings, LayerSearchSettings
 from fakes import FakeObjective, linear_objective
@@ -271,8 +271,9 @@ def test_path_is_geometric_after_its_warm_up() -> None:
     areas = [area for area, _ in schedule]
     warm_up = areas.count(0.8)
     assert 0 < warm_up < 15
-    ratios = torch.tensor(areas[warm_up:]) / torch.tensor(areas[warm_up - 1 : -1])
-    assert ratios.tolist() == pytest.approx([(0.05 / 0.8) ** (1 / (60 - warm_up))] * len(ratios), abs=2e-3)
+    falls = torch.tensor([path_position(area) for area in areas[warm_up - 1 :]]).diff()
+    expected = (path_position(0.05) - path_position(0.8)) / (60 - warm_up)
+    assert falls.tolist() == pytest.approx([expected] * len(falls), rel=0.1)
     assert [index for _, index in schedule if index is not None] == [1, 0]
 
 
@@ -282,9 +283,14 @@ def test_path_of_a_search_for_the_smallest_area_alone_goes_on_at_its_pace(steps:
     areas = [area for area, index in open_schedule(steps, 1, start, smallest) if index is None]
     assert len(areas) == len(open_schedule(steps, 1, start, smallest))
     assert areas[0] == start
-    falls = [later / earlier for earlier, later in pairwise(areas) if later < earlier]
+    falls = [path_position(earlier) - path_position(later) for earlier, later in pairwise(areas) if later < earlier]
     assert falls == pytest.approx([falls[-1]] * len(falls))
-    assert smallest < areas[-1] <= smallest / falls[-1]
+    assert smallest < areas[-1] <= smallest * math.exp(falls[-1])
+
+
+def test_path_takes_longer_at_large_areas() -> None:
+    assert path_position(0.8) - path_position(0.4) == pytest.approx(2 * math.log(2))
+    assert path_position(0.2) - path_position(0.1) == pytest.approx(math.log(2))
 
 
 def test_penalty_reports_every_area_at_every_step() -> None:
@@ -429,7 +435,8 @@ def test_settings_are_frozen_values(solver: PathSolver) -> None:
         ("learning_rate", (0.0, -1.0, math.nan, math.inf), ValueError),
         ("learning_rate", ("0.1", None), TypeError),
         ("momentum", (-0.1, 1.0), ValueError),
-        ("precision", ("bf16", torch.int8, 16), TypeError),
+        ("precision", (torch.int8, 16), TypeError),
+        ("precision", ("bf16",), ValueError),
     ],
 )
 @pytest.mark.parametrize("solver", [PathSolver, PenaltySolver])
