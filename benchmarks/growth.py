@@ -87,7 +87,7 @@ def bare(model: nn.Module, x: Tensor) -> None:
 def sweep(model: nn.Module, x: Tensor, areas: int) -> tuple[float, float]:
     """Seconds of a step of one search, the median, and of all that is not steps."""
     ends: list[float] = []
-    solver = PathSolver(steps=max(STEPS, 2 * areas), searches=1)
+    solver = PathSolver(steps=max(STEPS, 2 * areas))
     fractions = torch.linspace(0.05, 0.6, areas).tolist() if areas > 1 else [0.2]
 
     def tick(*_: object) -> None:

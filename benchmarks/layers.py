@@ -144,7 +144,7 @@ def cost(model: nn.Module, photograph: Path) -> str:
     """Milliseconds of a step of the same search: split at the layer, and with a hook."""
     x, target = normalised(photograph).to(memory_format=torch.channels_last), target_of(photograph)
     lines = ["| layer | a step with the layers behind | with the whole model | ratio |", "|---|---|---|---|"]
-    solver = PathSolver(steps=COST_STEPS, searches=1, refinement=0)
+    solver = PathSolver(steps=COST_STEPS, refinement=0)
     for layer in LAYERS:
         seconds = []
         # torch.fx cannot look into a function, so that the model in one is run whole.

@@ -20,8 +20,8 @@ from captum_extremal import ExtremalPerturbation, PathSolver
 
 SWEEPS = {
     "default": {},
-    "perturbations_per_eval=1": {"perturbations_per_eval": 1},
-    "searches=1": {"searches": 1},
+    "searches=3": {"searches": 3},
+    "searches=3, perturbations_per_eval=1": {"searches": 3, "perturbations_per_eval": 1},
 }
 BARE = "bare pass"
 STEPS = 6
@@ -67,7 +67,7 @@ def peak(options: argparse.Namespace) -> float:
         bare(model, x)
     else:
         settings = dict(SWEEPS[options.worker])
-        solver = PathSolver(steps=STEPS, searches=settings.pop("searches", 3))
+        solver = PathSolver(steps=STEPS, searches=settings.pop("searches", 1))
         ExtremalPerturbation(model).extremal_masks(x, target=0, areas=(0.05, 0.1, 0.2, 0.4), solver=solver, **settings)
     return held(device) - before
 

@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py --data FOLDER [--network squeezenet] [--out FOLDER] [--threads 1] [--reuse]
       [--contestants path ...]
-    python benchmarks/speed.py --data FOLDER --beside path-one --contestants path
+    python benchmarks/speed.py --data FOLDER --beside path --contestants path-three
 
 Each contestant runs in a process of its own, one after another. TorchRay (``pip install --no-deps torchray``) needs
 minutes a photograph: its masks are kept, as OUT/NETWORK/torchray/STEM.npz with the arrays masks (A, 224, 224) and
@@ -43,8 +43,7 @@ TUNED = ("0001_goldfish", "0009_ostrich", "0069_trilobite", "0086_partridge", "0
 HELD_OUT = ("0045_Gila_monster", "0292_tiger", "0340_zebra", "0388_giant_panda", "0546_electric_guitar", "0618_ladle")
 FLOAT32 = {
     "path": PathSolver(),
-    "path-one": PathSolver(searches=1),
-    "path-six": PathSolver(searches=6),
+    "path-three": PathSolver(searches=3),
     "penalty": PenaltySolver.released(),
 }
 SOLVERS = FLOAT32 | {f"{name}-bf16": replace(solver, precision=torch.bfloat16) for name, solver in FLOAT32.items()}

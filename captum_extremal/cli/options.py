@@ -23,7 +23,7 @@ OWN = {
     "counts": "1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100, 150, 200, ... and all",
     "perturbation": "blur",
     "game": "preserve",
-    "steps": "66",
+    "steps": "46",
     "inversion_steps": "192",
     "metric": "pointing",
     "tolerance": "15",

@@ -77,7 +77,7 @@ class PathSolver:
     flips = False
     finds_optimum = True
 
-    steps: int = 48
+    steps: int = 46
     searches: int = 1
     learning_rate: float = 0.35
     final_learning_rate: float = 0.14
