@@ -620,7 +620,7 @@ def ramp(bound: Any, images: int) -> Tensor:
 def flat_optimum(area: list[float], kept: list[float]) -> Optimum:
     """Masks of one value for each image."""
     masks = torch.tensor(kept).view(-1, 1, 1, 1).expand(-1, 1, 16, 16)
-    return Optimum((masks,), torch.tensor(area), torch.tensor([[3.0], [4.0]]), torch.tensor([0.5, 0.75]))
+    return Optimum((), (masks,), torch.tensor(area), torch.tensor([[3.0], [4.0]]), torch.tensor([0.5, 0.75]))
 
 
 def mean_of_ones(method: str = "extremal_masks", **settings: Any) -> Any:

@@ -126,12 +126,19 @@ def linear_search(
     return Search(objective, PRESERVE, areas, [(bound,) for bound in bounds], report), fake.seen, reports
 
 
+def refined(search: Search, start: list[Parameters], steps: int, first_step: int = 0) -> list[Parameters]:
+    """The parameters after a refinement from masks whose values are not known."""
+    unknown = torch.full((search.images,), -torch.inf, dtype=torch.float64)
+    records = [Record(parameters, unknown) for parameters in start]
+    return [record.parameters for record in refine(search, records, steps, None, first_step)]
+
+
 def test_refinement_of_channels_ends_at_the_heaviest_ones() -> None:
     """Equation 2 on a linear value: the area's number of largest weights, whatever the start."""
     weights = torch.tensor([[3.0, 1.0, 2.0, 0.0, -1.0, 5.0, 0.5, 0.1]], dtype=torch.float64)
     search, _, _ = linear_search(weights, [channels()], (0.375,))
     start = torch.full((1, 8), 0.375, dtype=torch.float64)
-    (found,) = refine(search, [(start,)], 600, None, 0)
+    (found,) = refined(search, [(start,)], 600)
     expected = torch.tensor([[1, 0, 1, 0, 0, 1, 0, 0]], dtype=torch.float64)
     torch.testing.assert_close(found[0], expected, rtol=0, atol=0.02)
 
@@ -141,7 +148,7 @@ def test_parameters_at_a_bound_come_back_when_the_reward_asks_for_it() -> None:
     weights = torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
     search, _, _ = linear_search(weights, [channels(4)], (0.25,))
     start = torch.tensor([[1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
-    (found,) = refine(search, [(start,)], 300, None, 0)
+    (found,) = refined(search, [(start,)], 300)
     assert float(found[0][0, 3]) > 0.95
 
 
@@ -152,7 +159,7 @@ def test_every_mask_on_the_way_has_the_area_and_the_best_is_kept(steps: int) -> 
     bounds = [smooth(area) for area in areas]
     search, seen, reports = linear_search(weights, bounds, areas)
     start: list[Parameters] = [(torch.rand(IMAGES, bounds[0].parameters, dtype=torch.float64),) for _ in areas]
-    found = refine(search, start, steps, None, first_step=11)
+    found = refined(search, start, steps, first_step=11)
     told = steps + 1
     assert [step for step, _, _ in reports] == list(range(11, 11 + 2 * told))
     assert [float(area) for _, area, _ in reports] == [0.1] * told + [0.4] * told
@@ -168,7 +175,7 @@ def test_every_mask_on_the_way_has_the_area_and_the_best_is_kept(steps: int) -> 
 
 def test_without_steps_what_was_found_stays() -> None:
     search, seen, _ = linear_search(torch.rand(1, 8, dtype=torch.float64), [channels()], (0.5,))
-    found: list[Parameters] = [(torch.rand(1, 8, dtype=torch.float64),)]
+    found = [Record((torch.rand(1, 8, dtype=torch.float64),), torch.zeros(1, dtype=torch.float64))]
     assert refine(search, found, 0, None, 0) is found
     assert not seen
 
@@ -176,7 +183,7 @@ def test_without_steps_what_was_found_stays() -> None:
 def test_area_above_the_familys_largest_is_refined_at_the_largest() -> None:
     bound = smooth(1.0)
     search, seen, _ = linear_search(torch.rand(1, SIDE, SIDE, dtype=torch.float64), [bound], (1.0,))
-    refine(search, [(bound.new_parameters(1) + 1,)], 2, None, 0)
+    refined(search, [(bound.new_parameters(1) + 1,)], 2)
     assert float(seen[-1].mean()) == pytest.approx(fit_limit(bound), abs=1e-6)
 
 

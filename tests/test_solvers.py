@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, PathSolver, PenaltySolver, SmoothMask
-from captum_extremal.masks import BoundMask
-from captum_extremal.search.area import fit_area, mask_of_area
+from captum_extremal.masks import BoundMask, ChannelMask
+from captum_extremal.search.area import at_area, fit_area, mask_of_area
 from captum_extremal.search.games import PRESERVE
 from captum_extremal.search.path import area_schedule, open_schedule, path_position
-from captum_extremal.search.problem import Found, Search
+from captum_extremal.search.problem import Found, Goal, Search
 from captum_extremal.settings import InputSearchSettings, LayerSearchSettings
 from fakes import FakeObjective, linear_objective
 
@@ -494,3 +494,29 @@ def test_users_own_solver_takes_a_solvers_place(network: nn.Module, images: Tens
     found = ExtremalPerturbation(network).extremal_masks(images, target=1, areas=(0.4, 1.0), solver=Everything())
     assert found.masks.flatten(2).mean(2).tolist() == [pytest.approx([0.4, 1.0], abs=1e-5)] * 2
     assert torch.equal(found.masks[:, 1], torch.ones(2, 1, 16, 16))
+
+
+def test_areas_take_the_mask_of_a_star_where_it_is_better() -> None:
+    """Two channels are worth something: the masks of areas above a* keep them, whatever the path had."""
+    weights = torch.zeros(1, 10, dtype=torch.float64)
+    weights[0, [2, 7]] = 1.0
+    objective, _ = linear_objective(weights)
+    bound = ChannelMask().bind(10, dtype=torch.float64)
+    goal = Goal(
+        threshold=torch.tensor([1.9], dtype=torch.float64),
+        whole=torch.tensor([2.0], dtype=torch.float64),
+        nothing=torch.zeros(1, dtype=torch.float64),
+        unit=0.1,
+        smallest=0.1,
+        bounds_of=lambda area: (bound,),
+        objective_of=lambda rows: objective,
+    )
+    areas = (0.2, 0.3)
+    search = Search(objective, PRESERVE, areas, [(bound,)] * 2, lambda *told: None, goal)
+    found = PathSolver(steps=30, refinement=0.0).plan(search).run()
+    assert found.optimum is not None
+    assert found.optimum.area.tolist() == pytest.approx([0.2])
+    for parameters, area in zip(found.parameters, areas):
+        kept = parameters[0] @ weights[0]
+        fitted = at_area(found.optimum.parameters[0], area, bound) @ weights[0]
+        assert float(kept) >= float(fitted) - 1e-9

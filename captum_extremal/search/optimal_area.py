@@ -217,7 +217,10 @@ def _measured(search: Search, parts: list[_Shrinking], crossing: Crossing) -> Op
         area = area.masked_fill(short, 1)
         masks = _masks(search, parts, area)
     area = area.masked_fill((area == 1) & (goal.whole < goal.threshold), torch.nan)
-    return Optimum(masks, area, sigma, _agreement(parts, crossing))
+    for part in parts:
+        for every, best in zip(crossing.parameters, part.best):
+            every[part.rows] = best
+    return Optimum(crossing.parameters, masks, area, sigma, _agreement(parts, crossing))
 
 
 def _value(search: Search, masks: tuple[Tensor, ...]) -> Tensor:

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.masks import BoundMask, Linearised
-from captum_extremal.search.area import at_fixed_area, fit_area, fit_limit, positive_sum
+from captum_extremal.search.area import at_area, at_fixed_area, fit_area, fit_limit, positive_sum
 from captum_extremal.search.momentum import Momentum
 from captum_extremal.search.optimal_area import Crossing, find_optimum
 from captum_extremal.search.precision import check_precision, chosen_precision
-from captum_extremal.search.problem import Found, Parameters, Record, Search
+from captum_extremal.search.problem import Found, Optimum, Parameters, Record, Search
 from captum_extremal.search.refinement import refine, refinement_reports
 
 _LONGEST_SHIFT = 4.0  # in one step, in logits: the first order says little where no logit is near the threshold
@@ -44,8 +44,9 @@ class PathSolver:
     over neighbouring parameters, because that of a single step is mostly noise. The length of the step is normalised by
     a running mean square, so the learning rate does not depend on the model's scale. Then the logits are shifted to the
     area of the next step. At the end each mask is refined at its area (:mod:`~captum_extremal.search.refinement`), and
-    a* is sought from where the path crossed it (:mod:`~captum_extremal.search.optimal_area`). Where a* alone is sought,
-    an image leaves the batch when its path lies well behind a*.
+    a* is sought from the smallest of all these masks that is enough (:mod:`~captum_extremal.search.optimal_area`). Each
+    area then takes the mask of a*, shrunk or grown, if it is better. Where a* alone is sought, an image leaves the
+    batch when its path lies well behind a*.
 
     A game that only removes ("delete") has little gradient at large areas, where nearly everything is removed. So its
     path is followed a second time, from the smallest area up to the largest. Each area keeps the better mask of both.
@@ -183,13 +184,24 @@ class _PathPlan:
         """Follow the path, keep for each image and area the best parameters seen there, refine them, and find a*."""
         search = self._search
         records, rows = self._follow()
-        found, taken = [record.parameters for record in records], self._taken
-        found = refine(search, found, self._refinement_steps, self._precision, first_step=taken)
-        if search.goal is None:
-            return Found(found, searches=rows)
-        taken += refinement_reports(self._refinement_steps) * len(search.areas)
-        optimum = find_optimum(search, self._crossing, self._solver.steps, self._precision, first_step=taken)
-        return Found(found, optimum, rows)
+        taken, optimum = self._taken, None
+        records = refine(search, records, self._refinement_steps, self._precision, first_step=taken)
+        if search.goal is not None:
+            taken += refinement_reports(self._refinement_steps) * len(search.areas)
+            for area, record in zip(search.areas, records):
+                self._crossing.see(area, record.parameters, record, self._rows)
+            optimum = find_optimum(search, self._crossing, self._solver.steps, self._precision, first_step=taken)
+            records = [self._or_from(optimum, index, record) for index, record in enumerate(records)]
+        return Found([record.parameters for record in records], optimum, rows)
+
+    def _or_from(self, optimum: Optimum, index: int, record: Record) -> Record:
+        """The masks of an area, or those of a* shrunk or grown to it where they are better.
+
+        The search for a* stays longer near one area than the refinement does at each.
+        """
+        area, bounds = self._search.areas[index], self._search.bounds[index]
+        fitted = tuple(at_area(p, area, bound) for p, bound in zip(optimum.parameters, bounds))
+        return record.or_better(Record(fitted, self._search.value(bounds, fitted, self._precision)[0]))
 
     def _follow(self) -> tuple[list[Record], list[Parameters | None]]:
         """For each area the best parameters of the path, and those of all its searches; None before the fork."""

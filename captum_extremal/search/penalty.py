@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.search.area import area_loss
 from captum_extremal.search.precision import check_precision, chosen_precision
-from captum_extremal.search.problem import Found, Parameters, Search
+from captum_extremal.search.problem import Found, Parameters, Record, Search
 from captum_extremal.search.refinement import refine, refinement_reports
 
 
@@ -126,8 +126,9 @@ class _PenaltyPlan:
             for p in every:
                 p.clamp_(0, 1)
             search.report(step, areas, values)
-        steps = self._refinement_steps
-        return Found(refine(search, found, steps, self._precision, first_step=solver.steps))
+        records = [Record(parameters, value) for parameters, value in zip(found, values)]
+        refined = refine(search, records, self._refinement_steps, self._precision, first_step=solver.steps)
+        return Found([record.parameters for record in refined])
 
     def _set_gradients(self, found: list[Parameters], areas: Tensor, step: int) -> Tensor:
         """Set the gradients of equation 4 by the parameters; the values (A, N) of the masks."""

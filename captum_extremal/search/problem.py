@@ -139,6 +139,7 @@ class Optimum:
     """The smallest masks found whose value reaches the threshold (equation 3), one for each image.
 
     Attributes:
+        parameters: (N, D) for each input tensor.
         masks: (N, *mask_shape) for each input tensor, of exactly ``area``.
         area: (N,), NaN where no area is enough; the mask is then the largest area's.
         sigma: (N, inputs), the radius in pixels of the masks' disks.
@@ -146,6 +147,7 @@ class Optimum:
             two.
     """
 
+    parameters: Parameters
     masks: tuple[Tensor, ...]
     area: Tensor
     sigma: Tensor

@@ -24,25 +24,25 @@ _SMOOTHING = 1 / 32  # of the gradient, see BoundMask: finer than the path's
 
 
 def refine(
-    search: Search, found: list[Parameters], steps: int, precision: torch.dtype | None, first_step: int
-) -> list[Parameters]:
-    """The best parameters of each area that projected ascent finds from the given ones.
+    search: Search, found: list[Record], steps: int, precision: torch.dtype | None, first_step: int
+) -> list[Record]:
+    """The best masks of each area that projected ascent finds from the given ones.
 
     Args:
         search: what to maximise.
-        found: for each area the parameters (N, D) to start from, whose masks need not have the area.
+        found: for each area the masks to start from, which need not have the area.
         steps: for each area; a step is one forward and backward pass of each image. Every mask on the way is
             reported, that is one more than steps.
         precision: floating type to autocast the model's forward to.
         first_step: the number of the first step to report.
 
     Returns:
-        parameters in [0, 1] whose masks have the areas; ``found`` if there are no steps.
+        masks that have the areas; ``found`` if there are no steps.
     """
     reports = refinement_reports(steps)
     if reports == 0:
         return found
-    ascents = [ProjectedAscent(search, index, parameters, precision) for index, parameters in enumerate(found)]
+    ascents = [ProjectedAscent(search, index, record.parameters, precision) for index, record in enumerate(found)]
     return [ascent.run(steps, first_step + index * reports) for index, ascent in enumerate(ascents)]
 
 
@@ -62,8 +62,8 @@ class ProjectedAscent:
         self._parameters = self._each(at_area, start)
         self._momenta = [Momentum(_MEMORY, p) for p in start]
 
-    def run(self, steps: int, first_step: int) -> Parameters:
-        """The best parameters (N, D) of the start and of each step's end."""
+    def run(self, steps: int, first_step: int) -> Record:
+        """The best masks of the start and of each step's end."""
         records = []
         for step in range(steps):
             point = self._search.value_and_grad(self._bounds, self._parameters, self._precision)
@@ -71,7 +71,7 @@ class ProjectedAscent:
             self._ascend(point, _RATE * (_FINAL_RATE / _RATE) ** (step / steps))
         values = self._search.value(self._bounds, self._parameters, self._precision)
         records.append(self._report(first_step + steps, values))
-        return reduce(Record.or_better, records).parameters
+        return reduce(Record.or_better, records)
 
     def _report(self, step: int, values: Tensor) -> Record:
         self._search.report(step, values.new_tensor([self._asked]), values)
