@@ -169,7 +169,8 @@ def warn_of_optimum(found: ExtremalMasks) -> None:
     if missing := int((~found.reached).sum()):
         warn_caller(
             f"{missing} of {images} images do not reach the score threshold at any area; their attribution is the mask "
-            "of the largest area. Add larger areas (1.0 always reaches the default threshold) or lower score_threshold"
+            "of the largest area. Lower score_threshold, which is in units of the game's value, or, if you gave areas, "
+            "add larger ones: 1.0 always reaches the default threshold"
         )
     if empty:
         warn_caller(

@@ -35,7 +35,7 @@ class ImageRun(PhotoRun):
     def __init__(self, given: Any, classifier: Classifier) -> None:
         self.how = {"areas": given.areas, "perturbation": given.perturbation or InputSearchSettings.perturbation}
         super().__init__(given, classifier, self.how | {"areas": given.areas or AREAS})
-        several = {"targets.png": "every target's mask"} if len(self.targets) > 1 else {}
+        several = {"targets.png": "every target's mask, where they differ"} if len(set(self.targets)) > 1 else {}
         self.robustness = given.robustness
         figures = FIGURES | ({"robustness": _ROBUSTNESS} if given.robustness else {})
         self.files = several | {f"CLASS-{kind}.png": text for kind, text in figures.items()} | {"CLASS.npz": MASKS_FILE}

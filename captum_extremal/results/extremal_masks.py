@@ -43,7 +43,8 @@ class ExtremalMasks:
         optimal_complement_score: (N,), its score of the input without the mask's region.
         optimal_value: (N,), the game's value at that mask.
         optimal_sigma: (N,), the radius of its disks, NaN for vacuous images; (N, inputs) where the inputs were a tuple.
-        optimal_agreement: (N,), the mean pairwise IoU of independent searches at a*; NaN for fewer than two.
+        optimal_agreement: (N,), the mean pairwise IoU of the masks of independent searches, each shrunk or grown to a*;
+            NaN for fewer than two searches.
         vacuous: (N,) bool, whether the game's value at the mask that keeps nothing already reaches the threshold.
         settings: how the masks were made, as plain values: game, perturbation, mask, solver, steps, seconds, versions.
         contrast: (N, 1, *S), how far the full perturbation moves each position of the inputs, the Euclidean norm over

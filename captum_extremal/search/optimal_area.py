@@ -55,6 +55,7 @@ class Crossing:
         self.found = torch.zeros_like(self._below, dtype=torch.bool)  # (N,), whether any mask was enough
         self._expected = torch.full_like(goal.threshold, torch.inf)
         self.every: Parameters | None = None  # (R, N, D), of all searches, where there are several
+        self.forked_at = 0.0  # the largest area at which there were several
 
     def see(self, area: float, every: Parameters, record: Record, rows: Tensor) -> None:
         """Take note of masks of one area, for the images of some rows (n,).
@@ -77,16 +78,19 @@ class Crossing:
         for ours, theirs in zip(self.parameters, record.parameters):
             ours[rows] = torch.where(better[:, None], theirs, ours[rows])
         if searches > 1:  # before the fork there is one, whose masks are of larger areas
-            self._note_searches(every, searches, rows[better], better)
+            self.forked_at = max(self.forked_at, area)
+            self._note_searches(every, searches, rows, better)
         far = goal.threshold - _WELL_BELOW * (goal.threshold - goal.nothing).abs()
         below = (values < far) & (area < _NEVER_BEFORE)
         self._below[rows] = torch.where(below, self._below[rows] + 1, 0)
 
-    def _note_searches(self, every: Parameters, searches: int, rows: Tensor, which: Tensor) -> None:
+    def _note_searches(self, every: Parameters, searches: int, rows: Tensor, better: Tensor) -> None:
+        """Keep the masks of all searches where the best of them is the start so far, and the first ones elsewhere."""
         if self.every is None:
             self.every = tuple(p.new_full((searches, len(self.area), p.shape[1]), torch.nan) for p in every)
+        noted = better | self.every[0][0, rows, 0].isnan()
         for ours, theirs in zip(self.every, every):
-            ours[:, rows] = theirs.view(searches, len(which), -1)[:, which]
+            ours[:, rows[noted]] = theirs.view(searches, len(rows), -1)[:, noted]
 
     @property
     def passed(self) -> Tensor:
@@ -220,7 +224,7 @@ def _measured(search: Search, parts: list[_Shrinking], crossing: Crossing) -> Op
     for part in parts:
         for every, best in zip(crossing.parameters, part.best):
             every[part.rows] = best
-    return Optimum(crossing.parameters, masks, area, sigma, _agreement(parts, crossing))
+    return Optimum(crossing.parameters, masks, area, sigma, _agreement(parts, crossing, area))
 
 
 def _value(search: Search, masks: tuple[Tensor, ...]) -> Tensor:
@@ -229,19 +233,19 @@ def _value(search: Search, masks: tuple[Tensor, ...]) -> Tensor:
     return torch.stack([search.objective.value(masks, *side)[0] for side in sides if any(side)]).sum(0)
 
 
-def _agreement(parts: list[_Shrinking], crossing: Crossing) -> Tensor:
-    """The mean pairwise IoU (N,) of the searches where their path crossed a*; NaN where there was only one."""
-    found = torch.full_like(crossing.area, torch.nan)
-    for part in parts if crossing.every is not None else []:
-        rows = part.rows[~crossing.every[0][0, part.rows, 0].isnan()] if crossing.every is not None else part.rows
-        areas = crossing.area[rows]
-        masks = tuple(
-            mask_of_area(every[:, rows].flatten(0, 1), areas.repeat(len(every)), bound)
-            for every, bound in zip(crossing.every or (), part.bounds)
-        )
+def _agreement(parts: list[_Shrinking], crossing: Crossing, area: Tensor) -> Tensor:
+    """The mean pairwise IoU (N,) of the searches' masks, shrunk or grown to a* (N,); NaN where there was one search."""
+    agreed = torch.full_like(area, torch.nan)
+    if crossing.every is None:
+        return agreed
+    for part in parts:
+        rows = part.rows[area[part.rows] <= crossing.forked_at]
         if len(rows):
-            found[rows] = agreement(masks, areas, len(rows))[1]
-    return found
+            areas = area[rows].repeat(len(crossing.every[0]))
+            every = zip(crossing.every, part.bounds)
+            masks = tuple(mask_of_area(of_input[:, rows].flatten(0, 1), areas, bound) for of_input, bound in every)
+            agreed[rows] = agreement(masks, area[rows], len(rows))[1]
+    return agreed
 
 
 def _masks(search: Search, parts: list[_Shrinking], area: Tensor) -> tuple[Tensor, ...]:

@@ -143,8 +143,8 @@ class Optimum:
         masks: (N, *mask_shape) for each input tensor, of exactly ``area``.
         area: (N,), NaN where no area is enough; the mask is then the largest area's.
         sigma: (N, inputs), the radius in pixels of the masks' disks.
-        agreement: (N,), the mean pairwise IoU of independent searches where their path crossed a*; NaN for fewer than
-            two.
+        agreement: (N,), the mean pairwise IoU of the masks of independent searches, each shrunk or grown to a*; NaN for
+            fewer than two searches.
     """
 
     parameters: Parameters
