@@ -86,13 +86,13 @@ def test_a_network_without_its_packages_says_what_to_install(
 @pytest.mark.parametrize("network_name", ["squeezenet", "lite0"], indirect=True)
 def test_speed_judges_the_masks_of_a_network(network_name: str, photographs: list[Path], tmp_path: Path) -> None:
     stem, masks = "0001_goldfish", np.random.default_rng(0).random((4, 224, 224), dtype=np.float32)
-    for contestant, seconds in (("path-one", 8.0), ("path", 2.0)):
+    for contestant, seconds in (("path-three", 8.0), ("path", 2.0)):
         folder = tmp_path / network_name / contestant
         folder.mkdir(parents=True)
         np.savez(folder / f"{stem}.npz", masks=masks, seconds=seconds)
     data = ["--data", str(photographs[0].parents[1]), "--network", network_name, "--out", str(tmp_path)]
-    contestants = ["--beside", "path-one", "--contestants", "path", "--reuse", "--photographs", stem]
+    contestants = ["--beside", "path-three", "--contestants", "path", "--reuse", "--photographs", stem]
     rows = [line.strip("| ").split(" | ") for line in printed("speed.py", *data, *contestants) if " path" in line[:7]]
-    first, second = [row for row in rows if row[0] in ("path-one", "path")][:2]
+    first, second = [row for row in rows if row[0] in ("path-three", "path")][:2]
     assert first[1:3] == second[1:3] == ["1.00 / 1.00 / 1.00 / 1.00", "1.000"]  # the same masks
     assert (first[-2:], second[-2:]) == (["8.0", "1"], ["2.0", "4"])
