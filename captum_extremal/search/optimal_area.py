@@ -6,8 +6,8 @@ r"""The smallest sufficient area a* (equation 3), searched as it is defined: the
 
 A path of shrinking areas passes a*. The smallest area at which it was still enough (:class:`Crossing`) is where the
 search begins. From there, each step moves the mask uphill, as the refinement does. Then the mask shrinks if its value
-is above Phi_0, and grows if it is below, by the change of the area that would bring the value to Phi_0. Near Phi_0 the
-changes become smaller and smaller. The smallest mask on the way that was enough is a*.
+is above Phi_0, and grows slowly if it is below, by the change of the area that would bring the value to Phi_0. Near Phi_0
+the changes become smaller and smaller. The smallest mask on the way that was enough is a*.
 
 Shapes: N images, D parameters of a mask; rows (N, D).
 """
@@ -27,6 +27,7 @@ from captum_extremal.search.refinement import direction
 
 _LARGEST_CHANGE = 0.12  # of the area's logarithm in one step
 _GROWTH = 0.25  # of the largest change: most masks that are not enough become so by moving uphill
+_LATE = 0.4  # of the steps; masks that have not been enough until then grow fast
 _FIRST_CHANGE, _LAST_CHANGE = 0.12, 0.01  # the largest change near Phi_0, in the first and the last step
 _EFFECT = 0.3  # change of the value, as a share of the whole input's, when the area changes by a factor of e
 _RATE, _FINAL_RATE = 0.04, 0.01  # change of a typical parameter in the first and the last step
@@ -155,7 +156,7 @@ class _Shrinking:
         smaller = (values >= self._goal.threshold + _tolerance(self._goal)) & (area < self.best_area)
         self.best_area = torch.where(smaller, area, self.best_area)
         self.best = tuple(torch.where(smaller[:, None], p, q) for p, q in zip(self._parameters, self.best))
-        self._area = self._next_area(values, _falling(_FIRST_CHANGE, _LAST_CHANGE, progress))
+        self._area = self._next_area(values, _falling(_FIRST_CHANGE, _LAST_CHANGE, progress), progress)
         rate = _falling(_RATE, _FINAL_RATE, progress)
         self._parameters = tuple(
             project(p + rate * momentum(direction(bound, p, here, by_grid)), self._area, bound)
@@ -165,11 +166,13 @@ class _Shrinking:
         )
         return area, values
 
-    def _next_area(self, values: Tensor, largest: float) -> Tensor:
+    def _next_area(self, values: Tensor, largest: float, progress: float) -> Tensor:
         goal = self._goal
+        hurry = self.best_area.isinf() & (progress > _LATE)
+        growth = torch.where(hurry, _LARGEST_CHANGE, _GROWTH * largest)
         missing = _missing(goal, values)
         shrink = (-missing / 3).clamp(min=largest, max=_LARGEST_CHANGE)  # far above Phi_0 there is a long way to go
-        wanted = self._area * torch.exp(missing.clamp(max=_GROWTH * largest).maximum(-shrink))
+        wanted = self._area * torch.exp(missing.minimum(growth).maximum(-shrink))
         # Once a mask is enough, another of its area is of no use.
         known = self.best_area.clamp(max=2)
         below = torch.minimum(known * (1 - _LAST_CHANGE / 2), _rounded_up(known, goal) - goal.unit)
