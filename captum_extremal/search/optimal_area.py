@@ -14,24 +14,19 @@ Shapes: N images, D parameters of a mask; rows (N, D).
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from captum_extremal.masks.binary import agreement
-from captum_extremal.search.area import at_area, fit_limit, mask_of_area, project
-from captum_extremal.search.momentum import Momentum
+from captum_extremal.search.area import at_area, fit_limit, mask_of_area
 from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters, Record, Search
-from captum_extremal.search.refinement import direction
+from captum_extremal.search.refinement import ascended, new_momenta
 
 _LARGEST_CHANGE = 0.12  # of the area's logarithm in one step
 _GROWTH = 0.25  # of the largest change: most masks that are not enough become so by moving uphill
 _LATE = 0.4  # of the steps; masks that have not been enough until then grow fast
 _FIRST_CHANGE, _LAST_CHANGE = 0.12, 0.01  # the largest change near Phi_0, in the first and the last step
 _EFFECT = 0.3  # change of the value, as a share of the whole input's, when the area changes by a factor of e
-_RATE, _FINAL_RATE = 0.04, 0.01  # change of a typical parameter in the first and the last step
-_MEMORY = 0.8  # of the momentum
 _ROUNDING = 1e-5  # of the value's range: what rounding may take from a value that is measured again
 _ROUNDED = 0.01  # of a unit: what rounding may add to an area that is a whole number of units
 _TRIES = 8  # to grow a mask that was not enough when it was measured again, by _LAST_CHANGE each
@@ -147,7 +142,7 @@ class _Shrinking:
         self.best = tuple(p[rows] for p in crossing.parameters)
         self._area = crossing.area[rows].clamp(max=self._limit)
         self._parameters = tuple(at_area(p, self._area, bound) for p, bound in zip(self.best, bounds))
-        self._momenta = [Momentum(_MEMORY, p) for p in self._parameters]
+        self._momenta = new_momenta(self._parameters)
 
     def step(self, progress: float) -> tuple[Tensor, Tensor]:
         """Measure the masks, move them uphill and change their areas. The areas (n,) and values (n,) measured."""
@@ -156,18 +151,13 @@ class _Shrinking:
         smaller = (values >= self._goal.threshold + _tolerance(self._goal)) & (area < self.best_area)
         self.best_area = torch.where(smaller, area, self.best_area)
         self.best = tuple(torch.where(smaller[:, None], p, q) for p, q in zip(self._parameters, self.best))
-        self._area = self._next_area(values, _falling(_FIRST_CHANGE, _LAST_CHANGE, progress), progress)
-        rate = _falling(_RATE, _FINAL_RATE, progress)
-        self._parameters = tuple(
-            project(p + rate * momentum(direction(bound, p, here, by_grid)), self._area, bound)
-            for bound, p, here, by_grid, momentum in zip(
-                self.bounds, point.parameters, point.linearised, point.by_grid, self._momenta
-            )
-        )
+        self._area = self._next_area(values, progress)
+        areas = [self._area] * len(self.bounds)
+        self._parameters = ascended(self.bounds, point, areas, self._momenta, progress)
         return area, values
 
-    def _next_area(self, values: Tensor, largest: float, progress: float) -> Tensor:
-        goal = self._goal
+    def _next_area(self, values: Tensor, progress: float) -> Tensor:
+        goal, largest = self._goal, _FIRST_CHANGE * (_LAST_CHANGE / _FIRST_CHANGE) ** progress
         hurry = self.best_area.isinf() & (progress > _LATE)
         growth = torch.where(hurry, _LARGEST_CHANGE, _GROWTH * largest)
         missing = _missing(goal, values)
@@ -187,10 +177,6 @@ def whole_units(areas: Tensor, goal: Goal) -> Tensor:
 def _rounded_up(areas: Tensor, goal: Goal) -> Tensor:
     """The next areas that are a whole number of units; areas that are one already, but for rounding, stay."""
     return whole_units(areas + (0.5 - _ROUNDED) * goal.unit, goal)
-
-
-def _falling(first: float, last: float, progress: float) -> float:
-    return first * math.pow(last / first, progress)
 
 
 def _missing(goal: Goal, values: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ a few steps uphill under the constraint :math:`mean(m) = a`, which a projection 
 The steps move the parameters, not their logits, so that a parameter at 0 or 1 moves as easily as any other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from captum_extremal.masks import BoundMask, Linearised
 from captum_extremal.search.area import at_area, at_fixed_area, fit_limit, project
 from captum_extremal.search.momentum import Momentum
-from captum_extremal.search.problem import Parameters, Point, Record, Search
+from captum_extremal.search.problem import BoundMasks, Parameters, Point, Record, Search
 
 _RATE, _FINAL_RATE = 0.04, 0.01  # change of a typical parameter in the first and the last step
 _MEMORY = 0.8  # of the momentum
@@ -60,7 +60,7 @@ class ProjectedAscent:
         self._areas = [min(self._asked, fit_limit(bound)) for bound in self._bounds]
         # A mask far from the area is shifted in its logits, which keeps values near 0 and 1 where they are.
         self._parameters = self._each(at_area, start)
-        self._momenta = [Momentum(_MEMORY, p) for p in start]
+        self._momenta = new_momenta(start)
 
     def run(self, steps: int, first_step: int) -> Record:
         """The best masks of the start and of each step's end."""
@@ -68,7 +68,7 @@ class ProjectedAscent:
         for step in range(steps):
             point = self._search.value_and_grad(self._bounds, self._parameters, self._precision)
             records.append(self._report(first_step + step, point.values))
-            self._ascend(point, _RATE * (_FINAL_RATE / _RATE) ** (step / steps))
+            self._ascend(point, step / steps)
         values = self._search.value(self._bounds, self._parameters, self._precision)
         records.append(self._report(first_step + steps, values))
         return reduce(Record.or_better, records)
@@ -77,16 +77,38 @@ class ProjectedAscent:
         self._search.report(step, values.new_tensor([self._asked]), values)
         return Record(self._parameters, values[0])
 
-    def _ascend(self, point: Point, rate: float) -> None:
-        parts = zip(self._bounds, point.parameters, point.linearised, point.by_grid, self._momenta)
-        moved = tuple(p + rate * momentum(direction(b, p, here, g)) for b, p, here, g, momentum in parts)
-        self._parameters = self._each(project, moved)
+    def _ascend(self, point: Point, progress: float) -> None:
+        self._parameters = ascended(self._bounds, point, self._areas, self._momenta, progress)
 
     def _each(self, fit: Callable[[Tensor, float, BoundMask], Tensor], parameters: Parameters) -> Parameters:
         return tuple(fit(p, area, bound) for p, area, bound in zip(parameters, self._areas, self._bounds))
 
 
-def direction(bound: BoundMask, p: Tensor, here: Linearised, by_grid: Tensor) -> Tensor:
+def new_momenta(parameters: Parameters) -> list[Momentum]:
+    """The momentum of an ascent, for the parameters (B, D) of each input tensor."""
+    return [Momentum(_MEMORY, p) for p in parameters]
+
+
+def ascended(
+    bounds: BoundMasks, point: Point, areas: Sequence[float | Tensor], momenta: list[Momentum], progress: float
+) -> Parameters:
+    """The parameters (B, D) one step uphill from a point, projected to an area for each input tensor.
+
+    Args:
+        bounds, point: the masks' families, and the gradient where the step begins.
+        areas: for each input tensor the area of all rows, or one for each (B,).
+        momenta: of the ascent.
+        progress: the fraction of the steps that are done; steps become shorter.
+    """
+    rate = _RATE * (_FINAL_RATE / _RATE) ** progress
+    parts = zip(bounds, point.parameters, point.linearised, point.by_grid, momenta, areas)
+    return tuple(
+        project(p + rate * momentum(_direction(bound, p, here, by_grid)), area, bound)
+        for bound, p, here, by_grid, momentum, area in parts
+    )
+
+
+def _direction(bound: BoundMask, p: Tensor, here: Linearised, by_grid: Tensor) -> Tensor:
     """The gradient (B, D) of the value along which the area stays, smoothed."""
     gradient, area = here.gradients(by_grid, here.area_by_grid)
     free = ((p > 0) | (gradient > 0)) & ((p < 1) | (gradient < 0))  # not held back by a bound of [0, 1]
