@@ -24,7 +24,7 @@ from captum_extremal.search.refinement import ascended, new_momenta
 
 _LARGEST_CHANGE = 0.12  # of the area's logarithm in one step
 _GROWTH = 0.25  # of the largest change: most masks that are not enough become so by moving uphill
-_LATE = 0.4  # of the steps; masks that have not been enough until then grow fast
+LONGER = 2  # times more steps for images whose path was never enough: theirs begin far from a*
 _FIRST_CHANGE, _LAST_CHANGE = 0.12, 0.01  # the largest change near Phi_0, in the first and the last step
 _EFFECT = 0.3  # change of the value, as a share of the whole input's, when the area changes by a factor of e
 _ROUNDING = 1e-5  # of the value's range: what rounding may take from a value that is measured again
@@ -110,18 +110,19 @@ def find_optimum(
     assert search.goal is not None
     goal = search.goal
     rows = (goal.nothing < goal.threshold).nonzero()[:, 0]
-    groups: dict[int, tuple[BoundMasks, list[int]]] = {}
-    for row in rows.tolist():
-        bounds = goal.bounds_of(min(float(crossing.area[row]), 1.0))
-        groups.setdefault(id(bounds), (bounds, []))[1].append(row)
+    groups: dict[tuple[int, bool], tuple[BoundMasks, list[int]]] = {}
+    for row, found in zip(rows.tolist(), crossing.found[rows].tolist()):
+        bounds = goal.bounds_of(float(crossing.area[row]) if found else 1.0)
+        groups.setdefault((id(bounds), found), (bounds, []))[1].append(row)
     parts = [
-        _Shrinking(search, bounds, torch.tensor(members, device=rows.device), crossing, precision)
+        _Shrinking(search, bounds, torch.tensor(members, device=rows.device), crossing, steps, precision)
         for bounds, members in groups.values()
     ]
-    for step in range(steps if parts else 0):  # there are no parts where every image is vacuous
+    for step in range(max((part.steps for part in parts), default=0)):
         areas, values = (torch.full_like(goal.threshold, torch.nan) for _ in range(2))
         for part in parts:
-            areas[part.rows], values[part.rows] = part.step(step / steps)
+            if step < part.steps:
+                areas[part.rows], values[part.rows] = part.step(step / part.steps)
         search.report(first_step + step, areas[None], values[None])
     return _measured(search, parts, crossing)
 
@@ -130,7 +131,13 @@ class _Shrinking:
     """The search for a* of some images, whose masks are of one family."""
 
     def __init__(
-        self, search: Search, bounds: BoundMasks, rows: Tensor, crossing: Crossing, precision: torch.dtype | None
+        self,
+        search: Search,
+        bounds: BoundMasks,
+        rows: Tensor,
+        crossing: Crossing,
+        steps: int,
+        precision: torch.dtype | None,
     ) -> None:
         assert search.goal is not None
         everything = len(rows) == search.images
@@ -138,9 +145,11 @@ class _Shrinking:
         self._search = search if everything else search.of_images(rows)
         self._goal, self._precision = search.goal.of_images(rows), precision
         self._limit = min(fit_limit(bound) for bound in bounds)
-        self.best_area = crossing.area[rows].masked_fill(~crossing.found[rows], torch.inf)
+        found = bool(crossing.found[rows].all())
+        self.steps = steps if found else LONGER * steps
+        self.best_area = crossing.area[rows] if found else torch.full_like(crossing.area[rows], torch.inf)
         self.best = tuple(p[rows] for p in crossing.parameters)
-        self._area = crossing.area[rows].clamp(max=self._limit)
+        self._area = self.best_area.clamp(max=self._limit)
         self._parameters = tuple(at_area(p, self._area, bound) for p, bound in zip(self.best, bounds))
         self._momenta = new_momenta(self._parameters)
 
@@ -158,11 +167,9 @@ class _Shrinking:
 
     def _next_area(self, values: Tensor, progress: float) -> Tensor:
         goal, largest = self._goal, _FIRST_CHANGE * (_LAST_CHANGE / _FIRST_CHANGE) ** progress
-        hurry = self.best_area.isinf() & (progress > _LATE)
-        growth = torch.where(hurry, _LARGEST_CHANGE, _GROWTH * largest)
         missing = _missing(goal, values)
         shrink = (-missing / 3).clamp(min=largest, max=_LARGEST_CHANGE)  # far above Phi_0 there is a long way to go
-        wanted = self._area * torch.exp(missing.minimum(growth).maximum(-shrink))
+        wanted = self._area * torch.exp(missing.clamp(max=_GROWTH * largest).maximum(-shrink))
         # Once a mask is enough, another of its area is of no use.
         known = self.best_area.clamp(max=2)
         below = torch.minimum(known * (1 - _LAST_CHANGE / 2), _rounded_up(known, goal) - goal.unit)
