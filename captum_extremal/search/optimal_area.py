@@ -24,7 +24,8 @@ from captum_extremal.search.refinement import ascended, new_momenta
 
 _LARGEST_CHANGE = 0.12  # of the area's logarithm in one step
 _GROWTH = 0.25  # of the largest change: most masks that are not enough become so by moving uphill
-LONGER = 2  # times more steps for images whose path was never enough: theirs begin far from a*
+_PATIENT_STEPS = 8  # images of which no mask was enough until then begin again from nearly everything,
+_LONGER = 1.6  # with so many times more steps
 _FIRST_CHANGE, _LAST_CHANGE = 0.12, 0.01  # the largest change near Phi_0, in the first and the last step
 _EFFECT = 0.3  # change of the value, as a share of the whole input's, when the area changes by a factor of e
 _ROUNDING = 1e-5  # of the value's range: what rounding may take from a value that is measured again
@@ -110,52 +111,110 @@ def find_optimum(
     assert search.goal is not None
     goal = search.goal
     rows = (goal.nothing < goal.threshold).nonzero()[:, 0]
-    groups: dict[tuple[int, bool], tuple[BoundMasks, list[int]]] = {}
-    for row, found in zip(rows.tolist(), crossing.found[rows].tolist()):
-        bounds = goal.bounds_of(float(crossing.area[row]) if found else 1.0)
-        groups.setdefault((id(bounds), found), (bounds, []))[1].append(row)
+    groups: dict[int, tuple[BoundMasks, list[int]]] = {}
+    for row in rows.tolist():
+        bounds = goal.bounds_of(min(float(crossing.area[row]), 1.0))
+        groups.setdefault(id(bounds), (bounds, []))[1].append(row)
     parts = [
-        _Shrinking(search, bounds, torch.tensor(members, device=rows.device), crossing, steps, precision)
+        _Shrinking.from_path(search, bounds, torch.tensor(members, device=rows.device), crossing, steps)
         for bounds, members in groups.values()
     ]
-    for step in range(max((part.steps for part in parts), default=0)):
+    for step in range(optimum_reports(steps)):
+        if step == _PATIENT_STEPS:
+            parts += [part.restarted() for part in parts if part.never_enough.any()]
+            parts = [part for part in parts if len(part.rows)]
         areas, values = (torch.full_like(goal.threshold, torch.nan) for _ in range(2))
-        for part in parts:
-            if step < part.steps:
-                areas[part.rows], values[part.rows] = part.step(step / part.steps)
-        search.report(first_step + step, areas[None], values[None])
+        moving = [part for part in parts if not part.ended]
+        for part in moving:
+            areas[part.rows], values[part.rows] = part.step(precision)
+        if moving:
+            search.report(first_step + step, areas[None], values[None])
     return _measured(search, parts, crossing)
 
 
+def optimum_reports(steps: int) -> int:
+    """The largest number of steps that are reported for so many steps of the search for a*."""
+    return max(steps, min(steps, _PATIENT_STEPS) + round(_LONGER * steps))
+
+
 class _Shrinking:
-    """The search for a* of some images, whose masks are of one family."""
+    """The search for a* of some images, whose masks are of one family.
+
+    Args:
+        search: of all images.
+        bounds: the family.
+        rows: the images' numbers (n,).
+        parameters: where to start, (n, D).
+        known: the areas (n,) of these masks where they are enough; else infinite.
+        start: the areas (n,) to start at.
+        steps: to take.
+    """
 
     def __init__(
         self,
         search: Search,
         bounds: BoundMasks,
         rows: Tensor,
-        crossing: Crossing,
+        parameters: Parameters,
+        known: Tensor,
+        start: Tensor,
         steps: int,
-        precision: torch.dtype | None,
     ) -> None:
-        assert search.goal is not None
-        everything = len(rows) == search.images
-        self.rows, self.bounds = rows, bounds
-        self._search = search if everything else search.of_images(rows)
-        self._goal, self._precision = search.goal.of_images(rows), precision
+        self.rows, self.bounds, self.best, self.best_area = rows, bounds, parameters, known
+        self._whole_search, self._steps, self._taken = search, steps, 0
         self._limit = min(fit_limit(bound) for bound in bounds)
-        found = bool(crossing.found[rows].all())
-        self.steps = steps if found else LONGER * steps
-        self.best_area = crossing.area[rows] if found else torch.full_like(crossing.area[rows], torch.inf)
-        self.best = tuple(p[rows] for p in crossing.parameters)
-        self._area = self.best_area.clamp(max=self._limit)
-        self._parameters = tuple(at_area(p, self._area, bound) for p, bound in zip(self.best, bounds))
+        self._area = start.clamp(max=self._limit)
+        self._parameters = tuple(at_area(p, self._area, bound) for p, bound in zip(parameters, bounds))
         self._momenta = new_momenta(self._parameters)
+        self._enter()
 
-    def step(self, progress: float) -> tuple[Tensor, Tensor]:
+    @classmethod
+    def from_path(cls, search: Search, bounds: BoundMasks, rows: Tensor, crossing: Crossing, steps: int) -> _Shrinking:
+        """Begin where the path crossed a*, or where it came nearest to it."""
+        area, parameters = crossing.area[rows], tuple(p[rows] for p in crossing.parameters)
+        known = area.masked_fill(~crossing.found[rows], torch.inf)
+        return cls(search, bounds, rows, parameters, known, area, steps)
+
+    def _enter(self) -> None:
+        """The search of these images alone."""
+        everything = len(self.rows) == self._whole_search.images
+        self._search = self._whole_search if everything else self._whole_search.of_images(self.rows)
+        assert self._search.goal is not None
+        self._goal = self._search.goal
+
+    @property
+    def never_enough(self) -> Tensor:
+        """(n,) bool: images of which no mask was enough yet."""
+        return self.best_area.isinf()
+
+    @property
+    def ended(self) -> bool:
+        """Whether all steps are taken."""
+        return self._taken >= self._steps
+
+    def restarted(self) -> _Shrinking:
+        """Hand over the images of which no mask was enough yet, to begin again from nearly everything."""
+        far, goal = self.never_enough, self._whole_search.goal
+        assert goal is not None
+        bounds, parameters = goal.bounds_of(1.0), tuple(p[far] for p in self._parameters)
+        rows, known = self.rows[far], self.best_area[far]
+        again = _Shrinking(self._whole_search, bounds, rows, parameters, known, known, round(_LONGER * self._steps))
+        self._leave(far)
+        return again
+
+    def _leave(self, far: Tensor) -> None:
+        self.rows, self.best_area, self._area = self.rows[~far], self.best_area[~far], self._area[~far]
+        self.best, self._parameters = (tuple(p[~far] for p in every) for every in (self.best, self._parameters))
+        for momentum in self._momenta:
+            momentum.keep(~far)
+        if len(self.rows):
+            self._enter()
+
+    def step(self, precision: torch.dtype | None) -> tuple[Tensor, Tensor]:
         """Measure the masks, move them uphill and change their areas. The areas (n,) and values (n,) measured."""
-        point = self._search.value_and_grad(self.bounds, self._parameters, self._precision)
+        progress = self._taken / self._steps
+        self._taken += 1
+        point = self._search.value_and_grad(self.bounds, self._parameters, precision)
         area, values = self._area, point.values[0]
         smaller = (values >= self._goal.threshold + _tolerance(self._goal)) & (area < self.best_area)
         self.best_area = torch.where(smaller, area, self.best_area)

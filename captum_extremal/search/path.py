@@ -18,7 +18,7 @@ from captum_extremal._checks import check_count, check_number
 from captum_extremal.masks import BoundMask, Linearised
 from captum_extremal.search.area import at_area, at_fixed_area, fit_area, fit_limit, positive_sum
 from captum_extremal.search.momentum import Momentum
-from captum_extremal.search.optimal_area import LONGER, Crossing, find_optimum
+from captum_extremal.search.optimal_area import Crossing, find_optimum, optimum_reports
 from captum_extremal.search.precision import check_precision, chosen_precision
 from captum_extremal.search.problem import Found, Optimum, Parameters, Record, Search
 from captum_extremal.search.refinement import refine, refinement_reports
@@ -178,7 +178,8 @@ class _PathPlan:
     def steps(self) -> int:
         """The steps of the path, at least one for each area it passes, of the refinement, and of the search for a*."""
         refinement = refinement_reports(self._refinement_steps) * len(self._search.areas)
-        return len(self._schedule) + refinement + (LONGER * self._solver.steps if self._search.goal is not None else 0)
+        optimum = optimum_reports(self._solver.steps) if self._search.goal is not None else 0
+        return len(self._schedule) + refinement + optimum
 
     def run(self) -> Found:
         """Follow the path, keep for each image and area the best parameters seen there, refine them, and find a*."""
