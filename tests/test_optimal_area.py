@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from captum_extremal import (
     SmoothMask,
 )
 from captum_extremal.search.games import PRESERVE
-from captum_extremal.search.optimal_area import Crossing, whole_units
+from captum_extremal.search.optimal_area import Crossing, find_optimum, optimum_reports, whole_units
 from captum_extremal.search.problem import Goal, Record, Search
 from fakes import linear_objective
 
@@ -88,6 +89,26 @@ def test_path_is_behind_the_smallest_area_only_after_staying_well_below_the_thre
 def test_whole_units_are_the_nearest_that_a_mask_can_have() -> None:
     areas = torch.tensor([0.01, 0.3, 0.32, 0.5, 1.0], dtype=DOUBLE)
     assert whole_units(areas, goal_of([0.5])).tolist() == [0.125, 0.25, 0.375, 0.5, 1.0]
+
+
+def test_search_begins_again_from_nearly_everything_where_no_mask_is_soon_enough() -> None:
+    weights = torch.tensor([[1.0, 1, 1, 1, 1, 1, 1, 8]] * 3, dtype=DOUBLE)
+    whole, steps, told = weights.sum(1), 24, []
+    goal = goal_of([1, 1, 1], objective_of=lambda rows: linear_objective(weights[rows])[0])
+    goal = replace(goal, threshold=0.75 * whole, whole=whole)
+    crossing = Crossing(goal, (torch.zeros(3, 8, dtype=DOUBLE),))
+    # The path of the first and the last image ended with one useless channel, from which there is no way to grow.
+    for area, kept, values in [(6 / 8, [1] * 6 + [0, 1], [0.0, 13, 0]), (1 / 8, [1] + [0] * 7, [1.0, 1, 1])]:
+        parameters = (torch.tensor([kept] * 3, dtype=DOUBLE),)
+        crossing.see(area, parameters, Record(parameters, torch.tensor(values, dtype=DOUBLE)), torch.arange(3))
+    assert crossing.found.tolist() == [False, True, False]
+    search = Search(goal.objective_of(torch.arange(3)), PRESERVE, (), (), lambda *step: told.append(step), goal)
+    found = find_optimum(search, crossing, steps, None, first_step=7)
+    assert found.area.tolist() == [5 / 8] * 3
+    assert (found.masks[0] @ weights.T).diagonal().ge(0.75 * whole).all()
+    assert [step for step, *_ in told] == list(range(7, 7 + optimum_reports(steps)))
+    finished = [values[0].isnan().tolist() for _, _, values in told]
+    assert finished == [[False] * 3] * steps + [[False, True, False]] * (optimum_reports(steps) - steps)
 
 
 def test_search_of_some_of_some_images() -> None:

@@ -7,7 +7,8 @@ r"""The smallest sufficient area a* (equation 3), searched as it is defined: the
 A path of shrinking areas passes a*. The smallest area at which it was still enough (:class:`Crossing`) is where the
 search begins. From there, each step moves the mask uphill, as the refinement does. Then the mask shrinks if its value
 is above Phi_0, and grows slowly if it is below, by the change of the area that would bring the value to Phi_0. Near
-Phi_0 the changes become smaller and smaller. The smallest mask on the way that was enough is a*.
+Phi_0 the changes become smaller and smaller. The smallest mask on the way that was enough is a*. An image of which no
+mask is soon enough begins again from nearly everything, with more steps, because its way is longer.
 
 Shapes: N images, D parameters of a mask; rows (N, D).
 """
