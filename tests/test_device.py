@@ -1,0 +1,192 @@
+"""Every method on a device that is not the CPU: the CPU's own numbers, results where the inputs are, few reads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from captum_extremal import (
+    RISE,
+    CenterAttribution,
+    ContrastiveExcitationBackprop,
+    ExcitationBackprop,
+    ExtremalPerturbation,
+    FeatureInversion,
+    LayerExtremalPerturbation,
+    MeaningfulPerturbation,
+    PathSolver,
+    PenaltySolver,
+)
+from captum_extremal.metrics import insertion_deletion, pointing_game, top_masks, weight_randomisation
+from stand_in_device import DEVICE, StandIn, to_device
+
+Call = Callable[[nn.Module, Any], Any]
+FAST = PathSolver(steps=8)
+SWEEP_READS, OPTIMUM_READS = 10, 10
+
+
+class Network(nn.Module):
+    """Two convolutions and a head, for images (N, 3, H, W), and a number that is added to each example's scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU())
+        self.head = nn.Linear(8, 4)
+        self.eval()
+
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.head(self.features(x).mean((2, 3)))
+        return scores if added is None else scores + added[:, None]
+
+
+class Batch:
+    """Three images with everything that may come with them."""
+
+    def __init__(self, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.images = torch.randn(3, 3, 32, 40, generator=generator)
+        self.target = torch.tensor([0, 2, 3])
+        self.baseline = torch.randn(1, 3, 32, 40, generator=generator)
+        self.added = torch.tensor([1.0, 2.0, 3.0])
+
+    def on(self, move: Callable[[Tensor], Tensor], *names: str) -> Batch:
+        """A copy, with some of its tensors moved."""
+        moved = copy.copy(self)
+        for name in names:
+            setattr(moved, name, move(getattr(self, name)))
+        return moved
+
+
+def _drop(factor: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda clean, perturbed: factor * clean + (1 - factor) * perturbed
+
+
+CALLS: dict[str, Call] = {
+    "attribute": lambda m, b: ExtremalPerturbation(m).attribute(
+        b.images, target=b.target, solver=FAST, score_threshold=_drop(0.5)
+    ),
+    "pointing map": lambda m, b: ExtremalPerturbation(m).attribute(
+        b.images, target=b.target, reduce="sum", areas=[0.1, 0.3], solver=FAST
+    ),
+    "refined": lambda m, b: ExtremalPerturbation(m).attribute(
+        b.images, target=b.target, reduce="refined", areas=[0.1, 0.3], solver=FAST
+    ),
+    "hybrid with fade": lambda m, b: ExtremalPerturbation(m).attribute(
+        b.images, b.baseline, b.target, (b.added,), game="hybrid", perturbation="fade", areas=[0.2], solver=FAST
+    ),
+    "delete": lambda m, b: ExtremalPerturbation(m).attribute(
+        b.images, target=b.target, game="delete", areas=[0.2], solver=FAST
+    ),
+    "searches": lambda m, b: (
+        ExtremalPerturbation(m)
+        .extremal_masks(b.images, target=b.target, areas=[0.1, 0.3], solver=PathSolver(steps=8, searches=3))
+        .agreement
+    ),
+    "penalty": lambda m, b: ExtremalPerturbation(m).attribute(
+        b.images, target=b.target, areas=[0.3], solver=PenaltySolver(steps=12)
+    ),
+    "robustness": lambda m, b: (
+        ExtremalPerturbation(m)
+        .robustness(
+            ExtremalPerturbation(m).extremal_masks(b.images, target=b.target, areas=[0.3], solver=FAST),
+            b.images,
+            target=b.target,
+        )
+        .soft
+    ),
+    "channels": lambda m, b: LayerExtremalPerturbation(m, m.features[3]).attribute(
+        b.images, b.target, (b.added,), areas=[2, 4], solver=FAST
+    ),
+    "layer's positions": lambda m, b: LayerExtremalPerturbation(m, m.features[1]).attribute(
+        b.images, b.target, mask="spatial", areas=[0.3], solver=FAST
+    ),
+    "meaningful": lambda m, b: MeaningfulPerturbation(m).attribute(b.images, target=b.target, steps=8),
+    "rise": lambda m, b: RISE(m).attribute(b.images, b.baseline, b.target, n_samples=12, perturbations_per_eval=5),
+    "excitation": lambda m, b: ExcitationBackprop(m).attribute(b.images, b.target),
+    "contrastive": lambda m, b: ContrastiveExcitationBackprop(m, m.features[1]).attribute(b.images, b.target),
+    "centre": lambda m, b: CenterAttribution(m).attribute(b.images, b.target),
+    "inversion": lambda m, b: FeatureInversion(m, m.features[1]).invert(b.images, steps=4).images,
+    "insertion": lambda m, b: (
+        insertion_deletion(
+            m, torch.rand(3, 1, 32, 40, generator=torch.Generator().manual_seed(1)), b.images, b.target, steps=5
+        ).insertion
+    ),
+    "top masks": lambda m, b: (
+        top_masks(
+            m, torch.rand(3, 1, 32, 40, generator=torch.Generator().manual_seed(1)), b.images, b.target, areas=[0.2]
+        ).scores
+    ),
+    "pointing": lambda m, b: torch.tensor(
+        [
+            one.value
+            for one in pointing_game(
+                ExtremalPerturbation(m).attribute(b.images, target=b.target, reduce="sum", areas=[0.2], solver=FAST),
+                b.images,
+                b.target,
+                ground_truth=torch.ones(3, 32, 40, dtype=torch.bool),
+            )
+        ]
+    ),
+    "randomisation": lambda m, b: (
+        weight_randomisation(
+            m, lambda other: ExcitationBackprop(other), b.images, b.target, layers=["head"]
+        ).rank_correlation
+    ),
+}
+TABLES = {"pointing", "randomisation"}  # which lie on the CPU
+
+
+@pytest.fixture
+def device() -> Any:
+    with StandIn() as stand_in:
+        yield stand_in
+
+
+def _values(result: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CALLS)
+def test_result_is_that_of_the_cpu(name: str, device: StandIn) -> None:
+    model, batch, call = Network(), Batch(), CALLS[name]
+    expected = _values(call(copy.deepcopy(model), batch))
+    to_device(model)
+    for beside_the_inputs in ([], ["target", "baseline", "added"]):
+        found = _values(call(model, batch.on(to_device, "images", *beside_the_inputs)))
+        assert len(found) == len(expected) > 0
+        for one, other in zip(found, expected):
+            assert one.device == (torch.device("cpu") if name in TABLES else DEVICE)
+            torch.testing.assert_close(one.cpu(), other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("steps", [8, 40])
+def test_host_reads_few_values_of_a_sweep_however_long(steps: int, device: StandIn) -> None:
+    model, batch = to_device(Network()), Batch().on(to_device, "images", "target")
+    ExtremalPerturbation(model).extremal_masks(
+        batch.images, target=batch.target, areas=[0.05, 0.1, 0.2, 0.4], solver=PathSolver(steps=steps)
+    )
+    assert sum(device.reads.values()) <= SWEEP_READS, device.reads
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_host_reads_few_values_of_a_search_for_a_star(device: StandIn) -> None:
+    model, batch = to_device(Network()), Batch().on(to_device, "images", "target")
+    ExtremalPerturbation(model).extremal_masks(
+        batch.images, target=batch.target, areas="optimal", score_threshold=_drop(0.5)
+    )
+    assert sum(device.reads.values()) <= SWEEP_READS + OPTIMUM_READS, device.reads
+
+
+def test_the_stand_in_finds_a_tensor_of_the_cpu(device: StandIn) -> None:
+    with pytest.raises(RuntimeError, match="same device"):
+        to_device(torch.ones(3)) + torch.ones(3)
+    assert float(to_device(torch.ones(3)).sum()) == 3
+    assert sum(device.reads.values()) == 1
