@@ -1,4 +1,4 @@
-"""A stand-in for a GPU: tensors that say they are on ``standin:0``, keep their values on the CPU, and do not mix with it.
+"""A stand-in for a GPU: tensors that say they are on ``standin:0``, hold values on the CPU, and do not mix with it.
 
 It finds tensors that were left on the wrong device, and it counts the reads of a value by the host, each of which
 would make a real device wait. It says nothing about a device's numbers or speed.
