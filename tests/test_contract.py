@@ -32,7 +32,7 @@ from captum_extremal import (
     PathSolver,
     SmoothMask,
 )
-from captum_extremal._state import modules_of
+from captum_extremal._reach import modules_of
 
 N, TARGET = 2, 1
 
