@@ -1,6 +1,6 @@
 """Gradients, with plain words where a model cannot give them: checkpoints, and values that it overwrites."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -12,15 +12,15 @@ _REASONS = {
     "use_reentrant=True": "forward_func must not use checkpoint(use_reentrant=True), which knows no gradient by the "
     f"inputs alone: {_SWITCH_OFF} use_reentrant=False",
     "modified by an inplace operation": "forward_func must be differentiable by its inputs, but it overwrites in place "
-    "a value that a gradient needs: freeze its parameters with model.requires_grad_(False), or work out of place",
+    "a value that a gradient needs: let it work on a clone() there, or out of place",
 }
-INSIDE_CHECKPOINT = (
-    "layer must not be inside of a checkpoint, which calls it once more in the backward pass: switch gradient "
-    "checkpointing off, which changes no value, or explain another layer"
+_INSIDE_CHECKPOINT = (
+    "layer must not be inside of a checkpoint, which calls it once more in the backward pass, or of no_grad(): switch "
+    "gradient checkpointing off, which changes no value, or explain another layer"
 )
 _RECORDED = (
-    "forward_func must not use checkpoints, which compute it once more without the rules of excitation backprop: switch "
-    "gradient checkpointing off, which changes no value"
+    "forward_func must not use checkpoints, which compute it once more without the rules of excitation backprop: "
+    "switch gradient checkpointing off, which changes no value"
 )
 
 
@@ -60,12 +60,18 @@ def without_checkpoints() -> Iterator[None]:
             raise
 
 
-def check_replaced(tensors: Sequence[Tensor], saved_elsewhere: bool) -> None:
-    """Raise ValueError where a layer's value is replaced by these tensors, and their gradient would be lost.
+def check_replaced(value: object, saved_elsewhere: bool) -> None:
+    """Raise ValueError where the value in place of a layer's would lose its gradient, or get that of another value.
 
     ``saved_elsewhere`` is :func:`saves_elsewhere` outside of the model.
     """
-    if not any(tensor.requires_grad for tensor in tensors):
-        return
-    if not torch.is_grad_enabled() or (saves_elsewhere() and not saved_elsewhere):
-        raise ValueError(INSIDE_CHECKPOINT)
+    if _needs_gradient(value) and (not torch.is_grad_enabled() or (saves_elsewhere() and not saved_elsewhere)):
+        raise ValueError(_INSIDE_CHECKPOINT)
+
+
+def _needs_gradient(value: object) -> bool:
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, (tuple, list)):
+        return any(map(_needs_gradient, value))
+    return isinstance(value, Tensor) and value.requires_grad

@@ -5,7 +5,6 @@ thread that registered it: the forwards of other threads, on the same model, pas
 """
 
 import threading
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+from captum_extremal._autograd import check_replaced, saves_elsewhere
 
 LOCK = threading.RLock()
 """Held while the hooks of a model change, or a model is copied."""
@@ -108,12 +109,15 @@ def _hooked(register: Callable[[Any], RemovableHandle], hook: Callable[..., Any]
 
 @contextmanager
 def _registered(register: Callable[[Any], RemovableHandle], hook: Callable[..., Any]) -> Iterator[None]:
-    owner = threading.get_ident()
+    owner, saved_elsewhere = threading.get_ident(), saves_elsewhere()
 
     def for_owner(module: nn.Module, *given: Any) -> Any:
         # DataParallel calls its replicas in threads of its own.
-        mine = threading.get_ident() == owner or getattr(module, "_is_replica", False)
-        return hook(module, *given) if mine else None
+        if threading.get_ident() != owner and not getattr(module, "_is_replica", False):
+            return None
+        replaced = hook(module, *given)
+        check_replaced(replaced, saved_elsewhere)
+        return replaced
 
     for_owner.__dict__[_OURS] = True
     with LOCK:
@@ -123,4 +127,3 @@ def _registered(register: Callable[[Any], RemovableHandle], hook: Callable[..., 
     finally:
         with LOCK:
             handle.remove()
-

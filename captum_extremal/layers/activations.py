@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import gather
 
-from captum_extremal._reach import modules_of
+from captum_extremal._state import modules_of
 from captum_extremal.hooks import on_output, unwrap
 
 Tensors = tuple[Tensor, ...]
@@ -123,10 +123,5 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 def device_of(value: Any) -> torch.device:
     """The device of the first tensor of what a layer returns."""
-    return next((tensor.device for tensor in tensors_of(value)), torch.device("cpu"))
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    """The tensors of what a layer returns."""
     parts = value if isinstance(value, (tuple, list)) else (value,)
-    return [part for part in parts if isinstance(part, Tensor)]
+    return next((part.device for part in parts if isinstance(part, Tensor)), torch.device("cpu"))

@@ -108,6 +108,7 @@ def _calls_go_to(tracer: _Tracer, modules: list[nn.Module]) -> Iterator[None]:
             object.__setattr__(module, "__class__", _traced(kind, tracer))
         yield
     finally:
+        tracer.submodule_paths = None
         for module, kind in zip(modules, kinds):
             object.__setattr__(module, "__class__", kind)
 
@@ -122,7 +123,9 @@ def _traced(kind: type[nn.Module], tracer: _Tracer) -> type[nn.Module]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             return kind.__call__(module, *args, **kwargs)
 
-        return tracer.call_module(module, forward, args, kwargs)
+        # Others are made by the model's own code, such as slices of a sequence of modules.
+        known = module in (tracer.submodule_paths or {})
+        return tracer.call_module(module, forward, args, kwargs) if known else forward(*args, **kwargs)
 
     return type(kind)(kind.__name__, (kind,), {"__module__": kind.__module__, "__call__": call})
 

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import scatter
 
-from captum_extremal._autograd import check_replaced, saves_elsewhere
 from captum_extremal._captum import repeat_arguments, run_forward
 from captum_extremal._state import ForwardPrecision, trains
 from captum_extremal.hooks import on_input, on_output, uncompiled, unwrap
-from captum_extremal.layers.activations import Tensors, capture, device_of, gathered, map_tensors, tensors_of, unpack
+from captum_extremal.layers.activations import Tensors, capture, device_of, gathered, map_tensors, unpack
 from captum_extremal.layers.split import CannotSplitError, split_model
 from captum_extremal.objective import raise_hint_of_batch
 
@@ -78,11 +77,12 @@ class LayerTail:
         self.is_split = self._split is not None
 
     def __call__(self, *activation: Tensor) -> Any:
-        """The model's output for activations (R N, ...), which it may overwrite, as any model may its inputs."""
+        """The model's output for activations (R N, ...), copied because a layer behind may overwrite its input."""
         run = self._split or self._run_whole
-        return run(self._pack(activation), len(activation[0]) // len(self._inputs[0]))
+        return run(self._pack(tuple(map(torch.clone, activation))), len(activation[0]) // len(self._inputs[0]))
 
     def _copies(self, repeats: int) -> tuple[Tensors, tuple[Any, ...]]:
+        # New ones each time, because a model may overwrite its inputs in place.
         batch = tuple(x.repeat(repeats, *[1] * (x.dim() - 1)) for x in self._inputs)
         return batch, cast("tuple[Any, ...]", repeat_arguments(self._arguments, repeats) or ())
 
@@ -93,14 +93,7 @@ class LayerTail:
     def _run_whole(self, value: Any, repeats: int) -> Any:
         pieces = scatter(value, self._device_ids) if len(self._device_ids) > 1 else (value,)
         on_device = {device_of(piece): piece for piece in pieces}
-        outside = saves_elsewhere()
-
-        def replace(value: Any) -> Any:
-            replacement = on_device[device_of(value)]
-            check_replaced(tensors_of(replacement), outside)
-            return replacement
-
-        with self._hook(self._layer, replace):
+        with self._hook(self._layer, lambda value: on_device[device_of(value)]):
             return self._run(repeats)
 
     def _checked_split(self) -> Callable[[Any, int], Any]:

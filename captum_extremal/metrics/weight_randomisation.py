@@ -85,7 +85,9 @@ def weight_randomisation(
     if inputs.dim() != 4 or min(inputs.shape[2:]) < _WINDOW:
         raise ValueError(f"inputs must be (N, C, H, W) with sides of at least {_WINDOW} px, got {tuple(inputs.shape)}")
     if lazy := lazy_parameter(model):
-        raise ValueError(f"model must have its parameters, but {lazy!r} comes with the first forward: call it once first")
+        raise ValueError(
+            f"model must have its parameters, but {lazy!r} comes with the first forward: call it once first"
+        )
     changed = copied(model)
     units = _units(changed, layers, inputs, additional_forward_args)
     generator = torch.Generator().manual_seed(seed)
