@@ -31,7 +31,8 @@ def gradients(outputs: Any, inputs: Any, weights: Any = None, **how: Any) -> tup
         ValueError: the model computes the outputs in a way that has no gradient by the inputs.
     """
     try:
-        return torch.autograd.grad(outputs, inputs, weights, **how)
+        found: tuple[Tensor, ...] = torch.autograd.grad(outputs, inputs, weights, **how)
+        return found
     except RuntimeError as error:
         for words, reason in _REASONS.items():
             if words in str(error):

@@ -26,7 +26,7 @@ _LIBRARIES = {"captum", "captum_extremal", *_OPAQUE, *sys.stdlib_module_names}  
 
 def reachable(start: object) -> Iterator[Any]:
     """The object, and those that it refers to, the nearest first."""
-    waiting, seen, kept = deque([start]), set[int](), []
+    waiting, seen, kept = deque([start]), set[int](), list[Any]()
     while waiting and len(kept) < _MOST:
         value = waiting.popleft()
         if isinstance(value, _PLAIN) or id(value) in seen:
@@ -97,7 +97,8 @@ def _parts(value: Any) -> list[Any]:
         return [value()]
     if isinstance(value, dict):
         return [*dict.values(value), *_state(value)]
-    for kind in (list, tuple, set, frozenset, deque):
+    containers: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
+    for kind in containers:
         if isinstance(value, kind):
             return [*kind.__iter__(value), *_state(value)]
     if _of_a(_OPAQUE, type(value)) and not isinstance(value, nn.Module):

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -128,7 +128,7 @@ _WRAPPERS = (
 
 
 @functools.lru_cache(maxsize=1024)
-def _reads_mode(kind: type[nn.Module]) -> bool:
+def _reads_mode(kind: Hashable) -> bool:
     """Whether the code of a class of modules asks for ``training``."""
     above = dir(nn.Module)
     functions = [inspect.getattr_static(kind, name) for name in dir(kind) if name == "forward" or name not in above]

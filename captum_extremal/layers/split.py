@@ -72,7 +72,7 @@ def _trace(model: nn.Module, layer: nn.Module, inputs: Tensors, arguments: tuple
         raise CannotSplitError("a part of the model is compiled")
     tracer = _Tracer(layer)
     tracer.root = model
-    tracer.root_module_name = model._get_name()
+    tracer.root_module_name = type(model).__name__
     tracer.submodule_paths = {module: name for name, module in model.named_modules()}
     tracer.graph = graph = fx.Graph(tracer_cls=_Tracer)
     tracer.tensor_attrs = {
@@ -127,7 +127,9 @@ def _traced(kind: type[nn.Module], tracer: _Tracer) -> type[nn.Module]:
         known = module in (tracer.submodule_paths or {})
         return tracer.call_module(module, forward, args, kwargs) if known else forward(*args, **kwargs)
 
-    return type(kind)(kind.__name__, (kind,), {"__module__": kind.__module__, "__call__": call})
+    make: Any = type(kind)
+    made: type[nn.Module] = make(kind.__name__, (kind,), {"__module__": kind.__module__, "__call__": call})
+    return made
 
 
 def _head(graph: fx.Graph, boundary: list[fx.Node]) -> fx.Graph:
