@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ def _depends_on_mode(module: nn.Module) -> bool:
     if type(module).__module__.startswith("torch.nn.") and isinstance(chance, (int, float)):
         return chance > 0
     own = vars(module).get("forward")
-    return _reads_mode(type(module)) or (isinstance(own, FunctionType) and "training" in own.__code__.co_names)
+    return _reads_mode(cast(Hashable, type(module))) or (isinstance(own, FunctionType) and "training" in own.__code__.co_names)
 
 
 _WRAPPERS = (
