@@ -34,7 +34,7 @@ def reachable(start: object) -> Iterator[Any]:
         seen.add(id(value))
         kept.append(value)  # so that no other object gets its id
         yield value
-        waiting.extend(_parts(value))
+        waiting.extend(_parts(value)[:_MOST])
 
 
 def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:

@@ -116,7 +116,9 @@ def _depends_on_mode(module: nn.Module) -> bool:
     if type(module).__module__.startswith("torch.nn.") and isinstance(chance, (int, float)):
         return chance > 0
     own = vars(module).get("forward")
-    return _reads_mode(cast(Hashable, type(module))) or (isinstance(own, FunctionType) and "training" in own.__code__.co_names)
+    if isinstance(own, FunctionType):
+        return "training" in own.__code__.co_names
+    return _reads_mode(cast(Hashable, type(module)))
 
 
 _WRAPPERS = (
