@@ -1,5 +1,6 @@
 """The only file that touches Captum's private names, so that a change of theirs is one edit here."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -22,6 +23,7 @@ __all__ = [
     "TensorOrTupleOfTensorsGeneric",
     "format_output",
     "log_usage",
+    "own_copies",
     "progress_bar",
     "repeat_arguments",
     "repeat_target",
@@ -44,8 +46,24 @@ def run_forward(
     target: TargetType,
     additional_forward_args: object,
 ) -> Any:
-    """The model's output at the target, called as every Captum method calls it."""
-    return _run_forward(forward_func, inputs, target, additional_forward_args)
+    """The model's output at the target, called as every Captum method calls it.
+
+    This is the one place that calls a model. It gets copies of all tensors, because it may overwrite what it is given.
+    """
+    return _run_forward(forward_func, own_copies(inputs), target, own_copies(additional_forward_args))
+
+
+def own_copies(value: Any) -> Any:
+    """The value with copies of its tensors, also of those in tuples, lists and dictionaries."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) in (tuple, list):
+        parts = [own_copies(part) for part in value]
+        return value if all(map(operator.is_, parts, value)) else type(value)(parts)
+    if type(value) is dict:
+        entries = {name: own_copies(part) for name, part in value.items()}
+        return value if all(entries[name] is part for name, part in value.items()) else entries
+    return value
 
 
 def select_target(output: Tensor, target: TargetType) -> Tensor:

@@ -4,80 +4,149 @@ import contextlib
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator
+from types import FunctionType
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from captum_extremal._reach import modules_of
+from captum_extremal.hooks import noticing_calls
 
-def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
-    """The modules of a function: itself, what it is bound to, and what its closure, globals or attributes refer to."""
-    if isinstance(forward_func, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return [forward_func.module]  # the wrapper's own mode has no effect
-    compiled = getattr(forward_func, "_orig_mod", None)
-    if isinstance(compiled, nn.Module):
-        return [compiled]
-    if isinstance(forward_func, nn.Module):
-        return [forward_func]
-    if isinstance(forward_func, functools.partial):
-        parts = (forward_func.func, *forward_func.args, *forward_func.keywords.values())
-        return [module for part in parts if callable(part) for module in modules_of(part)]
-    if inspect.ismethod(forward_func):
-        values = [owner := forward_func.__self__, *getattr(owner, "__dict__", {}).values()]
-    elif inspect.isfunction(forward_func):
-        used = inspect.getclosurevars(forward_func)
-        values = [*used.nonlocals.values(), *used.globals.values()]
-    else:
-        values = list(getattr(forward_func, "__dict__", {}).values())
-    return [found for value in values if isinstance(value, nn.Module) for found in modules_of(value)]
+_LIBRARIES = {"captum", "captum_extremal", "contextlib", "torch"}
+_TRAINS = (
+    "the model is in train mode: dropout and batch normalisation make its scores depend on chance and on the rest of "
+    "the batch; call model.eval() first"
+)
+_NORMALISES_BY_BATCH = (
+    "the model normalises by the statistics of each batch in eval mode too, because it has batch normalisation without "
+    "running statistics: its scores depend on the other images and masks in the batch; explain one image at a time "
+    "with perturbations_per_eval=1, or train it with track_running_stats=True"
+)
 
 
 def warn_caller(message: str) -> None:
-    """A UserWarning at the line that called into this package, past all decorators and wrappers."""
-    frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
-
-
-_LIBRARIES = {"captum", "captum_extremal", "contextlib", "torch"}
+    """A UserWarning at the line that called into this package, past all decorators, wrappers and the model itself."""
+    packages, frame = [], inspect.currentframe()
+    while frame is not None:
+        packages.append(frame.f_globals.get("__name__", "").split(".")[0])
+        frame = frame.f_back
+    level = max(k for k, package in enumerate(packages) if package == "captum_extremal")
+    while level + 1 < len(packages) and packages[level] in _LIBRARIES:
+        level += 1
+    warnings.warn(message, stacklevel=level + 1)
 
 
 @contextlib.contextmanager
 def preserve_state(forward_func: Callable[..., Any], device: torch.device) -> Iterator[None]:
-    """Restore the random states, and the buffers of modules in train mode, also after an exception.
+    """Restore the random states, the modes and the buffers that a forward may change, also after an exception.
 
-    Modules in train mode are warned of, because their scores depend on the rest of the batch or on chance.
+    One warning tells of the first module that runs in train mode, or normalises by its batch, so that scores depend on
+    the rest of the batch or on chance.
 
     Raises:
         ValueError: the parameters were made under ``torch.inference_mode()``, so that nothing can be
             differentiated through them.
     """
-    modules = modules_of(forward_func)
-    _check_parameters(modules)
-    training = [m for module in modules for m in module.modules() if m.training]
-    if training:
-        warn_caller(
-            "the model is in train mode: dropout and batch normalisation make its scores depend on chance and on "
-            "the rest of the batch; call model.eval() first"
-        )
-    buffers = [b for module in training for b in module.buffers(recurse=False)]
-    saved = [buffer.detach().clone() for buffer in buffers]
+    roots = modules_of(forward_func)
+    _check_parameters(roots)
+    modules = [module for root in roots for module in root.modules()]
+    modes = [(module, module.training) for module in modules]
+    changing = [module for module in modules if module.training or isinstance(module, _NormBase)]
+    saved = [
+        (module._buffers, name, buffer, buffer.detach().clone())
+        for module in changing
+        for name, buffer in module.named_buffers(recurse=False)
+        if not nn.parameter.is_lazy(buffer)
+    ]
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices):
+        with _warned_of(modules), torch.random.fork_rng(devices=devices):
             yield
     finally:
+        for module, training in modes:
+            if module.training != training:
+                module.training = training
         with torch.no_grad():
-            for buffer, value in zip(buffers, saved):
+            for buffers, name, buffer, value in saved:
                 buffer.copy_(value)
+                buffers[name] = buffer  # which the model may have exchanged
+
+
+@contextlib.contextmanager
+def _warned_of(modules: list[nn.Module]) -> Iterator[None]:
+    """Warn of the first of the modules that is called and depends on the rest of the batch or on chance."""
+    suspects = [module for module in modules if _fault_of(module)]
+    if any(map(_runs_unseen, modules)):
+        for module in suspects[:1]:
+            warn_caller(_fault_of(module))
+        suspects = []
+    told: list[nn.Module] = []
+
+    def see(module: nn.Module) -> None:
+        if not told and (fault := _fault_of(module)):  # the model may have changed its mode by itself
+            told.append(module)
+            warn_caller(fault)
+
+    with noticing_calls(suspects, see):
+        yield
+
+
+def _fault_of(module: nn.Module) -> str:
+    """What to warn of where this module runs; empty if its scores depend on nothing but its inputs."""
+    if isinstance(module, _BatchNorm) and module.running_mean is None and module.running_var is None:
+        return _TRAINS if module.training else _NORMALISES_BY_BATCH
+    return _TRAINS if trains(module) else ""
+
+
+def trains(module: nn.Module) -> bool:
+    """Whether a module is in train mode, and does something else there."""
+    return module.training and _depends_on_mode(module)
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    """Whether a module does something else in train mode. A container, or a convolution, does not."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return True
+    if isinstance(module, _WRAPPERS):
+        return False
+    chance = getattr(module, "dropout", getattr(module, "p", None))
+    if type(module).__module__.startswith("torch.nn.") and isinstance(chance, (int, float)):
+        return chance > 0
+    own = vars(module).get("forward")
+    if isinstance(own, FunctionType):
+        return "training" in own.__code__.co_names
+    return _reads_mode(cast(Hashable, type(module)))
+
+
+_WRAPPERS = (
+    nn.DataParallel,
+    nn.parallel.DistributedDataParallel,
+    nn.TransformerEncoder,  # their layers drop out, and they only choose a faster way
+    nn.TransformerEncoderLayer,
+)
+
+
+@functools.lru_cache(maxsize=1024)
+def _reads_mode(kind: Hashable) -> bool:
+    """Whether the code of a class of modules asks for ``training``."""
+    above = dir(nn.Module)
+    functions = [inspect.getattr_static(kind, name) for name in dir(kind) if name == "forward" or name not in above]
+    return any("training" in one.__code__.co_names for one in functions if isinstance(one, FunctionType))
+
+
+def _runs_unseen(module: nn.Module) -> bool:
+    """Whether code runs this module, or modules inside of it, without Python."""
+    compiled = hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+    return compiled or isinstance(module, torch.jit.ScriptModule)
 
 
 def _check_parameters(modules: list[nn.Module]) -> None:
     for module in modules:
         for name, parameter in module.named_parameters():
-            if parameter.is_inference():
+            if not nn.parameter.is_lazy(parameter) and parameter.is_inference():
                 raise ValueError(
                     f"forward_func's parameters must not be inference tensors, got {name!r} made under "
                     "torch.inference_mode(): build or load the model outside of it"

@@ -30,7 +30,8 @@ from captum_extremal._captum import progress_bar
 from captum_extremal._checks import check_choice, check_count, check_number
 from captum_extremal._describe import checksum, describe
 from captum_extremal._jsonl import JsonLines
-from captum_extremal._state import modules_of, warn_caller
+from captum_extremal._reach import constants_of, lazy_parameter, modules_of
+from captum_extremal._state import warn_caller
 from captum_extremal.areas import OPTIMAL, check_areas
 from captum_extremal.arguments import Tensors, check_examples
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
@@ -230,7 +231,8 @@ def class_channels(
         method: the model and the layer.
         loader: gives pairs (inputs, labels): a tensor (N, ...) or a tuple of the model's inputs, and N integers from 0
             up, which are the model's targets and the classes.
-        path: the file of rows; None keeps none. Its folder must exist.
+        path: the file of rows; None keeps none. Its folder must exist. The weights are recognised in a model, and in
+            what a function or object refers to; where the layer's model is not found there, a path is refused.
         attribute_to_layer_input: as :meth:`LayerExtremalPerturbation.extremal_masks` takes it.
         device: where the batches are moved; None leaves them where they are.
         **settings: as :meth:`LayerExtremalPerturbation.extremal_masks` takes them, for channel masks, but ``areas``
@@ -257,6 +259,8 @@ def class_channels(
         check_number("score_threshold", options.score_threshold)
     options.check_for(1)
     _check_loader(loader, ordered=path is not None)
+    if path is not None:
+        _check_seen(method)
     about = _about(method, attribute_to_layer_input, options)
     search = {
         **settings,
@@ -297,7 +301,11 @@ def class_channels(
 def _about(method: LayerExtremalPerturbation, to_input: bool, settings: LayerSearchSettings) -> dict[str, Any]:
     """What decides the masks, except for the threshold, as plain values of JSON."""
     modules = (*modules_of(method.forward_func), method.layer)
-    tensors = chain.from_iterable((*module.parameters(), *module.buffers()) for module in modules)
+    for module in modules:
+        if lazy := lazy_parameter(module):
+            raise ValueError(f"method's model must have its parameters, but {lazy!r} comes with the first forward")
+    of_modules = chain.from_iterable((*module.parameters(), *module.buffers()) for module in modules)
+    tensors = chain(of_modules, constants_of(method.forward_func))
     return {
         **dict(zip(("layer", "layer_has_name"), _layer_of(method))),
         "attribute_to_layer_input": bool(to_input),
@@ -307,6 +315,16 @@ def _about(method: LayerExtremalPerturbation, to_input: bool, settings: LayerSea
         "solver": describe("solver", settings.chosen_solver()),
         "model": checksum(tensors),
     }
+
+
+def _check_seen(method: LayerExtremalPerturbation) -> None:
+    """Raise ValueError unless the layer is found in what ``forward_func`` refers to, and so the model's weights too."""
+    models = modules_of(method.forward_func)
+    if not any(module is method.layer for model in models for module in model.modules()):
+        raise ValueError(
+            "path must not be given where forward_func does not show which weights it uses, because rows of other "
+            f"weights could not be told apart, got {method.forward_func!r}: give the model itself"
+        )
 
 
 def _areas_of(settings: LayerSearchSettings) -> tuple[float, ...] | str:

@@ -1,8 +1,10 @@
 """Hooks: the only file that registers hooks on a model, and that looks through the wrappers around one.
 
-Each hook is registered by a context manager, which removes it at its end, also after an exception.
+Each hook is registered by a context manager, which removes it at its end, also after an exception. A hook is for the
+thread that registered it: the forwards of other threads, on the same model, pass it by.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -11,6 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+from captum_extremal._autograd import check_replaced, saves_elsewhere
+
+LOCK = threading.RLock()
+"""Held while the hooks of a model change, or a model is copied."""
+_OURS = "_of_captum_extremal"
 
 
 def unwrap(forward_func: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,6 +41,14 @@ def uncompiled(forward_func: Callable[..., Any]) -> Callable[..., Any]:
 def has_forward_hooks(module: nn.Module) -> bool:
     """Whether a hook sees what goes into the module or comes out of it."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def remove_copied(model: nn.Module) -> None:
+    """Remove this file's hooks from a copy of a model that has them, in this thread or in another."""
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if hasattr(hook, _OURS)]:
+                del hooks[key]
 
 
 def on_output(module: nn.Module, see: Callable[[Any], Any]) -> AbstractContextManager[None]:
@@ -77,6 +93,37 @@ def run_uncompiled() -> Any:
 
 
 @contextmanager
-def _hooked(register: Callable[[Any], RemovableHandle], hook: Callable[..., Any]) -> Iterator[None]:
-    with register(hook), run_uncompiled():
+def noticing_calls(modules: Iterable[nn.Module], see: Callable[[nn.Module], Any]) -> Iterator[None]:
+    """Call ``see`` with each of these modules when it is called. Compiled code stays compiled, and is not noticed."""
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(_registered(module.register_forward_pre_hook, lambda module, _: see(module)))
         yield
+
+
+@contextmanager
+def _hooked(register: Callable[[Any], RemovableHandle], hook: Callable[..., Any]) -> Iterator[None]:
+    with _registered(register, hook), run_uncompiled():
+        yield
+
+
+@contextmanager
+def _registered(register: Callable[[Any], RemovableHandle], hook: Callable[..., Any]) -> Iterator[None]:
+    owner, saved_elsewhere = threading.get_ident(), saves_elsewhere()
+
+    def for_owner(module: nn.Module, *given: Any) -> Any:
+        # DataParallel calls its replicas in threads of its own.
+        if threading.get_ident() != owner and not getattr(module, "_is_replica", False):
+            return None
+        replaced = hook(module, *given)
+        check_replaced(replaced, saved_elsewhere)
+        return replaced
+
+    for_owner.__dict__[_OURS] = True
+    with LOCK:
+        handle = register(for_owner)
+    try:
+        yield
+    finally:
+        with LOCK:
+            handle.remove()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captum_extremal._autograd import gradients
 from captum_extremal._captum import (
     TargetType,
     repeat_arguments,
@@ -118,14 +119,14 @@ class Objective:
             the value (R, N), and its gradient by each tensor of masks.
         """
         rows, factors = _sides(masks, kept, removed)
-        scores, gradients = [], []
+        scores, slopes = [], []
         for chunk in self._chunks(rows):
             with torch.enable_grad():
                 leaves = tuple(mask.detach().requires_grad_() for mask in chunk)
                 score = self._forward(leaves, precision, flip)
-                gradients.append(_gradients(score, leaves))
+                slopes.append(_gradients(score, leaves))
             scores.append(score.detach())
-        by_side = [torch.cat(parts) for parts in zip(*gradients)]
+        by_side = [torch.cat(parts) for parts in zip(*slopes)]
         # The removed masks are 1 - m, whose derivative by m is -1. A weight of 0 has no rows, so no factor.
         by_mask = [kept, -removed] if len(factors) > 1 else [kept or -removed]
         return _combined(torch.cat(scores), factors), tuple(_combined(part, by_mask) for part in by_side)
@@ -158,14 +159,14 @@ class Objective:
                 "forward_func must return one row for each example of its input, got shape "
                 f"{tuple(output.shape)} for {len(inputs[0])} perturbed examples"
             )
-        return mean_over_positions(output)
+        return mean_over_positions(output).clone()  # which a later run may overwrite
 
     def _checked_clean_score(self, differentiable: bool) -> Tensor:
         """The score of the unperturbed inputs, the only forward whose output is checked in full."""
         leaves = tuple(x.detach().requires_grad_(differentiable) for x in self._inputs)
         with torch.set_grad_enabled(differentiable), self._precision.forward():
             output = self._first_output(leaves)
-            score = select_checked(output, self._target, self.images)
+            score = select_checked(output, self._target, self.images).clone()
             if differentiable:
                 _check_depends(score, leaves)
         score = mean_over_positions(score.detach())
@@ -198,7 +199,7 @@ def raise_hint_of_batch(x: Tensor, error: RuntimeError) -> None:
 
 def _check_depends(score: Tensor, leaves: Tensors) -> None:
     # The parameters alone can make a score require gradients: ask for the inputs' own.
-    depends = score.requires_grad and torch.autograd.grad(score.sum(), leaves, allow_unused=True)
+    depends = score.requires_grad and gradients(score.sum(), leaves, allow_unused=True)
     if not depends or all(gradient is None for gradient in depends):
         raise ValueError(
             "forward_func must be differentiable by its inputs (or the activation of the layer that is explained), but "
@@ -265,7 +266,7 @@ def _gradients(scores: Tensor, masks: Tensors) -> Tensors:
     So does a position whose gradient overflows in half precision: a missing step there does less harm than a NaN in
     every later step.
     """
-    scaled = torch.autograd.grad(scores.sum() * _GRADIENT_SCALE, masks, allow_unused=True)
+    scaled = gradients(scores.sum() * _GRADIENT_SCALE, masks, allow_unused=True)
     return tuple(
         torch.zeros_like(mask) if part is None else torch.nan_to_num(part / _GRADIENT_SCALE, 0.0, 0.0, 0.0)
         for mask, part in zip(masks, scaled)

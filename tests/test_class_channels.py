@@ -406,6 +406,46 @@ def test_rows_of_other_weights_are_not_mixed(
         class_channels(method, batches, path=path, **how)
 
 
+class Service:
+    """Holds a model, of which a function sees this object alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.models = [model]
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.models[0](x)
+
+
+@pytest.mark.parametrize("kind", ["object", "matrix"])
+def test_rows_of_weights_behind_a_function_are_not_mixed(
+    model: OneEach, batches: Batches, how: How, path: Path, kind: str
+) -> None:
+    service, gain = Service(nn.Sequential(model, nn.Identity())), torch.ones(CLASSES, dtype=torch.float64)
+    changed = model.layer.weight.data[0, 0] if kind == "object" else gain
+    method = Method(lambda x: service.predict(x) * gain, model.layer)
+    class_channels(method, batches[:1], path=path, **how)
+    class_channels(method, batches[:1], path=path, **how)
+    changed += 1e-12
+    with pytest.raises(ValueError, match=r"with model '\w+' instead of '\w+'"):
+        class_channels(method, batches, path=path, **how)
+
+
+def test_path_is_refused_where_the_weights_cannot_be_seen(
+    model: OneEach, batches: Batches, how: How, path: Path
+) -> None:
+    hidden: Any = map(model, iter([batches[0][0]] * 9))  # a part of Python that does not show what it holds
+    method = Method(lambda x: next(hidden), model.layer)
+    with pytest.raises(ValueError, match="path must not be given where forward_func does not show which weights"):
+        class_channels(method, batches[:1], path=path, **how)
+    assert not path.exists()
+
+
+def test_lazy_models_are_refused_before_their_weights_are_there(batches: Batches, how: How) -> None:
+    lazy = nn.Sequential(nn.LazyConv2d(3, 1), nn.Flatten())
+    with pytest.raises(ValueError, match=r"method's model must have its parameters, but '0\.weight' comes with"):
+        class_channels(Method(lazy, lazy[0]), batches, **how)
+
+
 def test_other_images_are_noticed(method: Method, batches: Batches, how: How, path: Path) -> None:
     class_channels(method, batches, path=path, **how)
     x, labels = batches[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,10 +14,12 @@ from torch import Tensor, nn
 
 from captum_extremal.hooks import (
     has_forward_hooks,
+    noticing_calls,
     on_every_input,
     on_every_output,
     on_input,
     on_output,
+    remove_copied,
     uncompiled,
     unwrap,
 )
@@ -97,6 +101,29 @@ def test_hooks_are_removed_after_an_exception(
     with pytest.raises(KeyboardInterrupt), hook(net[1], stop):
         net(torch.randn(4, 3))
     assert not has_forward_hooks(net[1])
+
+
+def test_forwards_of_other_threads_pass_hooks_by(net: nn.Sequential) -> None:
+    x, seen, outputs = torch.randn(4, 3), [], []
+    expected = net(x)
+    other = threading.Thread(target=lambda: outputs.append(net(x)))
+    with on_output(net[0], lambda value: 0 * value), on_input(net[1], seen.append), noticing_calls(net, seen.append):
+        other.start()
+        other.join()
+        assert seen == []
+        assert not torch.equal(net(x), expected)
+    assert torch.equal(outputs[0], expected)
+    assert [value for value in seen if isinstance(value, nn.Module)] == list(net)
+
+
+def test_hooks_are_removed_from_a_copy_but_not_the_users(net: nn.Sequential) -> None:
+    net[0].register_forward_hook(lambda module, arguments, output: None)
+    with on_output(net[0], lambda value: None), on_input(net[1], lambda value: None):
+        twin = copy.deepcopy(net)
+        remove_copied(twin)
+        assert has_forward_hooks(net[1])
+    assert len(twin[0]._forward_hooks) == 1
+    assert not has_forward_hooks(twin[1])
 
 
 def test_compiled_parts_notice_hooks(net: nn.Sequential) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
-import warnings
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -594,8 +594,17 @@ def plain(layer: nn.Module, x: Tensor) -> Tensor:
 
 def not_copied() -> nn.Module:
     net = Within(plain)
-    net.scale = net.layer.weight * 2  # not a leaf: deepcopy refuses it
+    net.lock = threading.Lock()
     return net
+
+
+class Announced(Within):
+    """Keeps a list of the classes derived from it."""
+
+    known: ClassVar[list[type]] = []
+
+    def __init_subclass__(cls) -> None:
+        cls.known.append(cls)
 
 
 def hidden() -> nn.Module:
@@ -617,8 +626,9 @@ def proxies_fail(layer: nn.Module, x: Tensor) -> Tensor:
 
 REASONS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "the model runs on several devices": (lambda: Within(plain), {"device_ids": [0, 1]}),
-    "the model is in train mode": (lambda: Within(plain).train(), {}),
-    "torch.fx cannot split the model: RuntimeError: Only Tensors created explicitly": (not_copied, {}),
+    "the model is in train mode": (lambda: nn.Sequential(Within(plain), nn.Dropout()), {}),
+    "torch.fx cannot split the model: TypeError: model must be one that copy.deepcopy copies": (not_copied, {}),
+    "Announced wants to know of its subclasses": (lambda: nn.Sequential(Announced(plain)).eval(), {}),
     "the layer is none of the model's modules": (hidden, {}),
     "torch.fx cannot split the model: TraceError: symbolically traced variables cannot be used": (
         lambda: Within(lambda layer, x: layer(x) if x.sum() < 99 else x),
@@ -649,6 +659,7 @@ def test_tail_says_why_the_model_is_not_split(reason: str) -> None:
     assert tail.not_split is not None
     assert tail.not_split.startswith(reason)
     assert "\n" not in tail.not_split
+    assert not Announced.known
     function = LayerTail(lambda x: net(x), layer, (x,), **settings)
     assert function.not_split == "forward_func is not a module"
 
@@ -749,16 +760,6 @@ def test_parameters_are_shared_not_copied(x: Tensor) -> None:
     assert not any(p.grad is not None for p in net.parameters())
 
 
-def test_warnings_while_tracing_are_nobodys(x: Tensor) -> None:
-    def warning(net: Network, h: Tensor) -> Tensor:
-        if not isinstance(h, Tensor):
-            warnings.warn("traced", stacklevel=1)
-        return pooled(net.layer(h))
-
-    net = network(warning)
-    assert LayerTail(net, net.layer, (x,)).is_split
-
-
 @pytest.mark.parametrize("wrapped", [False, True], ids=["split", "hook"])
 def test_models_that_overwrite_their_inputs_get_copies(x: Tensor, wrapped: bool) -> None:
     net, before = network(residual), x.clone()
@@ -779,9 +780,9 @@ def test_models_that_overwrite_their_inputs_get_copies(x: Tensor, wrapped: bool)
     assert torch.equal(x, before)
 
 
-def test_modules_in_train_mode_are_not_split(x: Tensor) -> None:
+def test_modules_whose_train_mode_counts_are_not_split(x: Tensor) -> None:
     net = network(residual).train()
-    assert not LayerTail(net, net.layer, (x,)).is_split
+    assert LayerTail(net, net.layer, (x,)).is_split
     chance = nn.Sequential(nn.Conv2d(3, K, 3), nn.Dropout(), nn.Flatten()).double().eval()
     assert LayerTail(chance, chance[0], (x,)).is_split
     chance[1].train()
@@ -790,8 +791,8 @@ def test_modules_in_train_mode_are_not_split(x: Tensor) -> None:
 
 def test_models_that_cannot_be_copied_are_run_whole(x: Tensor) -> None:
     net = network(residual)
-    net.scale = net.shift * 2  # no leaf: deepcopy refuses it
-    with pytest.raises(RuntimeError):
+    net.lock = threading.Lock()
+    with pytest.raises(TypeError):
         copy.deepcopy(net)
     masks = torch.rand(N, K, dtype=torch.float64)
     tail = LayerTail(net, net.layer, (x,))

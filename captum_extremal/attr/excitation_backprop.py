@@ -12,6 +12,7 @@ from captum.attr import GradientAttribution
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from captum_extremal._autograd import without_checkpoints
 from captum_extremal._captum import TargetType, TensorOrTupleOfTensorsGeneric, log_usage, run_forward
 from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._recorder import MOVES, SMALLEST, Elementwise, Linear, Recorder, depends_on_inputs, marked
@@ -110,9 +111,9 @@ class Excitation:
 
         with torch.enable_grad():
             leaves = tuple(x.detach().requires_grad_() for x in session.inputs)
-            given = tuple(map(marked, leaves))  # copies, because a model may change its inputs in place, but no leaf
+            given = tuple(map(marked, leaves))
             watched = nullcontext() if layer is None else on_output(layer, keep)
-            with watched, session.caller.forward(), Recorder():
+            with watched, without_checkpoints(), session.caller.forward(), Recorder():
                 output = run_forward(unwrap(session.forward_func), given, None, session.arguments)
             score = mean_over_positions(select_checked(output, session.target, session.images))
         if not bool(score.isfinite().all()):

@@ -1,10 +1,11 @@
 """A classifier of images of one size as a classifier of images of any size, as for table 1 (Zhang et al. 2018)."""
 
-import copy
 from collections import OrderedDict
 
 import torch
 from torch import nn
+
+from captum_extremal._reach import copied
 
 
 def fully_convolutional(model: nn.Module) -> nn.Sequential:
@@ -23,7 +24,7 @@ def fully_convolutional(model: nn.Module) -> nn.Sequential:
     Raises:
         ValueError: the model has other parts.
     """
-    parts = OrderedDict(copy.deepcopy(model).named_children())
+    parts = OrderedDict(copied(model).named_children())
     pool, names = parts.pop("avgpool", None), list(parts)
     head = parts[names[-1]] if names else None
     if names[-1:] == ["fc"] and isinstance(pool, nn.AdaptiveAvgPool2d) and isinstance(head, nn.Linear):

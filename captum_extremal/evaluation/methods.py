@@ -26,7 +26,7 @@ from captum.attr import GradientAttribution, LayerAttribution
 from torch import Tensor, nn
 
 from captum_extremal import attr
-from captum_extremal._captum import TargetType
+from captum_extremal._captum import TargetType, run_forward
 from captum_extremal._state import preserve_state
 from captum_extremal.hooks import on_every_output
 
@@ -228,7 +228,7 @@ def last_spatial_layer(model: nn.Module, inputs: Tensor) -> str:
     seen: list[tuple[str, Any]] = []
     record = on_every_output(modules.items(), lambda name, output: seen.append((name, output)))
     with torch.no_grad(), preserve_state(model, inputs.device), record:
-        classes = model(inputs[:1]).shape[1]
+        classes = run_forward(model, (inputs[:1],), None, None).shape[1]
     calls = Counter(name for name, _ in seen)
     pooled = {id(output) for name, output in seen if "Pool" in type(modules[name]).__name__}
     found = [

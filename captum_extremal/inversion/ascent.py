@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from captum_extremal._autograd import gradients
 from captum_extremal._captum import progress_bar
 from captum_extremal._checks import check_callable, check_count, check_number
 from captum_extremal.inversion.goals import Activate, Goal, View
@@ -119,7 +120,7 @@ class Ascent:
         # At most 1, which a backward pass in half precision can hold.
         steepest = slope.flatten(1).abs().amax(1).clamp(min=torch.finfo(slope.dtype).tiny)
         slope /= steepest.view(-1, *[1] * (slope.dim() - 1))
-        (gradient,) = torch.autograd.grad(found, waves, slope.to(found.dtype))
+        (gradient,) = gradients(found, waves, slope.to(found.dtype))
         return gradient
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_extremal._checks import check_callable, check_count
-from captum_extremal._state import as_plain, modules_of
+from captum_extremal._reach import modules_of
+from captum_extremal._state import as_plain
 from captum_extremal.arguments import check_examples
 from captum_extremal.hooks import run_uncompiled
 from captum_extremal.inversion.ascent import Ascent, Preprocess
@@ -154,7 +155,8 @@ class FeatureInversion:
         prior = ImagePrior() if prior is None else prior
         ascent = Ascent(prior, cosine_power, steps, learning_rate, preprocess, seed, show_progress)
         modules = [self.layer, *modules_of(self.forward_func)]
-        floating = (p for module in modules for p in module.parameters() if p.is_floating_point())
+        parameters = (p for module in modules for p in module.parameters() if not nn.parameter.is_lazy(p))
+        floating = (p for p in parameters if p.is_floating_point())
         like = next(floating, torch.empty(0))  # for the device and the type of the model's input
         with guarded(self.forward_func, like.device) as caller, run_uncompiled():
             activate = partial(activation_of, self.forward_func, self.layer, caller)

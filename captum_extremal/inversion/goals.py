@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from captum_extremal._autograd import gradients
 from captum_extremal._captum import run_forward
 from captum_extremal._state import ForwardPrecision
 from captum_extremal.hooks import unwrap
@@ -50,7 +51,7 @@ def checked_activation(activate: Activate, x: Tensor) -> Tensor:
         if not bool(activation.isfinite().all()):
             shape = tuple(activation.shape)
             raise ValueError(f"the layer's output must be finite, got NaN or infinite values in shape {shape}")
-        depends = activation.requires_grad and torch.autograd.grad(activation.sum(), x, allow_unused=True)[0]
+        depends = activation.requires_grad and gradients(activation.sum(), x, allow_unused=True)[0]
     if not isinstance(depends, Tensor):
         raise ValueError(
             "layer's output must be differentiable by the inputs, but it carries no gradient: look for detach(), "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import gather
 
-from captum_extremal._state import modules_of
+from captum_extremal._reach import modules_of
 from captum_extremal.hooks import on_output, unwrap
 
 Tensors = tuple[Tensor, ...]

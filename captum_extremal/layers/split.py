@@ -1,24 +1,26 @@
 """A model split at a layer by torch.fx: a head before the layer and a tail behind it.
 
 The tail takes what the layer returns, and whatever else it needs from before the layer, such as the other branch of a
-residual block. The head computes that boundary once.
+residual block. The head computes that boundary once. ``torch.fx.symbolic_trace`` replaces ``nn.Module.__call__`` for
+the whole process while it runs; here a copy of the model gets classes of its own, so that other threads notice nothing.
 
 Shapes: N images; R copies of the images as rows (R N, ...), one copy after another.
 """
 
-import copy
 import inspect
 import operator
-import warnings
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic
 
 import torch
 from torch import fx, nn
 
+from captum_extremal._captum import own_copies, run_forward
+from captum_extremal._reach import copied
 from captum_extremal._state import ForwardPrecision
-from captum_extremal.hooks import has_forward_hooks
-from captum_extremal.layers.activations import Tensors, map_tensors
+from captum_extremal.hooks import LOCK, has_forward_hooks, remove_copied, uncompiled
+from captum_extremal.layers.activations import Tensors
 
 Copies = Callable[[int], tuple[Tensors, tuple[Any, ...]]]
 """From R to R copies of the model's inputs and arguments."""
@@ -35,8 +37,9 @@ def split_model(
     name = next((name for name, module in model.named_modules() if module is layer), None)
     if name is None:
         raise CannotSplitError("the layer is none of the model's modules")
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    twin = copy.deepcopy(model, shared)  # because tracing a model may change its attributes
+    with LOCK:  # because tracing a model may change its attributes
+        twin = copied(model, share=True)
+    remove_copied(twin)
     twin_layer = twin.get_submodule(name)
     graph = _trace(twin, twin_layer, *copies(1))
     nodes = [n for n in graph.nodes if n.op == "call_module" and twin.get_submodule(n.target) is twin_layer]
@@ -57,25 +60,76 @@ def split_model(
         if head is not None and repeats not in at_boundary:
             inputs, arguments = copies(repeats)
             with torch.no_grad(), caller.forward():
-                at_boundary[repeats] = head(*inputs, *arguments)
-        # The tail may overwrite its inputs in place.
-        return tail(value, *map_tensors(torch.clone, at_boundary.get(repeats, ())))
+                at_boundary[repeats] = run_forward(head, inputs, None, arguments)
+        return tail(value, *own_copies(at_boundary.get(repeats, ())))
 
     return run
 
 
 def _trace(model: nn.Module, layer: nn.Module, inputs: Tensors, arguments: tuple[Any, ...]) -> fx.Graph:
     """The model's graph, with one node for the layer and for each module with hooks, which would see proxies."""
-
-    class Tracer(fx.Tracer):
-        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-            return m is layer or has_forward_hooks(m) or super().is_leaf_module(m, module_qualified_name)
-
+    if any(uncompiled(module) is not module for module in model.modules()):
+        raise CannotSplitError("a part of the model is compiled")
+    tracer = _Tracer(layer)
+    tracer.root = model
+    tracer.root_module_name = type(model).__name__
+    tracer.submodule_paths = {module: name for name, module in model.named_modules()}
+    tracer.graph = graph = fx.Graph(tracer_cls=_Tracer)
+    tracer.tensor_attrs = {
+        value: f"{name}.{attribute}" if name else attribute
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, torch.Tensor)
+    }
     # To follow branches on the defaults of arguments that are not given, the tracer must know them.
     rest = list(inspect.signature(model.forward).parameters.values())[len(inputs) + len(arguments) :]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Tracer().trace(model, {p.name: p.default for p in rest if p.default is not p.empty})
+    known = {parameter.name: parameter.default for parameter in rest if parameter.default is not parameter.empty}
+    forward, proxies = tracer.create_args_for_root(type(model).forward, True, known)
+    with _calls_go_to(tracer, [module for module in model.modules() if module is not model]):
+        tracer.create_node("output", "output", (tracer.create_arg(forward(*proxies)),), {})
+    return graph
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, layer: nn.Module | None = None) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return m is self._layer or has_forward_hooks(m) or super().is_leaf_module(m, module_qualified_name)
+
+
+@contextmanager
+def _calls_go_to(tracer: _Tracer, modules: list[nn.Module]) -> Iterator[None]:
+    """Each of the modules has a class of its own, whose call is the tracer's."""
+    kinds = [type(module) for module in modules]
+    try:
+        for module, kind in zip(modules, kinds):
+            object.__setattr__(module, "__class__", _traced(kind, tracer))
+        yield
+    finally:
+        tracer.submodule_paths = None
+        for module, kind in zip(modules, kinds):
+            object.__setattr__(module, "__class__", kind)
+
+
+def _traced(kind: type[nn.Module], tracer: _Tracer) -> type[nn.Module]:
+    """A class of modules whose call is the tracer's."""
+    harmless = (None, getattr(Generic.__init_subclass__, "__func__", None))
+    if getattr(kind.__init_subclass__, "__func__", None) not in harmless:
+        raise CannotSplitError(f"{kind.__name__} wants to know of its subclasses")
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return kind.__call__(module, *args, **kwargs)
+
+        # Others are made by the model's own code, such as slices of a sequence of modules.
+        known = module in (tracer.submodule_paths or {})
+        return tracer.call_module(module, forward, args, kwargs) if known else forward(*args, **kwargs)
+
+    make: Any = type(kind)
+    made: type[nn.Module] = make(kind.__name__, (kind,), {"__module__": kind.__module__, "__call__": call})
+    return made
 
 
 def _head(graph: fx.Graph, boundary: list[fx.Node]) -> fx.Graph:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import scatter
 
 from captum_extremal._captum import repeat_arguments, run_forward
-from captum_extremal._state import ForwardPrecision
+from captum_extremal._state import ForwardPrecision, trains
 from captum_extremal.hooks import on_input, on_output, uncompiled, unwrap
 from captum_extremal.layers.activations import Tensors, capture, device_of, gathered, map_tensors, unpack
 from captum_extremal.layers.split import CannotSplitError, split_model
@@ -107,7 +107,7 @@ class LayerTail:
             raise CannotSplitError("forward_func is not a module")
         if len(self._device_ids) > 1:
             raise CannotSplitError("the model runs on several devices")
-        if model.training:
+        if any(map(trains, model.modules())):
             raise CannotSplitError("the model is in train mode")
         split = split_model(model, self._layer, self._to_input, self._copies, self._caller)
         half = self._pack(tuple(0.5 * tensor for tensor in self.activation))

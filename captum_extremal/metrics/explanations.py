@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captum_extremal import arguments as check
-from captum_extremal._captum import BaselineType, TargetType
+from captum_extremal._captum import BaselineType, TargetType, own_copies
 from captum_extremal._checks import check_callable
 from captum_extremal._state import preserve_state
 
@@ -66,8 +66,8 @@ def explain(
     if inputs is not None and not isinstance(explanation, Tensor):
         given = {"target": target} if further is None else {"target": target, "additional_forward_args": further}
         with preserve_state(getattr(explanation, "forward_func", explanation), inputs.device):
-            # Detached: a gradient method sets requires_grad on its input, which must not reach the caller's tensor.
-            found = getattr(explanation, "attribute", explanation)(inputs.detach(), **given)
+            # A copy: a gradient method sets requires_grad on its input, and a model may overwrite it.
+            found = getattr(explanation, "attribute", explanation)(inputs.detach().clone(), **own_copies(given))
     if not isinstance(found, Tensor) or found.is_complex():
         raise TypeError(f"{name} must give a tensor of real numbers, got {getattr(found, 'dtype', type(found))}")
     spatial, count = (2, "N") if inputs is None else (inputs.dim() - 2, len(inputs))

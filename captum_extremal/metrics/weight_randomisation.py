@@ -3,7 +3,6 @@
 A map that explains a model must change when its weights do: each new map is compared with the original.
 """
 
-import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, run_forward
 from captum_extremal._checks import check_callable, check_choice, check_count
+from captum_extremal._reach import copied, lazy_parameter
 from captum_extremal._state import preserve_state, warn_caller
 from captum_extremal.hooks import on_every_input
 from captum_extremal.metrics.explanations import Explanation, check_batch, explain, resize
@@ -72,6 +72,9 @@ def weight_randomisation(
             default every module with parameters of its own that would change, the last to be called first. One that
             is never called, because its parent applies it by itself, goes with the nearest called module around it.
         seed: of the random weights.
+
+    Raises:
+        TypeError, ValueError: an argument breaks a rule above, or the model cannot be copied.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, whose copy can be randomised, got {type(model).__name__}")
@@ -81,7 +84,11 @@ def weight_randomisation(
     target = check_batch(inputs, target, additional_forward_args)
     if inputs.dim() != 4 or min(inputs.shape[2:]) < _WINDOW:
         raise ValueError(f"inputs must be (N, C, H, W) with sides of at least {_WINDOW} px, got {tuple(inputs.shape)}")
-    changed = copy.deepcopy(model)
+    if lazy := lazy_parameter(model):
+        raise ValueError(
+            f"model must have its parameters, but {lazy!r} comes with the first forward: call it once first"
+        )
+    changed = copied(model)
     units = _units(changed, layers, inputs, additional_forward_args)
     generator = torch.Generator().manual_seed(seed)
 
