@@ -172,6 +172,11 @@ class ForwardPrecision:
         return torch.autocast(self._device, enabled=False)
 
 
+def as_tensor(value: Any, dtype: torch.dtype | None = None) -> Tensor:
+    """``torch.as_tensor`` on the value's own device, or on the CPU, whatever the caller's default device is."""
+    return torch.as_tensor(value, dtype=dtype, device=value.device if isinstance(value, Tensor) else "cpu")
+
+
 def as_plain(value: Any) -> Any:
     """A copy of an inference tensor that autograd accepts; anything else, and tuples of it, as it is."""
     if isinstance(value, tuple):

@@ -87,7 +87,9 @@ class RemovalDrop:
         return self._mean(torch.ne)
 
     def _mean(self, counts: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        weight = counts(torch.tensor(self.removed)[:, None], torch.tensor(self.classes)) * torch.tensor(self.images)
+        plain = (self.removed, self.classes, self.images)
+        removed, classes, images = (self.channels.new_tensor(numbers) for numbers in plain)
+        weight = counts(removed[:, None], classes) * images
         return (self.drops * weight).sum(1) / weight.sum(1)
 
 
@@ -174,7 +176,7 @@ class ClassChannels:
         if not len(removed):
             raise ValueError("classes must not be empty")
         channels = torch.stack([self.top(label, count)[0] for label in removed])
-        kept = torch.ones(len(channels), self.masks.shape[1]).scatter_(1, channels, 0.0)
+        kept = self.masks.new_ones(len(channels), self.masks.shape[1]).scatter_(1, channels, 0.0)
         summarizer = ClassSummarizer([Mean(), Count()])
         for inputs, labels, _ in _batches_of(loader, device, show_progress, "channels removed"):
             drops = self._drops(method, inputs, labels, kept, perturbations_per_eval)
@@ -294,7 +296,8 @@ def class_channels(
             "a mask: add larger areas or lower score_threshold"
         )
     classes, missed = zip(*sorted(skipped.items()))
-    masks, used = zip(*(by_class.get(label, (torch.full((channels,), torch.nan), 0)) for label in classes))
+    unknown = torch.full((channels,), torch.nan, dtype=torch.float32, device="cpu")
+    masks, used = zip(*(by_class.get(label, (unknown, 0)) for label in classes))
     return ClassChannels(classes, torch.stack(masks), used, missed, about)
 
 
@@ -377,7 +380,7 @@ def _check_known(rows: list[_Row], images: list[_Image], settings: LayerSearchSe
             raise ValueError(f"{rule} {index} has label {label}, in the file {row.label}")
         if row.checksum != content:
             raise ValueError(f"{rule} {index} has other values than the one in the file")
-    scores = torch.tensor([(row.clean, row.perturbed) for row in rows], dtype=torch.float64)
+    scores = torch.tensor([(row.clean, row.perturbed) for row in rows], dtype=torch.float64, device="cpu")
     clean, perturbed = scores.view(-1, 2).T
     thresholds = threshold_of(settings.score_threshold, as_game(settings.game), clean, perturbed) if rows else clean
     for row, value in zip(rows, thresholds.tolist()):

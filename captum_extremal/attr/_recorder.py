@@ -64,13 +64,18 @@ class Linear:
         return tuple(found)
 
 
+def _constant(value: Tensor | float) -> Tensor:
+    """A tensor, detached; a number as a 0-d one, which changes no other's type."""
+    return value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
+
+
 class Elementwise:
     """A slope times an input of this shape, value by value, where either may be broadcast."""
 
     weighted = False
 
     def __init__(self, shape: torch.Size, slope: Tensor | float) -> None:
-        self._shape, self._slope = shape, torch.as_tensor(slope).detach()
+        self._shape, self._slope = shape, _constant(slope)
 
     def gradient(self, grad: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The gradient by the input; nonlinear operations count as the identity."""
@@ -199,7 +204,7 @@ def _scaled(func: Callable[..., Any], x: Any, factor: Any = -1.0, **kwargs: Any)
     """Negation, and products and quotients with what does not depend on the inputs."""
     quotient = "div" in func.__name__
     if not depends_on_inputs(factor):
-        return Elementwise(x.shape, 1 / torch.as_tensor(factor) if quotient else factor), (x,)
+        return Elementwise(x.shape, 1 / _constant(factor) if quotient else factor), (x,)
     return None if quotient or depends_on_inputs(x) else (Elementwise(factor.shape, x), (factor,))
 
 

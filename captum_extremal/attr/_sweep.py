@@ -155,7 +155,7 @@ def _measured(
     """The masks of one area (N, D) with their scores, and how far searches (R N, D) agree on them."""
     masks = tuple(mask_of_area(p, area, bound) for p, bound in zip(parameters, bounds))
     areas = torch.full_like(objective.clean, area)
-    sigma = torch.tensor([[bound.sigma for bound in bounds]] * objective.images)
+    sigma = torch.tensor([[bound.sigma for bound in bounds]] * objective.images, dtype=torch.float32, device="cpu")
     if searches is None:
         return Measured.by(objective, masks, areas, sigma)
     rows = tuple(mask_of_area(p, area, bound) for p, bound in zip(searches, bounds))

@@ -49,6 +49,6 @@ def _centred_gaussian(x: Tensor) -> Tensor:
     """A Gaussian (1, 1, *S) in float32 around the middle of x, as wide along each axis as the axis is long."""
     profiles = []
     for side in x.shape[2:]:
-        offset = torch.arange(side, device=x.device) - (side - 1) / 2
+        offset = torch.arange(side, dtype=torch.float32, device=x.device) - (side - 1) / 2
         profiles.append(torch.exp(-0.5 * (offset / (_SIGMA * side)) ** 2))
     return reduce(lambda gaussian, profile: gaussian[..., None] * profile, profiles)[None, None]

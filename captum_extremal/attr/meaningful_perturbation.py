@@ -113,7 +113,7 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
             optimizer = torch.optim.Adam(cells, lr=learning_rate)
             with progress_bar(show_progress, steps, self.get_name()) as bar, torch.enable_grad():
                 for _ in range(steps):
-                    shift[:] = torch.rand(3, generator=generator).tolist()
+                    shift[:] = torch.rand(3, generator=generator, dtype=torch.float32, device="cpu").tolist()
                     masks: tuple[Tensor, ...] = tuple(map(_enlarge, cells, shapes))
                     by_mask: tuple[Tensor, ...] = objective.value_and_grad(masks, *weights)[1]
                     steepness = [v.diff(dim=axis).abs() ** variation_power for v in cells for axis in range(2, v.dim())]
@@ -122,7 +122,8 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
                     penalty = area_weight * area + variation_weight * roughness
                     optimizer.zero_grad()
                     torch.autograd.backward([penalty, *masks], [None, *map(torch.neg, by_mask)])
-                    optimizer.step()
+                    with torch.device("cpu"):  # where the optimiser counts, whatever the default device is
+                        optimizer.step()
                     for values in cells:
                         values.detach().clamp_(0, 1)
                     bar.update(1)
@@ -144,9 +145,11 @@ def _disks(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Cells (R, 1, ...) of disks in the middle, from the smallest to one that covers everything."""
     cell = max(1.0, _scaled(_CELL, shape))
     counts = [max(1, round(side / cell)) for side in shape]
-    axes = [torch.arange(count).to(like) - (count - 1) / 2 for count in counts]
+    axes = [torch.arange(count, dtype=like.dtype, device=like.device) - (count - 1) / 2 for count in counts]
     distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
-    radii = torch.lerp(distance.min(), distance.max(), torch.linspace(0, 1, _DISKS).to(like))
+    radii = torch.lerp(
+        distance.min(), distance.max(), torch.linspace(0, 1, _DISKS, dtype=like.dtype, device=like.device)
+    )
     return (distance <= radii.view(-1, 1, *[1] * len(axes))).to(like)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import torch
 from captum.attr import PerturbationAttribution
@@ -105,11 +105,14 @@ def _random_masks(
 ) -> Iterator[tuple[Tensor, ...]]:
     """The n masks for inputs of these shapes, as (R, 1, *S) with R at most ``at_once``."""
     generator = torch.Generator().manual_seed(seed)
+    drawn_by: Any = {"generator": generator, "device": "cpu", "dtype": torch.float32}
     drawn = []
     for shape in shapes:
         lengths = [math.ceil(side / cells) for side in shape]  # of a cell, in pixels
-        grids = (torch.rand(n, 1, *[cells] * len(shape), generator=generator) < probability).float()
-        corners = torch.stack([torch.randint(length + 1, (n,), generator=generator) for length in lengths], dim=1)
+        grids = (torch.rand(n, 1, *[cells] * len(shape), **drawn_by) < probability).float()
+        corners = torch.stack(
+            [torch.randint(length + 1, (n,), generator=generator, device="cpu") for length in lengths], dim=1
+        )
         drawn.append((shape, grids, tuple((cells + 1) * length for length in lengths), corners.tolist()))
     for first in range(0, n, at_once):
         chunk = slice(first, first + at_once)

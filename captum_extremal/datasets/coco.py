@@ -80,7 +80,7 @@ def _segmented(segmentation: Any, size: tuple[int, int]) -> Tensor:
     if isinstance(segmentation, list):
         _check_outlines(segmentation)
         if not segmentation:
-            return torch.zeros(size, dtype=torch.bool)
+            return torch.zeros(size, dtype=torch.bool, device="cpu")
         segmentation = coco_masks.merge(coco_masks.frPyObjects(segmentation, *size))
     elif not isinstance(segmentation, dict):
         raise ValueError(f"a segmentation must be polygons or run lengths, got {type(segmentation).__name__}")

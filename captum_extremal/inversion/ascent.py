@@ -93,7 +93,8 @@ class Ascent:
                 adam.param_groups[0]["lr"] = self.learning_rate * _FINAL_RATE ** (step / self.steps)
                 view = random_view(self.prior, shape, generator)
                 waves.grad = -self._direction(partial(see, view), waves, goal, goal.target(view))
-                adam.step()
+                with torch.device("cpu"):  # where the optimiser counts, whatever the default device is
+                    adam.step()
                 bar.update(1)
         images = canvas(waves).detach()
         activation = activate(self.input_of(images, x.dtype)).to(images.dtype)

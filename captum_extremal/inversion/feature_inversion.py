@@ -197,7 +197,7 @@ def _as_indices(channels: object) -> Tensor:
         raise ValueError("channels must not be empty")
     for channel in listed:
         check_count("channels", channel, at_least=0)
-    return torch.tensor(listed, dtype=torch.int64)
+    return torch.tensor(listed, dtype=torch.int64, device="cpu")
 
 
 def _as_size(size: object) -> tuple[int, int]:

@@ -60,8 +60,8 @@ class Canvas:
 
     def __init__(self, prior: ImagePrior, shape: tuple[int, int], like: Tensor) -> None:
         self._shape = (height, width) = shape
-        vertical = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
-        horizontal = torch.fft.rfftfreq(width, dtype=torch.float64)
+        vertical = torch.fft.fftfreq(height, dtype=torch.float64, device="cpu")[:, None]
+        horizontal = torch.fft.rfftfreq(width, dtype=torch.float64, device="cpu")
         # The mean colour, of frequency 0, may vary as much as the longest wave.
         frequency = (vertical**2 + horizontal**2).sqrt().clamp(min=1 / max(shape))
         amplitude = frequency**-prior.decay
@@ -70,14 +70,14 @@ class Canvas:
         if width % 2 == 0:
             copies[-1] = 1
         self._amplitude = (amplitude / (copies * amplitude**2).sum().sqrt()).to(like)
-        axes = torch.tensor(_COLOUR_AXES, dtype=torch.float64)
+        axes = torch.tensor(_COLOUR_AXES, dtype=torch.float64, device="cpu")
         axes *= axes.new_tensor(prior.colour)[:, None] / axes.norm(dim=1, keepdim=True)
         self._colours = axes.T.to(like)
         self._coefficients = (3, *self._amplitude.shape, 2)
 
     def start(self, images: int, generator: torch.Generator) -> Tensor:
         """Coefficients of the first image, the same for all images of a batch."""
-        first = torch.randn(self._coefficients, generator=generator, dtype=torch.float64) * _START
+        first = _START * torch.randn(self._coefficients, generator=generator, dtype=torch.float64, device="cpu")
         return first.to(self._amplitude).repeat(images, 1, 1, 1, 1)
 
     def __call__(self, coefficients: Tensor) -> Tensor:
@@ -90,7 +90,8 @@ class Canvas:
 def random_view(prior: ImagePrior, shape: tuple[int, int], generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     """A function that moves, scales and turns images, all of a batch alike; borders are mirrored."""
     height, width = shape
-    turn, zoom, down, right = (2 * torch.rand(4, generator=generator, dtype=torch.float64) - 1).tolist()
+    drawn = torch.rand(4, generator=generator, dtype=torch.float64, device="cpu")
+    turn, zoom, down, right = (2 * drawn - 1).tolist()
     angle, factor = math.radians(prior.rotation) * turn, (1 + prior.scale) ** zoom
     cosine, sine = factor * math.cos(angle), factor * math.sin(angle)
     shift = 2 * prior.jitter * min(shape)
@@ -101,7 +102,7 @@ def random_view(prior: ImagePrior, shape: tuple[int, int], generator: torch.Gene
     ]
 
     def view(images: Tensor) -> Tensor:
-        grid = F.affine_grid(torch.tensor([rows]).to(images), [1, 1, height, width], align_corners=False)
+        grid = F.affine_grid(images.new_tensor([rows]), [1, 1, height, width], align_corners=False)
         grid = grid.expand(len(images), -1, -1, -1)
         return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 

@@ -133,7 +133,7 @@ class SmoothMask:
 
 def _dot_area(sigma: float, shape: tuple[int, ...]) -> float:
     """The mean over the input of a single disk, away from the border."""
-    radius = torch.linspace(0, SUPPORT, 1001, dtype=torch.float64)
+    radius = torch.linspace(0, SUPPORT, 1001, dtype=torch.float64, device="cpu")
     shell = {1: 2 * torch.ones_like(radius), 2: 2 * torch.pi * radius, 3: 4 * torch.pi * radius**2}
     integral = torch.trapezoid(kernel(radius, 1.0) * shell[len(shape)], radius)
     return float(integral) * sigma ** len(shape) / math.prod(shape)
@@ -164,13 +164,13 @@ class _Axis:
         if (count - 1 - (points - 1) * splits) % 2:
             count += 1
         nodes = _centred(count, spacing) + centre
-        pixels = torch.arange(side, dtype=torch.float64)
+        pixels = torch.arange(side, dtype=torch.float64, device="cpu")
         hat = 1 - (pixels[:, None] - nodes[None, :]).abs() / spacing
         return cls(lattice, nodes, hat.clamp(min=0))
 
 
 def _centred(count: int, spacing: float) -> Tensor:
-    return (torch.arange(count, dtype=torch.float64) - (count - 1) / 2) * spacing
+    return (torch.arange(count, dtype=torch.float64, device="cpu") - (count - 1) / 2) * spacing
 
 
 class BoundSmoothMask:

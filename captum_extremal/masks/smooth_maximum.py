@@ -147,11 +147,11 @@ def _neighbours(
 ) -> _Neighbours:
     """The sources within reach of each query. Both are the products of their axes' positions, in pixels."""
     reach = SUPPORT * sigma
-    index = torch.zeros(1, 1, dtype=torch.int64)
-    squared = torch.zeros(1, 1, dtype=torch.float64)
+    index = torch.zeros(1, 1, dtype=torch.int64, device="cpu")
+    squared = torch.zeros(1, 1, dtype=torch.float64, device="cpu")
     for query, source in zip(queries, sources):
         spacing = float(source[1] - source[0])
-        window = torch.arange(math.floor(2 * reach / spacing + 1e-9) + 1)
+        window = torch.arange(math.floor(2 * reach / spacing + 1e-9) + 1, device="cpu")
         first = torch.ceil((query - reach - source[0]) / spacing - 1e-9).to(torch.int64)
         near = first[:, None] + window  # (queries, window), on this axis
         inside = (near >= 0) & (near < len(source))

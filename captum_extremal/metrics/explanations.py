@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from captum_extremal import _state
 from captum_extremal import arguments as check
 from captum_extremal._captum import BaselineType, TargetType, own_copies
 from captum_extremal._checks import check_callable
@@ -23,7 +24,7 @@ Explanation = Tensor | Attribution | Callable[..., Tensor]
 def as_tensor(rule: str, value: object, dtype: torch.dtype | None = None) -> Tensor:
     """The value as a tensor; if it cannot be one, the TypeError tells the rule."""
     try:
-        return torch.as_tensor(value, dtype=dtype)
+        return _state.as_tensor(value, dtype)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{rule}, got {reprlib.repr(value)}") from error
 
@@ -118,8 +119,8 @@ def quantus_explainer(make_attribution: Callable[[nn.Module], Explanation]) -> C
 
     def explain_func(model: nn.Module, inputs: Any, targets: Any, device: Any = None) -> NDArray[Any]:
         parameter = next(model.parameters(), torch.empty(0))
-        x = torch.as_tensor(np.asarray(inputs)).to(device or parameter.device, parameter.dtype)
-        target = torch.as_tensor(np.asarray(targets)).long().to(x.device)
+        x = torch.from_numpy(np.array(inputs)).to(device or parameter.device, parameter.dtype)
+        target = torch.from_numpy(np.array(targets)).long().to(x.device)
         found = explain(make_attribution(model), x, target, name="make_attribution's result")
         return resize(found.mean(1), x.shape[2:]).unsqueeze(1).cpu().numpy()
 

@@ -106,7 +106,7 @@ def top_masks(
                 phi,
                 (rows.unsqueeze(1).to(session.dtype),),
                 torch.full_like(phi.clean, area),
-                sigma=torch.zeros(len(inputs), 1),
+                sigma=torch.zeros(len(inputs), 1, dtype=torch.float32, device="cpu"),
             )
             for rows, area in zip(kept, fractions)
         ]

@@ -77,7 +77,7 @@ def pointing_game(
     for one, mask, pair in _annotated(attribution, inputs, target, additional_forward_args, ground_truth, names):
         point, pixels, distance = _maximum(one, mask.shape, blur), mask.nonzero().double(), None
         if point is not None and len(pixels):  # from centre to centre
-            distance = float(torch.linalg.vector_norm(pixels - torch.tensor(point), dim=1).min())
+            distance = float(torch.linalg.vector_norm(pixels - pixels.new_tensor(point), dim=1).min())
         outcome = PointingOutcome(**pair, value=0.0 if len(pixels) else None, point=point, distance=distance)
         outcomes.append(outcome.within(tolerance))
     return outcomes
@@ -128,7 +128,7 @@ def mask_from_boxes(boxes: Tensor | Sequence[Sequence[float]], size: tuple[int, 
         raise ValueError(f"boxes must be (B, 4), got shape {tuple(corners.shape)}")
     if not bool(corners.isfinite().all()) or bool((corners[:, 2:] < corners[:, :2]).any()):
         raise ValueError(f"boxes must be finite with x0 <= x1 and y0 <= y1, got {corners.tolist()}")
-    rows, columns = (torch.arange(side, dtype=torch.float64) + 0.5 for side in size)
+    rows, columns = (torch.arange(side, dtype=torch.float64, device="cpu") + 0.5 for side in size)
     x0, y0, x1, y1 = corners.T[:, :, None]
     inside_x, inside_y = (x0 <= columns) & (columns < x1), (y0 <= rows) & (rows < y1)
     return torch.any(inside_y[:, :, None] & inside_x[:, None, :], 0)

@@ -181,7 +181,7 @@ def _called_units(model: nn.Module, inputs: Tensor, further: object) -> dict[str
 @torch.no_grad()
 def _randomise(parameter: Tensor, generator: torch.Generator) -> None:
     learned = parameter.double().cpu()
-    noise = torch.randn(learned.shape, generator=generator, dtype=torch.float64)
+    noise = torch.randn(learned.shape, generator=generator, dtype=torch.float64, device="cpu")
     parameter.copy_(learned.mean() + learned.std(correction=0) * noise)
 
 

@@ -70,15 +70,15 @@ def gaussian_blur(x: Tensor, sigma: float, padding: str = "replicate", *, normal
 def _blur_matrix(side: int, sigma: float, padding: str) -> Tensor:
     """The blur of one axis as a matrix (side, side) in float64: row u holds the weights of the pixels."""
     radius = max(1, math.ceil(_TRUNCATE * sigma))
-    offsets = torch.arange(-radius, radius + 1)
+    offsets = torch.arange(-radius, radius + 1, device="cpu")
     weights = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
     weights = (weights / weights.sum()).expand(side, -1)
-    taps = torch.arange(side)[:, None] + offsets
+    taps = torch.arange(side, device="cpu")[:, None] + offsets
     if padding == "zeros":
         weights = weights.masked_fill((taps < 0) | (taps >= side), 0.0)
     if padding == "reflect":
         period = max(1, 2 * (side - 1))
         taps = taps.remainder(period)
         taps = torch.minimum(taps, period - taps)
-    matrix = torch.zeros(side, side, dtype=torch.float64)
+    matrix = torch.zeros(side, side, dtype=torch.float64, device="cpu")
     return matrix.scatter_add_(1, taps.clamp(0, side - 1), weights)

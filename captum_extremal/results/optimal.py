@@ -63,7 +63,8 @@ class Measured:
     @classmethod
     def nothing(cls, like: Tensors, perturbed_score: Tensor, clean_score: Tensor) -> Measured:
         """The mask that keeps nothing, in the shapes of masks (N, *mask_shape)."""
-        sigma, unknown = torch.full((len(clean_score), len(like)), torch.nan), torch.full_like(clean_score, torch.nan)
+        sigma = torch.full((len(clean_score), len(like)), torch.nan, dtype=torch.float32, device="cpu")
+        unknown = torch.full_like(clean_score, torch.nan)
         masks = tuple(map(torch.zeros_like, like))
         return cls(masks, torch.zeros_like(clean_score), perturbed_score, clean_score, sigma, unknown)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_callable
+from captum_extremal._state import as_tensor
 from captum_extremal.search.games import Game
 
 ScoreThreshold = float | Tensor | list[float] | tuple[float, ...] | Callable[[Tensor, Tensor], Tensor] | None
@@ -42,9 +43,9 @@ def check_threshold(score_threshold: ScoreThreshold, images: int) -> None:
 def _threshold_tensor(value: object, images: int, must: str) -> Tensor:
     rule = f"{must} one number, or one for each of {images} images, shape ({images},), none NaN"
     try:
-        threshold = torch.as_tensor(value)
+        threshold = as_tensor(value)
         real = not threshold.is_complex() and threshold.dtype != torch.bool
-        threshold = torch.as_tensor(value, dtype=torch.float64 if real else None)
+        threshold = as_tensor(value, torch.float64 if real else None)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{rule}, got {value!r}") from error
     if not real:

@@ -69,7 +69,7 @@ def _noise_like(inputs: Tensors) -> Tensors:
         values = x.to(torch.promote_types(x.dtype, torch.float32))
         positions = tuple(range(2, x.dim()))
         mean, spread = values.mean(positions, keepdim=True), values.std(positions, correction=0, keepdim=True)
-        drawn = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64)
+        drawn = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64, device="cpu")
         found.append(mean + spread * drawn.to(values))
     return tuple(found)
 

@@ -51,7 +51,7 @@ def area_loss(masks: Tensor, areas: Tensor | float) -> Tensor:
 def _as_areas(areas: Tensor | float, values: Tensor) -> Tensor:
     if not isinstance(areas, Tensor):
         check_number("areas", areas)
-        areas = torch.tensor(float(areas), dtype=torch.float64)
+        areas = torch.tensor(float(areas), dtype=torch.float64, device="cpu")
     if areas.dim() and areas.shape != values.shape[:-1]:
         raise ValueError(
             f"areas must be one number or one per mask, {tuple(values.shape[:-1])}, got shape {tuple(areas.shape)}"

@@ -290,8 +290,10 @@ class _LogitAscent:
     def fork(self, searches: int) -> None:
         """Continue as several searches."""
         images = len(self._logits)
-        factors = 2 ** torch.linspace(-1, 1, searches) if searches > 1 else torch.ones(1)
-        self._factor = factors.to(self._logits).repeat_interleave(images)[:, None]
+        like = self._logits
+        spread = torch.linspace(-1, 1, searches, dtype=like.dtype, device=like.device)
+        factors = 2**spread if searches > 1 else like.new_ones(1)
+        self._factor = factors.repeat_interleave(images)[:, None]
         self._logits = self._logits.repeat(searches, 1)
         self._momentum.repeat(searches)
 

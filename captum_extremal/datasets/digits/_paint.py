@@ -107,7 +107,7 @@ def glyph(rng: np.random.Generator, raster: NDArray[np.uint8], side: int) -> Arr
 def _blurred(field: torch.Tensor, cells: float) -> torch.Tensor:
     """The field (1, 1, H, W) under a Gaussian blur, its width given in raster cells."""
     reach = math.ceil(3.0 * cells * _CELL)
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float32, device="cpu")
     weights = torch.exp(-0.5 * (offsets / (cells * _CELL)) ** 2)
     kernel = (weights / weights.sum())[None, None]
     across = F.conv2d(field, kernel[..., None], padding=(reach, 0))

@@ -100,12 +100,12 @@ class DigitScenes(Dataset[DigitScene]):
         picture = _paint.background(rng, *self.size)
         _paint.clutter(rng, picture, [box for box, _, _ in placed])
         masks = np.zeros((count, *self.size), dtype=bool)
-        boxes = torch.zeros(count, 4, dtype=torch.int64)
+        boxes = torch.zeros(count, 4, dtype=torch.int64, device="cpu")
         for ((x0, y0, x1, y1), _, ink), mask, box in zip(placed, masks, boxes):
             _paint.digit(rng, picture, ink, (x0, y0, x1, y1))
             mask[y0:y1, x0:x1] = ink > 0.5
             rows, columns = np.nonzero(mask)
-            box[:] = torch.tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+            box[:] = box.new_tensor([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         noise = rng.normal(0.0, rng.uniform(0.01, 0.03), picture.shape)
         normalised = (np.clip(picture + noise, 0.0, 1.0) - np.array(MEAN)) / np.array(STD)
         image = torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1), np.float32))
