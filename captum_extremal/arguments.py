@@ -66,7 +66,7 @@ def _as_tensors(inputs: object, argument: str) -> Tensors:
 
 
 def check_baselines(inputs: Tensors, baselines: BaselineType, is_tuple: bool) -> Tensors:
-    """The baseline of each input tensor, in its shape: 0 where none is given."""
+    """The baseline of each input tensor, broadcast to its shape: 0 where none is given."""
     if baselines is None:
         baselines = (0.0,) * len(inputs)
     given = baselines if isinstance(baselines, tuple) else (baselines,)
@@ -82,9 +82,11 @@ def _baseline(name: str, x: Tensor, value: object) -> Tensor:
         raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}{hint}")
     if not isinstance(value, Tensor):
         value = torch.full_like(x[:1], float(value))
-    if value.dim() != x.dim() or value.shape[1:] != x.shape[1:] or len(value) not in (1, len(x)):
+    fits = all(side in (1, full) for side, full in zip(value.shape, x.shape))
+    if value.dim() and (value.dim() != x.dim() or not fits):
         raise ValueError(
-            f"{name} must have the shape of its input, {tuple(x.shape)}, or one example of it, got {tuple(value.shape)}"
+            f"{name} must have the shape of its input, {tuple(x.shape)}, with any side 1 to be repeated, such as one "
+            f"example of it, got {tuple(value.shape)}"
         )
     if not bool(value.isfinite().all()):
         raise ValueError(f"{name} must be finite, got NaN or infinite values")

@@ -16,7 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -264,12 +264,7 @@ def class_channels(
     if path is not None:
         _check_seen(method)
     about = _about(method, attribute_to_layer_input, options)
-    search = {
-        **settings,
-        "areas": _areas_of(options),
-        "attribute_to_layer_input": attribute_to_layer_input,
-        "show_progress": False,
-    }
+    search = replace(options, areas=_areas_of(options), show_progress=False)
     summarizer, skipped, channels, start = ClassSummarizer([Mean(), Count()]), Counter[int](), 0, 0
     with nullcontext() if path is None else JsonLines(path, "class_channels", about) as file:
         known = iter(()) if file is None else file.read(_Row.of_json)
@@ -279,7 +274,9 @@ def class_channels(
             _check_known(rows, images, options)
             if len(rows) < len(images):
                 left = slice(len(rows), None)
-                found = method.extremal_masks(tuple(x[left] for x in inputs), labels[left], **search)
+                found = method._masks_of(
+                    tuple(x[left] for x in inputs), labels[left], None, attribute_to_layer_input, search
+                )
                 new = _rows_of(found, images[left])
                 if file is not None:
                     file.append(row.as_json() for row in new)

@@ -57,18 +57,21 @@ def on_output(module: nn.Module, see: Callable[[Any], Any]) -> AbstractContextMa
 
 
 def on_input(module: nn.Module, see: Callable[[Any], Any]) -> AbstractContextManager[None]:
-    """Call ``see`` with the positional argument of the module, or with a tuple where there is not exactly one.
+    """Call ``see`` with the argument of the module, or with a tuple where there is not exactly one.
 
-    What ``see`` returns replaces the argument or arguments, unless it is None.
+    Where there is a positional one, the keyword arguments do not count. What ``see`` returns replaces the argument or
+    arguments, unless it is None.
     """
 
-    def hook(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
-        if len(arguments) != 1:
-            return see(arguments)
-        replaced = see(arguments[0])
-        return None if replaced is None else (replaced,)
+    def hook(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        given = positional or tuple(named.values())
+        replaced = see(given[0] if len(given) == 1 else given)
+        if replaced is None:
+            return None
+        values = (replaced,) if len(given) == 1 else tuple(replaced)
+        return (values, named) if positional else ((), dict(zip(named, values)))
 
-    return _hooked(module.register_forward_pre_hook, hook)
+    return _hooked(partial(module.register_forward_pre_hook, with_kwargs=True), hook)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ layer the inputs are its activations, and the rows (R N, K).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,13 +22,22 @@ from captum_extremal._captum import (
     run_forward,
     select_target,
 )
-from captum_extremal._state import ForwardPrecision
+from captum_extremal._state import ForwardPrecision, warn_caller
 from captum_extremal.perturbations import BoundPerturbation
 
 _GRADIENT_SCALE = 256.0  # lifts the gradients of a half-precision forward out of the subnormal range
 
 Tensors = tuple[Tensor, ...]
 """One tensor for each input tensor of the model."""
+MODEL_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)
+"""What code of models raises for inputs of another shape than it expects."""
+
+
+@dataclass
+class Batching:
+    """What is found out about a model: whether several masks of each image may go through it at once."""
+
+    several: bool = True
 
 
 class Objective:
@@ -41,7 +51,9 @@ class Objective:
         target, additional_forward_args: as Captum takes them, for the N examples.
         perturbations_per_eval: how many masks of every image go through the model at once; None for all.
         caller: the autocast state in which the model runs; None for the present one.
-        differentiable: whether the scores must carry a gradient. False where they are only measured.
+        differentiable: whether the scores must carry a gradient. False where they are only measured; then the fully
+            perturbed inputs may have no score (NaN).
+        batching: what is known of the model, shared by objectives of the same one.
 
     Attributes:
         clean: the score (N,) of the inputs.
@@ -50,7 +62,8 @@ class Objective:
 
     Raises:
         TypeError, ValueError: the model's output for the unperturbed inputs is not a floating tensor with one row per
-            example, does not contain the target, is not finite, or carries no gradient.
+            example, does not contain the target, is not finite, or carries no gradient, or the score of the fully
+            perturbed inputs is NaN.
     """
 
     def __init__(
@@ -64,6 +77,7 @@ class Objective:
         perturbations_per_eval: int | None = None,
         caller: ForwardPrecision | None = None,
         differentiable: bool = True,
+        batching: Batching | None = None,
     ) -> None:
         self._forward_func = forward_func
         self._inputs = inputs
@@ -72,14 +86,38 @@ class Objective:
         self._arguments = additional_forward_args
         self._at_once = perturbations_per_eval
         self._precision = caller or ForwardPrecision(inputs[0].device)
+        self._batching = batching or Batching()
         self.images = len(inputs[0])
         self.hidden = hidden
-        self.clean = self._checked_clean_score(differentiable)
+        self.clean, has_gradient = self._checked_clean_score(differentiable)
         with torch.no_grad():
             self.perturbed = self._call(tuple(h.to(x.dtype) for h, x in zip(hidden, inputs)), None).to(self.clean)
+        if differentiable:
+            self._check_search(has_gradient)
+
+    def _check_search(self, has_gradient: Tensor | None) -> None:
+        """Check that masks can be sought, and warn of images whose clean score has no gradient.
+
+        Args:
+            has_gradient: (N,) bool; None for a score that depends on no input.
+        """
         if bool(self.perturbed.isnan().any()):
             raise ValueError(
-                f"forward_func's output for the fully perturbed inputs must not be NaN, got {self.perturbed.tolist()}"
+                "forward_func's output for the fully perturbed inputs must not be NaN, got "
+                f"{self.perturbed.tolist()}: a model that standardises each image has none for an image of one colour, "
+                "which a fade to a constant baseline makes and a blur does not"
+            )
+        # A constant, such as the score of a detector that finds nothing, has no gradient, and that is no fault.
+        if has_gradient is None and bool((self.perturbed != self.clean).any()):
+            raise ValueError(
+                "forward_func must be differentiable by its inputs (or the activation of the layer that is explained), "
+                "but its output carries no gradient: look for detach(), no_grad(), argmax or numpy inside it"
+            )
+        rows = [n for n in range(self.images) if has_gradient is None or not bool(has_gradient[n])]
+        if rows:
+            warn_caller(
+                f"forward_func has no gradient at examples {rows}: its score is constant there, as that of a detector "
+                "that finds nothing, or saturated, or not differentiable; a search has little to go by"
             )
 
     def measure(self, masks: Tensors) -> tuple[Tensor, Tensor]:
@@ -132,7 +170,8 @@ class Objective:
         return _combined(torch.cat(scores), factors), tuple(_combined(part, by_mask) for part in by_side)
 
     def _chunks(self, masks: Tensors) -> list[Tensors]:
-        rows = (self._at_once or len(masks[0])) * self.images
+        at_once = self._at_once if self._batching.several else 1
+        rows = (at_once or len(masks[0])) * self.images
         return list(zip(*(torch.split(mask, rows) for mask in masks)))
 
     def _forward(self, masks: Tensors, precision: torch.dtype | None, flip: bool) -> Tensor:
@@ -145,6 +184,30 @@ class Objective:
         return self._call(perturbed, precision).to(masks[0].dtype).view(-1, self.images)
 
     def _call(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
+        """One score for each row of the inputs; one mask of each image at a time if the model takes no more."""
+        repeats = len(inputs[0]) // self.images
+        if repeats == 1:
+            return self._scores(inputs, precision)
+        if not self._batching.several:
+            return self._one_by_one(inputs, precision)
+        try:
+            return self._scores(inputs, precision)
+        except MODEL_ERRORS as error:
+            # Only an error that comes again, and not for one mask at a time, is one of the batch.
+            if fails(lambda: self._one_by_one(inputs, precision)) or not fails(lambda: self._scores(inputs, precision)):
+                raise
+            self._batching.several = False
+            warn_caller(
+                f"forward_func fails for {repeats} masks of each image at once, so they go through it one at a time, "
+                f"as with perturbations_per_eval=1: {type(error).__name__}: {error}"
+            )
+        return self._one_by_one(inputs, precision)
+
+    def _one_by_one(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
+        parts = zip(*(torch.split(x, self.images) for x in inputs))
+        return torch.cat([self._scores(part, precision) for part in parts])
+
+    def _scores(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
         """One score for each row of the inputs. Outputs with positions are averaged over them."""
         repeats = len(inputs[0]) // self.images
         with self._precision.forward(precision):
@@ -161,50 +224,81 @@ class Objective:
             )
         return mean_over_positions(output).clone()  # which a later run may overwrite
 
-    def _checked_clean_score(self, differentiable: bool) -> Tensor:
-        """The score of the unperturbed inputs, the only forward whose output is checked in full."""
+    def _checked_clean_score(self, differentiable: bool) -> tuple[Tensor, Tensor | None]:
+        """The score (N,) of the unperturbed inputs, the only forward whose output is checked in full.
+
+        Returns:
+            the score, and for ``differentiable`` ones what :func:`_has_gradient` says.
+        """
         leaves = tuple(x.detach().requires_grad_(differentiable) for x in self._inputs)
         with torch.set_grad_enabled(differentiable), self._precision.forward():
             output = self._first_output(leaves)
             score = select_checked(output, self._target, self.images).clone()
-            if differentiable:
-                _check_depends(score, leaves)
+            has_gradient = _has_gradient(score, leaves) if differentiable else None
         score = mean_over_positions(score.detach())
         if not bool(score.isfinite().all()):
             raise ValueError(
                 f"forward_func's output for the unperturbed inputs must be finite, got scores {score.tolist()}"
             )
-        return score.to(torch.promote_types(self._inputs[0].dtype, torch.float32))  # the masks' precision
+        precision = torch.promote_types(self._inputs[0].dtype, torch.float32)  # the masks'
+        return score.to(precision), has_gradient
 
     def _first_output(self, inputs: Tensors) -> Any:
-        try:
-            return run_forward(self._forward_func, inputs, None, self._arguments)
-        except RuntimeError as error:
-            raise_hint_of_batch(inputs[0], error)
-            raise
+        def run(inputs: Tensors, arguments: Any) -> Any:
+            return run_forward(self._forward_func, inputs, None, arguments)
+
+        return first_run(run, inputs, self._arguments)
 
 
-def raise_hint_of_batch(x: Tensor, error: RuntimeError) -> None:
-    """Explain an error of the model that an image without a batch dimension may have caused.
+def first_run(run: Callable[[Tensors, Any], Any], inputs: Tensors, arguments: Any) -> Any:
+    """What a model returns in its first run; an error that the batch dimension may have caused is explained.
 
     Raises:
-        ValueError: the input is floating and has three dimensions.
+        ValueError: the model refuses an input of three dimensions, which may be an image without a batch dimension, or
+            it takes one example at a time.
     """
-    if x.dim() == 3 and x.is_floating_point():
-        raise ValueError(
-            f"inputs of shape {tuple(x.shape)} are {x.shape[0]} signals of {x.shape[1]} channels, which forward_func "
-            f"refuses; one image needs a batch dimension, x[None]: {error}"
-        ) from error
+    try:
+        return run(inputs, arguments)
+    except MODEL_ERRORS as error:
+        x = inputs[0]
+        if x.dim() == 3 and x.is_floating_point():
+            raise ValueError(
+                f"inputs of shape {tuple(x.shape)} are {x.shape[0]} signals of {x.shape[1]} channels, which "
+                f"forward_func refuses; one image needs a batch dimension, x[None]: {error}"
+            ) from error
+        alone = tuple(x[:1] for x in inputs), _first_rows(arguments, len(x))
+        if len(x) > 1 and not fails(lambda: run(*alone)) and fails(lambda: run(inputs, arguments)):
+            raise ValueError(
+                f"forward_func must take {len(x)} examples at once, but it takes one: call the method for each, "
+                f"x[n : n + 1], with perturbations_per_eval=1: {error}"
+            ) from error
+        raise
 
 
-def _check_depends(score: Tensor, leaves: Tensors) -> None:
+def fails(run: Callable[[], Any]) -> bool:
+    """Whether a call of the model raises an error as models do."""
+    try:
+        run()
+    except MODEL_ERRORS:
+        return True
+    return False
+
+
+def _first_rows(arguments: Any, images: int) -> Any:
+    """The additional arguments of the first example."""
+    if isinstance(arguments, tuple):
+        return tuple(_first_rows(part, images) for part in arguments)
+    return (
+        arguments[:1] if isinstance(arguments, Tensor) and arguments.dim() and len(arguments) == images else arguments
+    )
+
+
+def _has_gradient(score: Tensor, leaves: Tensors) -> Tensor | None:
+    """Which examples' scores have a gradient by an input that is not 0, (N,) bool; None where autograd sees none."""
     # The parameters alone can make a score require gradients: ask for the inputs' own.
-    depends = score.requires_grad and gradients(score.sum(), leaves, allow_unused=True)
-    if not depends or all(gradient is None for gradient in depends):
-        raise ValueError(
-            "forward_func must be differentiable by its inputs (or the activation of the layer that is explained), but "
-            "its output carries no gradient: look for detach(), no_grad(), argmax or numpy inside it"
-        )
+    depends = gradients(score.sum() * _GRADIENT_SCALE, leaves, allow_unused=True) if score.requires_grad else ()
+    found = [(gradient != 0).flatten(1).any(1) for gradient in depends if gradient is not None]
+    return torch.stack(found).any(0) if found else None
 
 
 def mean_over_positions(scores: Tensor) -> Tensor:
@@ -264,8 +358,10 @@ def _gradients(scores: Tensor, masks: Tensors) -> Tensors:
     """The gradients of a sum of scores. A mask that the model ignores gets zeros.
 
     So does a position whose gradient overflows in half precision: a missing step there does less harm than a NaN in
-    every later step.
+    every later step. A model whose output is constant for all these masks gives scores without a gradient.
     """
+    if not scores.requires_grad:
+        return tuple(map(torch.zeros_like, masks))
     scaled = gradients(scores.sum() * _GRADIENT_SCALE, masks, allow_unused=True)
     return tuple(
         torch.zeros_like(mask) if part is None else torch.nan_to_num(part / _GRADIENT_SCALE, 0.0, 0.0, 0.0)

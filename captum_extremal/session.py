@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ from captum_extremal.arguments import (
     target_of_rows,
 )
 from captum_extremal.layers import LayerTail, check_layer
-from captum_extremal.objective import Objective
+from captum_extremal.objective import Batching, Objective
 from captum_extremal.perturbations import BoundPerturbation
 
 Tensors = tuple[Tensor, ...]
@@ -51,6 +51,7 @@ class Session:
         is_tuple: whether the caller's inputs were a tuple, or the layer has several tensors.
         target, arguments: as Captum takes them.
         caller: the autocast state in which the model runs.
+        batching: what is found out about the model.
     """
 
     forward_func: Callable[..., Any]
@@ -60,6 +61,7 @@ class Session:
     target: TargetType
     arguments: object
     caller: ForwardPrecision
+    batching: Batching = field(default_factory=Batching)
 
     @property
     def images(self) -> int:
@@ -131,6 +133,7 @@ class Session:
             perturbations_per_eval,
             self.caller,
             differentiable,
+            self.batching,
         )
 
     def like_inputs(self, maps: Tensors) -> Any:

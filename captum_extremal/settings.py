@@ -14,7 +14,9 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from torch import Tensor
 
+from captum_extremal._captum import BaselineType
 from captum_extremal._checks import check_callable, check_choice, check_count
+from captum_extremal._state import warn_caller
 from captum_extremal.areas import AREAS, OPTIMAL, Areas, Sought, as_fractions, check_areas
 from captum_extremal.masks import ChannelMask, Layout, MaskFamily, SmoothMask, check_axes
 from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation
@@ -220,6 +222,12 @@ def as_perturbation(perturbation: str | Perturbation) -> Perturbation:
         raise TypeError(f"perturbation must be a name or an object with bind(x, baseline), got {perturbation!r}")
     check_callable("perturbation.bind", perturbation.bind, "x", "baseline")
     return perturbation
+
+
+def warn_of_baselines(baselines: BaselineType, perturbation: Perturbation) -> None:
+    """Warn of baselines that a perturbation does not use."""
+    if baselines is not None and isinstance(perturbation, BlurPyramid):
+        warn_caller("baselines are not used by the blur: give perturbation='fade' to hide the input by them")
 
 
 def documents(settings: type[SearchSettings]) -> Callable[[_Method], _Method]:

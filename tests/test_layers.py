@@ -463,18 +463,19 @@ class Handing(nn.Module):
     ("function", "error", "named"),
     [
         (lambda x: {"features": x}, TypeError, "must be a tensor or a tuple of tensors, got dict"),
-        (lambda x: (x, "text"), TypeError, "got Tensor, str"),
-        (lambda x: (x, (x, x)), TypeError, "got Tensor, tuple"),
+        (lambda x: (x, "text"), ValueError, r"must depend .*, at \(0,\) .* \[1\] str: choose a layer behind"),
+        (lambda x: (x, (x, x)), ValueError, r"\[1\] tuple of torch.float32 \(2, 6\), torch.float32 \(2, 6\)"),
+        (lambda x: (x.T[None], x.T), TypeError, r"\[1\] torch.float32 \(6, 2\): choose a layer inside"),
+        (lambda x: (x.T, (x, x)), TypeError, r"\[0\] torch.float32 \(6, 2\), .* batch_first=True"),
         (lambda x: None, TypeError, "got NoneType"),
-        (lambda x: (None, None), TypeError, "must hold a tensor"),
-        (lambda x: (), TypeError, "must hold a tensor"),
+        (lambda x: (None, None), TypeError, "must hold a tensor of floats, .*, got \\(None, None\\)"),
+        (lambda x: (), TypeError, r"must hold a tensor of floats, .*, got \(\)"),
         (lambda x: x.argmax(1, keepdim=True), TypeError, "floating tensor, got torch.int64"),
         (lambda x: x.sum(1), ValueError, r"got shape \(2,\)"),
         (lambda x: x.sum(), ValueError, r"got shape \(\)"),
         (lambda x: x.mean(0, keepdim=True), ValueError, r"row for each of 2 images .* got shape \(1, 6\)"),
-        (lambda x: (x, x.T), ValueError, r"got shape \(6, 2\)"),
+        (lambda x: (x, x.T), ValueError, r"must depend .* \[1\] torch.float32 \(6, 2\)"),
     ],
-    ids=["dict", "text", "nested", "None", "only None", "empty", "integers", "rank 1", "rank 0", "rows", "second part"],
 )
 def test_layers_that_hand_on_something_else_are_refused(
     function: Callable[[Tensor], Any], error: type[Exception], named: str

@@ -86,7 +86,7 @@ def binary_at_optimum(found: ExtremalMasks) -> Tensor:
 @pytest.mark.parametrize("game", ["preserve", "delete", "hybrid"])
 def test_values_of_a_linear_model_are_those_of_the_formula(images: Tensor, game: str) -> None:
     model = Linear(3, 16, 16)
-    found = find(model, images, game=game, baselines=0.5)
+    found = find(model, images, game=game)
     robust = measure(model, found, images, baselines=0.5)
     assert robust.names == NAMES
     assert robust.soft.shape == robust.binary.shape == (2, 3, 7)
@@ -107,7 +107,9 @@ def test_values_of_a_linear_model_are_those_of_the_formula(images: Tensor, game:
 @pytest.mark.parametrize("areas", [AREAS, None, "optimal"], ids=str)
 def test_own_way_repeats_what_the_search_found(network: nn.Module, images: Tensor, areas: Any) -> None:
     for perturbation in ("fade", BlurPyramid(sigma_max=3.0, levels=3, padding="zeros")):
-        settings = {"target": 1, "baselines": 0.3, "score_threshold": lambda clean, perturbed: 0.9 * clean}
+        settings: dict[str, Any] = {"target": 1, "score_threshold": lambda clean, perturbed: 0.9 * clean}
+        if perturbation == "fade":
+            settings["baselines"] = 0.3
         found = find(network, images, perturbation=perturbation, areas=areas, **settings)
         robust = measure(network, found, images, target=1, baselines=0.3)
         torch.testing.assert_close(robust.soft[:, :-1, 0], found.values, rtol=0, atol=1e-6)

@@ -163,6 +163,16 @@ def _measured(
     return Measured.by(objective, masks, areas, sigma, overlap, shares)
 
 
+def warn_of_threshold(found: ExtremalMasks) -> None:
+    """Warn once of images whose threshold is out of reach: above the value of the whole input."""
+    whole = Game(**found.settings["game"]).value(found.clean_score, found.perturbed_score)
+    if beyond := int(((found.threshold > whole) & ~found.reached).sum()):
+        warn_caller(
+            f"{beyond} of {len(found)} images do not reach the score threshold even with everything kept, so that a* "
+            "is NaN at any area. Lower score_threshold, which is in units of the game's value"
+        )
+
+
 def warn_of_optimum(found: ExtremalMasks) -> None:
     """Warn once of images that do not reach the threshold, and once of those that reach it with nothing kept."""
     images, empty = len(found.reached), int(found.vacuous.sum())

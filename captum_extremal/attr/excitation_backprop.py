@@ -18,7 +18,7 @@ from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._recorder import MOVES, SMALLEST, Elementwise, Linear, Recorder, depends_on_inputs, marked
 from captum_extremal.hooks import on_output, unwrap
 from captum_extremal.layers import check_layer
-from captum_extremal.objective import mean_over_positions, select_checked
+from captum_extremal.objective import first_run, mean_over_positions, select_checked
 from captum_extremal.session import Session, open_session
 
 _SCALE = 2.0**14  # lifts probabilities out of half precision's subnormal range; their sum still fits
@@ -109,12 +109,15 @@ class Excitation:
             seen.append(output)
             return output.clone() if isinstance(output, Tensor) else output  # the model may change it in place
 
+        def run(inputs: tuple[Tensor, ...], arguments: Any) -> Any:
+            return run_forward(unwrap(session.forward_func), inputs, None, arguments)
+
         with torch.enable_grad():
             leaves = tuple(x.detach().requires_grad_() for x in session.inputs)
             given = tuple(map(marked, leaves))
             watched = nullcontext() if layer is None else on_output(layer, keep)
             with watched, without_checkpoints(), session.caller.forward(), Recorder():
-                output = run_forward(unwrap(session.forward_func), given, None, session.arguments)
+                output = first_run(run, given, session.arguments)
             score = mean_over_positions(select_checked(output, session.target, session.images))
         if not bool(score.isfinite().all()):
             raise ValueError(f"forward_func's output must be finite, got scores {score.tolist()}")

@@ -9,14 +9,14 @@ from torch import Tensor
 from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage
 from captum_extremal._checks import check_choice
 from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum
+from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_threshold
 from captum_extremal.masks import read_axes
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import Perturbation
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.robustness import Robustness, robustness_of
 from captum_extremal.session import Session, open_session
-from captum_extremal.settings import InputSearchSettings, as_perturbation, documents
+from captum_extremal.settings import InputSearchSettings, as_perturbation, documents, warn_of_baselines
 
 _REDUCTIONS = {
     "extremal": ExtremalMasks.optimal_mask,
@@ -70,8 +70,9 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         Args:
             inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these, each with a mask
                 of area a. What must not be masked goes into ``additional_forward_args``.
-            baselines: what "fade" fades to: a number, a tensor of the input's shape (or one example of it), or a tuple
-                of these. Default 0, the mean colour of a normalised image. The blur does not use it.
+            baselines: what "fade" fades to: a number, a tensor that broadcasts to the input's shape, such as
+                (1, C, 1, 1), or a tuple of these. Default 0, the mean colour of a normalised image. The blur does not
+                use it, and warns of it.
             target: which output, in any of Captum's forms, of Python's, NumPy's or PyTorch's integers. Outputs with
                 positions are averaged over them.
             additional_forward_args: passed on to the model: tensors (N, ...) are repeated along dimension 0 with the
@@ -90,6 +91,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         check_choice("reduce", reduce, _REDUCTIONS)
         options = InputSearchSettings.of(settings, ExtremalPerturbation.attribute)
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+            warn_of_baselines(baselines, as_perturbation(options.perturbation))
             found = self._search(session, options, reduce)
         if reduce == "extremal":
             warn_of_optimum(found)
@@ -109,6 +111,8 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
     ) -> ExtremalMasks:
         """The masks of all areas with their scores, and a* with its mask.
 
+        One warning counts the images whose threshold not even the whole input reaches.
+
         Args:
             inputs, baselines, target, additional_forward_args: as :meth:`attribute` takes them.
             **settings: as listed here.
@@ -121,7 +125,10 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         """
         options = InputSearchSettings.of(settings, ExtremalPerturbation.extremal_masks)
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
-            return self._search(session, options)
+            warn_of_baselines(baselines, as_perturbation(options.perturbation))
+            found = self._search(session, options)
+        warn_of_threshold(found)
+        return found
 
     @torch.no_grad()
     def robustness(
@@ -154,7 +161,8 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
 
         Returns:
             the game's values under P ways of hiding, ``soft`` and ``binary`` (N, A + 1, P), in the last row at a*; in
-            per cent of the clean score they are ``soft_percent`` and ``binary_percent``.
+            per cent of the clean score they are ``soft_percent`` and ``binary_percent``. Of game="delete", whose value
+            is minus the score of what remains, 0 % is the best, nothing of the score is left, and -100 % the worst.
 
         Raises:
             TypeError, ValueError: ``found`` or ``others`` does not fit the inputs, or another argument is bad.
@@ -178,10 +186,14 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs
         settings.check_for(session.images)
 
-        def objective_of(images: Session) -> Objective:
-            return images.objective(perturbation.bind, perturbations_per_eval=settings.perturbations_per_eval)
+        def objective_of(images: Session, differentiable: bool = False) -> Objective:
+            return images.objective(
+                perturbation.bind,
+                perturbations_per_eval=settings.perturbations_per_eval,
+                differentiable=differentiable,
+            )
 
-        objective = objective_of(session)
+        objective = objective_of(session, differentiable=True)  # that of some images is checked with all of them
         changes = [(hidden - x).float() for hidden, x in zip(objective.hidden, session.inputs)]
         contrast = tuple(change.square().sum(1, keepdim=True).sqrt() for change in changes)  # (N, 1, *S)
         about = {"perturbation": repr(perturbation)}

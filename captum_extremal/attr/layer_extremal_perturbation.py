@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, log_usage
 from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum
+from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_threshold
 from captum_extremal.layers import LayerTail, check_layer, name_of
 from captum_extremal.masks import Layout, read_axes
 from captum_extremal.objective import Objective
@@ -116,6 +116,8 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
     ) -> ExtremalMasks:
         """The masks of all areas with their scores, and a* with its mask.
 
+        One warning counts the images whose threshold not even the whole activation reaches.
+
         Args:
             inputs, target, additional_forward_args, attribute_to_layer_input: as :meth:`attribute` takes them.
             **settings: as listed here.
@@ -129,8 +131,21 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
             TypeError, ValueError: as :meth:`attribute`.
         """
         options = LayerSearchSettings.of(settings, LayerExtremalPerturbation.extremal_masks)
+        found = self._masks_of(inputs, target, additional_forward_args, attribute_to_layer_input, options)
+        warn_of_threshold(found)
+        return found
+
+    def _masks_of(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: TargetType,
+        additional_forward_args: object,
+        to_input: bool,
+        settings: LayerSearchSettings,
+    ) -> ExtremalMasks:
+        """:meth:`extremal_masks` without a warning, for callers that count the images themselves."""
         with open_session(self.forward_func, inputs, target, additional_forward_args, layer=self.layer) as session:
-            return self._search(session, options, attribute_to_layer_input)[0]
+            return self._search(session, settings, to_input)[0]
 
     def _search(
         self, session: Session, settings: LayerSearchSettings, to_input: bool, reduce: str | None = None
@@ -143,12 +158,13 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         layouts = [family.layout(read_axes(x, *where)) for x in here.inputs]
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs again
 
-        def objective_at(layer: Session) -> Objective:
+        def objective_at(layer: Session, differentiable: bool = False) -> Objective:
             views = iter(layouts)
             return layer.objective(
                 lambda x, baseline: masked(x, next(views).view),
                 [layout.mask_shape for layout in layouts],
                 perturbations_per_eval=settings.perturbations_per_eval,
+                differentiable=differentiable,
             )
 
         def objective_of(rows: Tensor) -> Objective:
@@ -156,5 +172,6 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
 
         runs = "tail" if tail.is_split else "model"
         about = {"layer": name_of(self.forward_func, self.layer), "runs": runs, "not_split": tail.not_split}
-        task = Task(objective_at(here), objective_of, family, layouts, sought)
+        objective = objective_at(here, differentiable=True)  # that of some images is checked with all of them
+        task = Task(objective, objective_of, family, layouts, sought)
         return sweep(here, task, settings, self.get_name(), about), here.inputs, layouts

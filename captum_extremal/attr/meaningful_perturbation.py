@@ -15,7 +15,7 @@ from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, Perturbation, gaussian_blur
 from captum_extremal.search.games import Game, as_game
 from captum_extremal.session import open_session
-from captum_extremal.settings import as_perturbation
+from captum_extremal.settings import as_perturbation, warn_of_baselines
 
 # Lengths in pixels of an input whose shorter side is 224; they scale with that side.
 _CELL = 8.0  # of the grid on which the mask is learned
@@ -107,6 +107,7 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
             return _shifted(chosen.bind(x, baseline), shift, max(2.0, _scaled(_JITTER, x.shape[2:])))
 
         with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+            warn_of_baselines(baselines, chosen_perturbation)
             objective = session.objective(bind, perturbations_per_eval=1)  # more than one mask only for the disks
             shapes = [tuple(x.shape[2:]) for x in session.inputs]
             cells = _smallest_disks(objective, shapes, chosen_game)

@@ -93,6 +93,11 @@ class RISE(BaseAttribution, PerturbationAttribution):
                 for chunk in chunks:
                     masks = tuple(mask.to(objective.clean) for mask in chunk)
                     scores = objective.value(tuple(mask.repeat_interleave(session.images, 0) for mask in masks))
+                    # A mask that shows nothing adds nothing, also where the model has no score for it.
+                    shows = torch.stack([mask.flatten(1).any(1) for mask in masks]).any(0)
+                    scores = scores.where(shows[:, None], 0.0)
+                    if bool(scores.isnan().any()):
+                        raise ValueError("forward_func's output for the masked inputs must not be NaN, got NaN")
                     for total, mask in zip(totals, masks):
                         total += torch.einsum("rn,r...->n...", scores, mask)
                     bar.update(len(scores))

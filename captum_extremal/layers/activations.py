@@ -3,9 +3,12 @@
 Shapes: N images; activations (N, ...).
 """
 
+from __future__ import annotations
+
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -81,28 +84,72 @@ def gathered(seen: dict[torch.device, Any], device_ids: list[int]) -> Any:
     return gather([seen[device] for device in devices if device in seen], devices[0])
 
 
-def unpack(value: Any, images: int, name: str) -> tuple[Tensors, Callable[[Tensors], Any]]:
-    """The tensors (N, ...) of a layer's output, and a function that puts others in their places.
+@dataclass(frozen=True)
+class Parts:
+    """Which tensors of what a layer returns, or is given, are explained.
 
-    The output must be a floating tensor, or a tuple or list of such tensors and None.
+    Attributes:
+        places: of the tensors in the tuple or list; None where the layer has a single tensor.
+        others: what else it holds, place by place, as text.
     """
-    container = type(value) if type(value) in (tuple, list) else None
-    parts = value if container else (value,)
-    if not all(isinstance(part, Tensor) or (container and part is None) for part in parts):
-        kinds = ", ".join(type(part).__name__ for part in parts)
-        raise TypeError(f"{name} must be a tensor or a tuple of tensors, got {kinds}: choose a layer inside of it")
-    places = [k for k, part in enumerate(parts) if part is not None]
-    if not places:
-        raise TypeError(f"{name} must hold a tensor, got {value!r}")
-    for place in places:
-        check_activation(parts[place], images, name)
-    count = len(parts)  # not the parts themselves, which would be kept in memory
 
-    def pack(tensors: Tensors) -> Any:
-        by_place = dict(zip(places, tensors))
-        return container(by_place.get(k) for k in range(count)) if container else tensors[0]
+    places: tuple[int, ...] | None
+    others: tuple[str, ...]
 
-    return tuple(parts[place] for place in places), pack
+    @classmethod
+    def of(cls, value: Any, images: int, name: str, twice: Any = None) -> Parts:
+        """Those of a value: a floating tensor (N, ...), or all such tensors in a tuple or list.
+
+        Args:
+            twice: the same for two copies of the images, where it is known: a tensor that holds one row for each image
+                then has twice as many.
+        """
+        if not isinstance(value, (tuple, list)):
+            if not isinstance(value, Tensor):
+                must = f"{name} must be a tensor or a tuple of tensors"
+                raise TypeError(f"{must}, got {type(value).__name__}: choose a layer inside of it")
+            check_activation(value, images, name)
+            return cls(None, ())
+        grows = [
+            twice is None or (isinstance(part, Tensor) and len(part) == 2 * images)
+            for part in (value if twice is None else twice)
+        ]
+        places = [k for k, part in enumerate(value) if grows[k] and _is_activation(part, images)]
+        others = [f"[{k}] {_kind(part)}" for k, part in enumerate(value) if k not in places and part is not None]
+        if not places:
+            rule = f"{name} must hold a tensor of floats, with a row for each of {images} images and one more dimension"
+            first = next((part for part in value if isinstance(part, Tensor)), None)
+            second = first is not None and first.dim() > 1 and first.shape[1] == images
+            hint = "give the layer batch_first=True" if second else "choose a layer inside of it, or one behind it"
+            raise TypeError(f"{rule}, got {', '.join(others) or repr(value)}: {hint}")
+        return cls(tuple(places), tuple(others))
+
+    def take(self, value: Any) -> Tensors:
+        """The tensors that are explained."""
+        return (value,) if self.places is None else tuple(value[k] for k in self.places)
+
+    def put(self, tensors: Tensors, value: Any = None) -> Any:
+        """The value with other tensors in their places."""
+        if self.places is None:
+            return tensors[0]
+        by_place = dict(zip(self.places, tensors))
+        return rebuilt(value, [by_place.get(k, part) for k, part in enumerate(value)])
+
+
+def _is_activation(part: object, images: int) -> bool:
+    return isinstance(part, Tensor) and part.is_floating_point() and part.dim() > 1 and len(part) == images
+
+
+def _kind(part: object) -> str:
+    if isinstance(part, (tuple, list)):
+        return f"{type(part).__name__} of {', '.join(map(_kind, part))}"
+    return f"{part.dtype} {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
+
+
+def rebuilt(like: Any, parts: Iterable[Any]) -> Any:
+    """The parts in a container of the type of another one, a tuple, a named tuple or a list."""
+    make = getattr(type(like), "_make", type(like))
+    return make(parts)
 
 
 def check_activation(tensor: Tensor, images: int, name: str = "the layer's output") -> None:
@@ -118,7 +165,9 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
     """The value with the function applied to its tensors, inside of tuples and lists too."""
     if isinstance(value, Tensor):
         return function(value)
-    return type(value)(map_tensors(function, part) for part in value) if type(value) in (tuple, list) else value
+    if isinstance(value, (tuple, list)):
+        return rebuilt(value, [map_tensors(function, part) for part in value])
+    return value
 
 
 def device_of(value: Any) -> torch.device:

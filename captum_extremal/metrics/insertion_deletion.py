@@ -25,6 +25,9 @@ class InsertionDeletion:
         fractions: (T + 1,), the share of the positions taken, from exactly 0 to exactly 1.
         insertion: (N, T + 1), the probability with those positions shown: from the blurred input to the input.
         deletion: (N, T + 1), the probability without them: from the input to the baseline.
+
+    A probability is NaN where the model has none, such as one that standardises each image for an image of one colour.
+    It then counts in the areas as that of the step before, or in insertion of the step after.
     """
 
     fractions: Tensor
@@ -34,12 +37,18 @@ class InsertionDeletion:
     @property
     def insertion_auc(self) -> Tensor:
         """(N,): the higher, the better the ranking."""
-        return torch.trapezoid(self.insertion, self.fractions)
+        return torch.trapezoid(_known(self.insertion.flip(1)).flip(1), self.fractions)
 
     @property
     def deletion_auc(self) -> Tensor:
         """(N,): the lower, the better the ranking."""
-        return torch.trapezoid(self.deletion, self.fractions)
+        return torch.trapezoid(_known(self.deletion), self.fractions)
+
+
+def _known(curves: Tensor) -> Tensor:
+    """Curves (N, T + 1) with the value before in the place of NaN. The first value is that of the input, never NaN."""
+    steps = torch.arange(curves.shape[1], device=curves.device)
+    return curves.gather(1, steps.where(~curves.isnan(), 0).cummax(1).values)
 
 
 def insertion_deletion(
@@ -93,6 +102,11 @@ def insertion_deletion(
         insertion = _curve(inserted, lambda count: rank < count, taken, perturbations_per_eval)
         deleted = called.objective(FadePyramid().bind, differentiable=False)
         deletion = _curve(deleted, lambda count: rank >= count, taken, perturbations_per_eval)
+    if unknown := int((insertion.isnan() | deletion.isnan()).any(1).sum()):
+        warn_caller(
+            f"forward_func's output is NaN for {unknown} of {len(inputs)} examples where little or nothing of them is "
+            "shown, and counts as that of the step before: give baselines for which the model has an output"
+        )
     return InsertionDeletion(taken.to(insertion) / positions, insertion, deletion)
 
 

@@ -19,7 +19,7 @@ from captum_extremal.perturbations import Perturbation
 from captum_extremal.results import ExtremalMasks, Measured, assemble
 from captum_extremal.search.games import PRESERVE
 from captum_extremal.session import open_session
-from captum_extremal.settings import as_perturbation
+from captum_extremal.settings import as_perturbation, warn_of_baselines
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,7 @@ def top_masks(
     if fractions[0] < 1 / positions:
         raise ValueError(f"areas must be at least one position, {1 / positions:.2g} of the input, got {fractions[0]}")
     chosen = as_perturbation(perturbation)
+    warn_of_baselines(baselines, chosen)
     rank = rank_from_top(attribution, inputs, target, additional_forward_args)
     kept = torch.stack([rank < round(area * positions) for area in fractions])
     with open_session(forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:

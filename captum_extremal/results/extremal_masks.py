@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
@@ -19,7 +19,8 @@ from captum_extremal.results import files, maps
 class ExtremalMasks:
     """Extremal masks of N images at A areas with their scores, and the smallest sufficient area a* of each image.
 
-    A may be 0, where a* alone was searched (``areas="optimal"``).
+    A may be 0, where a* alone was searched (``areas="optimal"``). ``len(found)`` is N, ``found[n]`` the result of one
+    image, again with N = 1, ``found[first:last]`` that of several, and ``found.to(device)`` the same on a device.
 
     Attributes:
         masks: (N, A, 1, *S) for positions, (N, A, K) for channels; a tuple where the inputs were a tuple.
@@ -165,21 +166,45 @@ class ExtremalMasks:
         self._check_areas("order_of_entry")
         return _each(lambda masks: maps.first_area(masks, self.areas), self.masks)
 
+    def __len__(self) -> int:
+        return len(self.clean_score)
+
+    def __getitem__(self, index: int | slice) -> ExtremalMasks:
+        """``found[n]`` is the result of one image alone, with N = 1, and ``found[first:last]`` that of several.
+
+        Raises:
+            TypeError, IndexError: the index is no integer and no slice, or there is no such image.
+        """
+        rows = index
+        if not isinstance(index, slice):
+            check_count("index", index, at_least=None)
+            if not -len(self) <= index < len(self):
+                rule = f"below {len(self)}" if index >= 0 else f"at least {-len(self)}"
+                raise IndexError(f"index must be {rule}, got {index}")
+            rows = slice(index, index + 1 or None)
+        of_images = [name for name in _FIELDS if name not in ("areas", "sigma")]
+        return self._changed(lambda part: part[rows], of_images)
+
     def image(self, index: int) -> ExtremalMasks:
-        """The result of one image alone, N = 1.
+        """The result of one image alone, N = 1: ``found[index]``.
 
         Raises:
             TypeError, IndexError: the index is not an integer, or there is no such image.
         """
-        images = len(self.clean_score)
         check_count("index", index, at_least=None)
-        if not -images <= index < images:
-            rule = f"below {images}" if index >= 0 else f"at least {-images}"
-            raise IndexError(f"index must be {rule}, got {index}")
-        one = slice(index, index + 1 or None)
-        parts: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS if name not in ("areas", "sigma")}
-        cut = {name: part if part is None else _each(lambda rows: rows[one], part) for name, part in parts.items()}
-        return replace(self, **cast(Any, cut))
+        return self[index]
+
+    def to(self, device: torch.device | str) -> ExtremalMasks:
+        """The same result with all tensors on a device.
+
+        Raises:
+            TypeError, ValueError: ``device`` is no device.
+        """
+        try:
+            place = torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"device must be one of PyTorch's, got {device!r}: {error}") from error
+        return self._changed(lambda part: part.to(place), _FIELDS)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the result to one .npz file. An interrupted call leaves no file, or the former one.
@@ -200,6 +225,12 @@ class ExtremalMasks:
         found, settings = files.read(path, _FIELDS, "contrast", device)
         parts: dict[str, Any] = found
         return cls(settings=settings, **parts)
+
+    def _changed(self, change: Callable[[Tensor], Tensor], names: Iterable[str]) -> ExtremalMasks:
+        """The result with its tensors of these names changed."""
+        parts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        changed = {name: part if part is None else _each(change, part) for name, part in parts.items()}
+        return replace(self, **cast(Any, changed))
 
     def _check_areas(self, what: str) -> None:
         if not len(self.areas):

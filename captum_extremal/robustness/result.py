@@ -1,15 +1,17 @@
 """The values of masks under several ways of hiding, in per cent and as a table."""
 
 from dataclasses import dataclass
+from math import isnan
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+_SHOWN = 4  # images of which a text shows the numbers
 _LEAST_SHARE = 1e-3  # of an image's largest value: a smaller clean score makes no sense as 100 %
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Robustness:
     """The value of masks of N images under P ways of hiding what they do not keep.
 
@@ -35,9 +37,30 @@ class Robustness:
     all_hidden: Tensor
     clean_score: Tensor
 
+    def __repr__(self) -> str:
+        images, areas = self.areas.shape
+        head = f"Robustness (N = {images}, A = {areas - 1}), the game's values at a*:"
+        lines: dict[str, list[str]] = {}
+        for n, area in enumerate(self.areas[:_SHOWN, -1].tolist()):
+            percent = not bool(self.soft_percent[n].isnan().any())
+            sign = "_percent" if percent else ""
+            soft, binary, hidden = (getattr(self, f"{name}{sign}")[n] for name in ("soft", "binary", "all_hidden"))
+            unit = "% of the clean score" if percent else f"clean score {float(self.clean_score[n]):.3g}"
+            parts = {f"masks, {unit}": soft[-1], "binary forms": binary[-1], "all hidden": hidden}
+            named = "a* not reached" if isnan(area) else f"a* {area:.3g}"
+            for k, (what, values) in enumerate(parts.items()):
+                name = f"image {n}, {named}: {what}" if k == 0 else f"{what} of image {n}"
+                lines[name] = [f"{value:.0f}" if percent else f"{value:.3g}" for value in values.tolist()]
+        table = pd.DataFrame.from_dict(lines, orient="index", columns=list(self.names)).to_string()
+        more = [f"... and {images - _SHOWN} more images"] if images > _SHOWN else []
+        return "\n".join([head, table, *more])
+
     @property
     def soft_percent(self) -> Tensor:
         """``soft`` in per cent of the clean score.
+
+        Masks that keep the score have about 100 %. Of game="delete", whose value is minus the score of what remains,
+        0 % is the best, nothing of the score is left, and -100 % the worst, all of it is left.
 
         It is NaN for an image whose clean score is not above 0, or a thousand times smaller than a value of its masks.
         """

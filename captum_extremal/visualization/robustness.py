@@ -24,7 +24,7 @@ def show_robustness(robustness: Robustness, index: int = 0, *, title: str | None
     are per cent of the clean score; where this makes no sense (:attr:`Robustness.soft_percent`) they are the game's
     values. A mask that holds has the same colour from the top to the bottom of its column. The first column is the
     value where the whole input is hidden: masks that keep the score are far above it, and those that remove it
-    (``game="delete"``) are about as good.
+    (``game="delete"``) are about as good: there 0 % is the best and -100 % the worst.
 
     Args:
         robustness: of ``ExtremalPerturbation.robustness``.
@@ -66,7 +66,7 @@ def _table(all_hidden: Tensor, masks: Tensor) -> check.Array:
 
 def _colour_range(tables: list[check.Array], *, percent: bool) -> Normalize:
     """From the lowest value to the highest; of per cent no further than 100, which is all, and 100 wide at most."""
-    low, high = float(np.min(tables)), float(np.max(tables))
+    low, high = float(np.nanmin(tables)), float(np.nanmax(tables))  # NaN: the model has no score there
     if percent:
         high = min(high, 100.0)
         low = max(low, high - 100.0)
