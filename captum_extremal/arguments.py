@@ -83,7 +83,7 @@ def _baseline(name: str, x: Tensor, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         value = torch.full_like(x[:1], float(value))
     fits = all(side in (1, full) for side, full in zip(value.shape, x.shape))
-    if value.dim() and (value.dim() != x.dim() or not fits):
+    if value.dim() != x.dim() or not fits:
         raise ValueError(
             f"{name} must have the shape of its input, {tuple(x.shape)}, with any side 1 to be repeated, such as one "
             f"example of it, got {tuple(value.shape)}"

@@ -53,6 +53,8 @@ class Objective:
         caller: the autocast state in which the model runs; None for the present one.
         differentiable: whether the scores must carry a gradient. False where they are only measured; then the fully
             perturbed inputs may have no score (NaN).
+        may_be_constant: whether a score without any gradient is accepted where it is a constant, which the perturbed
+            inputs tell.
         batching: what is known of the model, shared by objectives of the same one.
 
     Attributes:
@@ -77,6 +79,7 @@ class Objective:
         perturbations_per_eval: int | None = None,
         caller: ForwardPrecision | None = None,
         differentiable: bool = True,
+        may_be_constant: bool = True,
         batching: Batching | None = None,
     ) -> None:
         self._forward_func = forward_func
@@ -90,6 +93,8 @@ class Objective:
         self.images = len(inputs[0])
         self.hidden = hidden
         self.clean, has_gradient = self._checked_clean_score(differentiable)
+        if differentiable and not may_be_constant:
+            _check_depends(has_gradient is not None)
         with torch.no_grad():
             self.perturbed = self._call(tuple(h.to(x.dtype) for h, x in zip(hidden, inputs)), None).to(self.clean)
         if differentiable:
@@ -108,11 +113,7 @@ class Objective:
                 "which a fade to a constant baseline makes and a blur does not"
             )
         # A constant, such as the score of a detector that finds nothing, has no gradient, and that is no fault.
-        if has_gradient is None and bool((self.perturbed != self.clean).any()):
-            raise ValueError(
-                "forward_func must be differentiable by its inputs (or the activation of the layer that is explained), "
-                "but its output carries no gradient: look for detach(), no_grad(), argmax or numpy inside it"
-            )
+        _check_depends(has_gradient is not None or not bool((self.perturbed != self.clean).any()))
         rows = [n for n in range(self.images) if has_gradient is None or not bool(has_gradient[n])]
         if rows:
             warn_caller(
@@ -291,6 +292,15 @@ def _first_rows(arguments: Any, images: int) -> Any:
     return (
         arguments[:1] if isinstance(arguments, Tensor) and arguments.dim() and len(arguments) == images else arguments
     )
+
+
+def _check_depends(depends: bool) -> None:
+    if not depends:
+        raise ValueError(
+            "forward_func must be differentiable by its inputs (or the activation of the layer that is explained), but "
+            "its output carries no gradient: look for detach(), no_grad(), argmax or numpy inside it, or a score that "
+            "is constant for all these inputs, as of a detector that finds nothing"
+        )
 
 
 def _has_gradient(score: Tensor, leaves: Tensors) -> Tensor | None:

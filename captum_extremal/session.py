@@ -133,7 +133,8 @@ class Session:
             perturbations_per_eval,
             self.caller,
             differentiable,
-            self.batching,
+            may_be_constant=not isinstance(self.forward_func, LayerTail),  # no part of it is used then
+            batching=self.batching,
         )
 
     def like_inputs(self, maps: Tensors) -> Any:

@@ -23,10 +23,13 @@ from captum_extremal import (
     ExtremalMasks,
     ExtremalPerturbation,
     FadePyramid,
+    LayerExtremalPerturbation,
+    MeaningfulPerturbation,
     PathSolver,
     PenaltySolver,
     SmoothMask,
 )
+from captum_extremal.metrics import top_masks
 from captum_extremal.search.problem import Found, Optimum, Search
 
 # Untrained networks often score a blurred image as high as the image.
@@ -124,7 +127,8 @@ def test_contrast_is_how_far_the_full_perturbation_moves_a_position(
     network: nn.Module, images: Tensor, perturbation: str
 ) -> None:
     baselines = torch.full_like(images, 0.25)
-    result = find(network, images, baselines, target=1, areas=(0.3,), perturbation=perturbation)
+    given = baselines if perturbation == "fade" else None
+    result = find(network, images, given, target=1, areas=(0.3,), perturbation=perturbation)
     family = BlurPyramid() if perturbation == "blur" else FadePyramid()
     perturbed = family.bind(images, baselines)(torch.zeros_like(images[:, :1]))
     assert result.contrast.dtype == torch.float32
@@ -262,8 +266,31 @@ def test_fade_goes_to_the_baselines_in_every_form(network: nn.Module, images: Te
     )
 
 
+BLURRED: dict[str, Callable[[nn.Module, Tensor], Any]] = {
+    "result": lambda network, x: find(network, x, 7.0, target=1),
+    "attribution": lambda network, x: attribute(network, x, 7.0, target=1, reduce="sum"),
+    "meaningful perturbation": lambda network, x: MeaningfulPerturbation(network).attribute(x, 7.0, 1, steps=1),
+    "metric": lambda network, x: top_masks(network, x, x, 1, baselines=7.0),
+}
+
+
+@pytest.mark.parametrize("method", BLURRED)
+def test_baselines_that_the_blur_does_not_use_are_warned_of(network: nn.Module, images: Tensor, method: str) -> None:
+    with pytest.warns(UserWarning, match="baselines are not used by the blur: give perturbation='fade'") as told:
+        BLURRED[method](network, images)
+    assert [one.filename for one in told] == [__file__]
+
+
+@pytest.mark.filterwarnings("ignore:baselines are not used")
 def test_blur_does_not_look_at_the_baselines(network: nn.Module, images: Tensor) -> None:
     assert_same(find(network, images, 7.0, target=1), find(network, images, target=1))
+
+
+def test_baselines_are_broadcast_to_the_inputs(network: nn.Module, images: Tensor) -> None:
+    colour = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64).view(1, 3, 1, 1)
+    expected = find(network, images, colour.expand_as(images), target=1, perturbation="fade")
+    for baselines in (colour, colour.float(), colour.expand(2, -1, -1, 16)):
+        assert_same(find(network, images, baselines, target=1, perturbation="fade"), expected, atol=1e-6)
 
 
 def two_inputs(make_network: Callable[..., nn.Module]) -> tuple[Callable[..., Tensor], tuple[Tensor, Tensor]]:
@@ -358,9 +385,24 @@ def test_one_warning_each_counts_unreached_and_vacuous_images(network: nn.Module
 
 def test_pointing_map_and_result_do_not_warn_of_areas_that_are_not_reached(network: nn.Module, images: Tensor) -> None:
     attribute(network, images, target=1, score_threshold=1e9, areas=0.1, reduce="sum")
-    found = find(network, images, target=1, score_threshold=1e9, areas=0.1)
+    found = find(network, images, target=1, score_threshold=lambda clean, perturbed: clean, areas=0.01, solver=QUICK)
     assert not found.reached.any()
     assert found.optimal_area.isnan().all()
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_one_warning_counts_thresholds_that_the_whole_input_does_not_reach(
+    network: nn.Module, images: Tensor, game: str
+) -> None:
+    above = [1e9, -1e9]
+    with pytest.warns(UserWarning, match="1 of 2 images do not reach the score threshold even with everything") as told:
+        found = find(network, images, target=1, game=game, score_threshold=above, areas=(0.1, 1.0))
+    with pytest.warns(UserWarning, match="1 of 2 images do not reach the score threshold even with everything"):
+        LayerExtremalPerturbation(network, network[0]).extremal_masks(
+            images, target=1, game=game, score_threshold=above, areas=(1, 4), solver=QUICK
+        )
+    assert [one.filename for one in told] == [__file__]
+    assert found.reached.tolist() == [False, True]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
@@ -502,8 +544,11 @@ def test_callables_whose_signature_is_unknown_are_tried(network: nn.Module, imag
 def test_sum_over_a_batch_of_one_is_not_taken_for_a_score_an_example(
     network: nn.Module, settings: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValueError, match="forward_func"):
-        attribute(lambda x: network(x)[:, 1].sum().view(1), _x()[:1], **settings)
+    x = _x()[:1]
+    with pytest.warns(UserWarning, match="fails for 2 masks of each image at once, so .* one at a time"):
+        found = attribute(lambda x: network(x)[:, 1].sum().view(1), x, areas=(0.3, 1.0), **settings)
+    expected = attribute(network, x, target=1, areas=(0.3, 1.0), perturbations_per_eval=1, **settings)
+    torch.testing.assert_close(found, expected, **WITHIN)
 
 
 # Nothing is left behind

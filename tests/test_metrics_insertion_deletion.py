@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_extremal.metrics import insertion_deletion
+from captum_extremal.metrics import InsertionDeletion, insertion_deletion
 from captum_extremal.perturbations import gaussian_blur
 
 
@@ -186,6 +186,23 @@ def test_additional_forward_args_go_with_their_images(network: nn.Module, images
             maps[row : row + 1], images[row : row + 1], 1, steps=5,
         )  # fmt: skip
         torch.testing.assert_close(found.insertion[row], alone.insertion[0])
+
+
+def test_a_network_without_a_score_for_nothing_is_measured(network: nn.Module, images: Tensor) -> None:
+    def standardised(x: Tensor) -> Tensor:  # NaN where all of an image is of one colour
+        axes = (1, 2, 3)
+        return network((x - x.mean(axes, keepdim=True)) / x.std(axes, keepdim=True))
+
+    with pytest.warns(UserWarning, match="output is NaN for 2 of 2 examples .* counts as that of the step") as told:
+        found = insertion_deletion(standardised, images, images, 1, steps=4)
+    assert [one.filename for one in told] == [__file__]
+    assert found.deletion.isnan().tolist() == [[False] * 4 + [True]] * 2
+    assert found.insertion.isfinite().all()
+    expected = [trapezoids([*curve[:4], curve[3]]) for curve in found.deletion.tolist()]
+    assert found.deletion_auc.tolist() == pytest.approx(expected)
+
+    flat = InsertionDeletion(found.fractions, found.deletion.flip(1), found.deletion)
+    assert flat.insertion_auc.tolist() == pytest.approx(expected)
 
 
 def test_models_need_not_be_differentiable(network: nn.Module, images: Tensor) -> None:

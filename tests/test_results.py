@@ -366,6 +366,8 @@ def test_one_image_is_a_result_of_its_own(found: ExtremalMasks, index: int) -> N
     assert torch.equal(one.sigma, found.sigma)
     assert one.settings == found.settings
     assert torch.equal(one.refined_saliency(), found.refined_saliency()[row : row + 1])
+    assert_same(found[index], one)
+    assert_same(found[np.int64(index)], one)
 
 
 def test_one_image_of_a_tuple_is_a_tuple() -> None:
@@ -380,6 +382,39 @@ def test_one_image_of_a_tuple_is_a_tuple() -> None:
 def test_image_that_is_not_there_is_named(found: ExtremalMasks, index: int, error: type[Exception]) -> None:
     with pytest.raises(error, match="index"):
         found.image(index)
+    with pytest.raises(error, match="index"):
+        found[index]
+
+
+def test_results_have_a_length_and_are_sliced_and_followed_image_by_image() -> None:
+    found = result_of(torch.rand(3, 2, 1, 8, 10), areas=[0.1, 0.4], values=[[3.0, 4.0], [1.0, 2.0], [5.0, 6.0]])
+    assert len(found) == 3
+    for part, rows in ((found[1:], [1, 2]), (found[:2], [0, 1]), (found[::2], [0, 2]), (found[-1:], [2])):
+        assert len(part) == len(rows)
+        for name in (field.name for field in fields(ExtremalMasks) if field.name not in ("areas", "sigma", "settings")):
+            whole = getattr(found, name)
+            if whole is not None:
+                torch.testing.assert_close(getattr(part, name), whole[rows], rtol=0, atol=0, equal_nan=True, msg=name)
+        assert_same(part[0], found[rows[0]])
+    assert [float(one.optimal_value) for one in found] == found.optimal_value.tolist()
+    with pytest.raises(TypeError, match="index must be an integer"):
+        found[torch.tensor([0, 1])]  # type: ignore[index]
+
+
+def test_results_move_to_a_device_with_every_field() -> None:
+    parts, contrast = (torch.rand(2, 3, 1, 9), torch.rand(2, 3, 1, 8)), (torch.rand(2, 1, 9), torch.rand(2, 1, 8))
+    for found in (replace(result_of(parts, searches=2), contrast=contrast), result_of()):
+        moved = found.to("meta")
+        for name in (field.name for field in fields(ExtremalMasks) if field.name != "settings"):
+            there, here = (
+                (one if isinstance(one, tuple) else (one,)) for one in (getattr(moved, name), getattr(found, name))
+            )
+            pairs = [pair for pair in zip(there, here) if pair[1] is not None]
+            assert all(one.is_meta and not other.is_meta and one.shape == other.shape for one, other in pairs), name
+        assert moved.settings == found.settings
+        assert_same(found.to(torch.device("cpu")), found)
+    with pytest.raises(ValueError, match="device must be one of PyTorch's, got 'nowhere'"):
+        found.to("nowhere")
 
 
 def assert_same(one: ExtremalMasks, other: ExtremalMasks) -> None:

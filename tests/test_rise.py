@@ -146,6 +146,31 @@ def test_tuple_of_inputs_has_masks_of_its_own(make_network: Callable[..., nn.Mod
     torch.testing.assert_close(found[0], alone, **WITHIN)
 
 
+def standardised(x: Tensor) -> Tensor:
+    """The images with a mean of 0 and a standard deviation of 1; NaN where all of an image is of one colour."""
+    axes = (1, 2, 3)
+    return (x - x.mean(axes, keepdim=True)) / x.std(axes, keepdim=True)
+
+
+def test_a_network_without_a_score_for_nothing_is_explained(network: nn.Module, images: Tensor) -> None:
+    assert network(standardised(torch.zeros_like(images))).isnan().all()
+    settings: dict[str, Any] = {"n_samples": 12, "cells": 2, "probability": 0.3, "perturbations_per_eval": 5}
+    seen = masks_seen((16, 16), **{k: v for k, v in settings.items() if k != "perturbations_per_eval"})
+    assert not seen.flatten(1).any(1).all()  # some masks show nothing
+    scores = [network(standardised(mask * images))[:, 1].nan_to_num(0.0) for mask in seen]
+    expected = sum(score.view(2, 1, 1, 1) * mask for score, mask in zip(scores, seen)) / (12 * 0.3)
+    found = attribute(lambda x: network(standardised(x)), images, target=1, **settings)
+    torch.testing.assert_close(found, expected.expand_as(images).detach(), rtol=0, atol=1e-6)
+
+
+def test_a_score_of_nan_for_something_is_refused(network: nn.Module, images: Tensor) -> None:
+    def of_whole_images(x: Tensor) -> Tensor:
+        return network(x).where((x != 0).flatten(1).all(1, keepdim=True), torch.nan)
+
+    with pytest.raises(ValueError, match="forward_func's output for the masked inputs must not be NaN"):
+        attribute(of_whole_images, images, target=1, n_samples=4)
+
+
 def test_model_need_not_be_differentiable(network: nn.Module, images: Tensor) -> None:
     def forward(x: Tensor) -> Tensor:
         assert not torch.is_grad_enabled()

@@ -385,6 +385,50 @@ def test_there_is_no_percent_of_a_clean_score_about_0(clean: float) -> None:
     assert robust.binary_percent[1].flatten().tolist() == pytest.approx([50, 100])
 
 
+def test_text_shows_the_numbers_of_a_star_in_three_lines_an_image() -> None:
+    robust = by_hand([5.0, 8.0, 1.0, 2.0], [10.0, -4.0])
+    assert [line.split() for line in repr(robust).splitlines()] == [
+        ["Robustness", "(N", "=", "2,", "A", "=", "0),", "the", "game's", "values", "at", "a*:"],
+        ["own", "fade"],
+        ["image", "0,", "a*", "0.2:", "masks,", "%", "of", "the", "clean", "score", "50", "80"],
+        ["binary", "forms", "of", "image", "0", "25", "40"],
+        ["all", "hidden", "of", "image", "0", "12", "20"],
+        ["image", "1,", "a*", "0.2:", "masks,", "clean", "score", "-4", "1", "2"],
+        ["binary", "forms", "of", "image", "1", "0.5", "1"],
+        ["all", "hidden", "of", "image", "1", "0.25", "0.5"],
+    ]
+    many = by_hand([1.0, 2.0] * 70, [1.0] * 70)
+    assert len(repr(many).splitlines()) == 2 + 3 * 4 + 1
+    assert repr(many).endswith("... and 66 more images")
+    never = replace(robust, areas=torch.full((2, 1), torch.nan))
+    assert "image 0, a* not reached: masks" in repr(never)
+
+
+@pytest.mark.parametrize(("shown", "percent"), [(1.0, -100.0), (0.0, 0.0)], ids=["worst", "best"])
+def test_deletion_goes_from_minus_100_percent_to_0(images: Tensor, shown: float, percent: float) -> None:
+    def brightness(x: Tensor) -> Tensor:
+        return x[:, 0, 6:10, 6:10].mean((1, 2))
+
+    x = torch.ones_like(images)
+    found = find(brightness, x, game="delete", perturbation="fade", areas=[0.5])
+    masks = torch.full_like(found.masks, 1 - shown)  # what the deletion leaves is 1 - m
+    robust = measure(brightness, replace(found, masks=masks), x)
+    assert robust.soft_percent[:, 0, 1].tolist() == pytest.approx([percent] * 2)
+
+
+def test_a_network_without_a_score_for_nothing_has_the_other_ways(network: nn.Module, images: Tensor) -> None:
+    def standardised(x: Tensor) -> Tensor:  # NaN where all of an image is of one colour
+        axes = (1, 2, 3)
+        scores: Tensor = network((x - x.mean(axes, keepdim=True)) / x.std(axes, keepdim=True))
+        return scores
+
+    robust = measure(standardised, find(standardised, images, target=1), images, target=1)
+    fade = torch.tensor([name == "fade" for name in robust.names])
+    assert robust.all_hidden.isnan().tolist() == [fade.tolist()] * 2
+    assert robust.soft.isfinite().all()
+    assert robust.binary.isfinite().all()
+
+
 def test_table_has_a_row_for_each_value(network: nn.Module, images: Tensor) -> None:
     robust = measure(network, find(network, images, target=1), images, target=1)
     frame = robust.to_frame()

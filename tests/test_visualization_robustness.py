@@ -90,3 +90,13 @@ def test_values_that_are_all_equal_are_drawn():
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         show_robustness(*arguments)
+
+
+def test_scores_that_the_model_does_not_have_are_told():
+    robust = make_robustness()
+    unknown = robust.all_hidden.clone()
+    unknown[:, 1] = torch.nan
+    ax = drawn(show_robustness(replace(robust, all_hidden=unknown))).axes[0]
+    none = [text for text in ax.texts if text.get_text() == "none"]
+    assert [text.get_position() for text in none] == [(0, 1)]
+    assert none[0].get_color() != "white"

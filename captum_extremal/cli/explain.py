@@ -1,5 +1,6 @@
 """``captum-extremal explain``: the smallest part of a photograph that is enough for a class."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,15 @@ class ImageRun(PhotoRun):
         for k, (row, name) in enumerate(zip(rows, view.names)):
             figure = show_robustness(robust, k, title=shortened(name, 48))
             files = row["files"] | {"robustness": write_figure(figure, f"{view.base(folder, k)}-robustness.png")}
-            numbers = {"names": list(robust.names)} | {key: tensor[k].tolist() for key, tensor in values.items()}
+            numbers = {"names": list(robust.names)} | {
+                key: _plain(tensor[k].tolist()) for key, tensor in values.items()
+            }
             more.append(row | {"files": files, "robustness": numbers})
         return more
+
+
+def _plain(values: Any) -> Any:
+    """Numbers, or lists of them, with None for NaN, which JSON does not have."""
+    if isinstance(values, list):
+        return [_plain(value) for value in values]
+    return None if math.isnan(values) else values

@@ -110,11 +110,11 @@ class Parts:
                 raise TypeError(f"{must}, got {type(value).__name__}: choose a layer inside of it")
             check_activation(value, images, name)
             return cls(None, ())
-        grows = [
-            twice is None or (isinstance(part, Tensor) and len(part) == 2 * images)
-            for part in (value if twice is None else twice)
-        ]
-        places = [k for k, part in enumerate(value) if grows[k] and _is_activation(part, images)]
+        # A row for each image, by the shapes for one batch and, where they are known, for two.
+        seen = zip(value, value if twice is None else twice)
+        count = images if twice is None else 2 * images
+        grows = [_is_activation(part, images) and _is_activation(other, count) for part, other in seen]
+        places = [k for k, is_explained in enumerate(grows) if is_explained]
         others = [f"[{k}] {_kind(part)}" for k, part in enumerate(value) if k not in places and part is not None]
         if not places:
             rule = f"{name} must hold a tensor of floats, with a row for each of {images} images and one more dimension"

@@ -66,7 +66,7 @@ def _table(all_hidden: Tensor, masks: Tensor) -> check.Array:
 
 def _colour_range(tables: list[check.Array], *, percent: bool) -> Normalize:
     """From the lowest value to the highest; of per cent no further than 100, which is all, and 100 wide at most."""
-    low, high = float(np.nanmin(tables)), float(np.nanmax(tables))  # NaN: the model has no score there
+    low, high = float(np.nanmin(tables)), float(np.nanmax(tables))
     if percent:
         high = min(high, 100.0)
         low = max(low, high - 100.0)
@@ -76,8 +76,9 @@ def _colour_range(tables: list[check.Array], *, percent: bool) -> Normalize:
 def _draw_table(ax: Axes, table: check.Array, colours: Normalize, form: str) -> None:
     ax.imshow(table, cmap=_COLOURS, norm=colours, aspect="auto", interpolation="nearest")
     for (way, column), value in np.ndenumerate(table):
-        dark = float(draw.grey(np.asarray(_COLOURS(colours(value)))[:3])) < 0.55
-        text = draw.number(round(value, 0 if form else 6) + 0.0, form)  # + 0.0: no -0
+        known = not np.isnan(value)  # a model may have no score for an image of one colour
+        dark = known and float(draw.grey(np.asarray(_COLOURS(colours(value)))[:3])) < 0.55
+        text = draw.number(round(value, 0 if form else 6) + 0.0, form) if known else "none"  # + 0.0: no -0
         colour = "white" if dark else draw.INK
         ax.text(column, way, text, ha="center", va="center", fontsize=draw.SMALL, color=colour)
     ways, columns = table.shape
