@@ -357,6 +357,7 @@ def test_a_file_cut_anywhere_loses_at_most_its_last_row(
     torch.testing.assert_close(again.masks, whole.masks)
 
 
+@pytest.mark.filterwarnings("ignore:. of . images do not reach the score threshold even")
 def test_rows_say_what_was_found(method: Method, batches: Batches, how: How, path: Path) -> None:
     class_channels(method, batches, path=path, **how | {"score_threshold": 1.0})
     about, *rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -422,10 +422,12 @@ def test_area_one_always_reaches(make_network: Callable[..., nn.Module], game: s
     [0.5, [0.5, 0.5], (0.5, 0.5), torch.tensor([0.5, 0.5]), lambda clean, perturbed: torch.full_like(clean, 0.5)],
     ids=["number", "list", "tuple", "tensor", "callable"],
 )
+@pytest.mark.filterwarnings("ignore:. of . images do not reach the score threshold even")
 def test_thresholds_come_in_every_form(network: nn.Module, images: Tensor, threshold: Any) -> None:
     assert find(network, images, target=1, score_threshold=threshold).threshold.tolist() == [0.5, 0.5]
 
 
+@pytest.mark.filterwarnings("ignore:. of . images do not reach the score threshold even")
 def test_callable_threshold_sees_the_clean_and_the_perturbed_score(network: nn.Module, images: Tensor) -> None:
     found = find(
         network, images, target=1, score_threshold=lambda clean, perturbed: 2 * clean - perturbed, game="delete"
@@ -704,6 +706,7 @@ def test_a_star_that_falls_short_is_the_next_area_that_is_enough() -> None:
 
 
 @pytest.mark.parametrize("areas", [None, "optimal"], ids=str)
+@pytest.mark.filterwarnings("ignore:. of . images do not reach the score threshold even")
 def test_where_no_area_is_enough_the_mask_is_the_largest_areas(areas: str | None) -> None:
     found = mean_of_ones(areas=areas, score_threshold=2.0, solver=Seeker(flat_optimum([math.nan] * 2, [1.0, 1.0])))
     assert found.optimal_area.isnan().all()
