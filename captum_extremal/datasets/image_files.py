@@ -39,7 +39,9 @@ def read_image(
     """Read an image file as RGB, of an animation the first frame.
 
     Transparent pixels are laid on white. Grey images of more than 8 bits are scaled: with 16 bits, 65535 is white; with
-    32-bit integers 255 or 65535, and with floats 1, 255 or 65535, the smallest that no value exceeds.
+    32-bit integers 255 or 65535, and with floats 1, 255 or 65535, the smallest that no value exceeds. Where the
+    brightest value is above one of them and below a sixteenth of the next (1.02, or 1023 of 10 bits), the white is not
+    known, and the image is refused.
 
     Args:
         path: of the file.
@@ -68,7 +70,9 @@ def _as_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
         low, high = values.min(), values.max()
         if not 0 <= low <= high <= whites[-1]:
             raise ValueError(f"grey values must be from 0 to {whites[-1]}, got {low:g} to {high:g}")
-        white = next(white for white in whites if high <= white)
+        below, white = next((below, white) for below, white in zip((0, *whites), whites) if high <= white)
+        if 0 < below < high < white / 16:
+            raise ValueError(f"grey values must reach near 1, 255 or 65535, got a maximum of {high:g}: scale them")
         image = Image.fromarray((values * (255 / white)).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
