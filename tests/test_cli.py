@@ -27,7 +27,8 @@ from captum_extremal import ChannelMask, ExtremalMasks, ExtremalPerturbation, Fe
 from captum_extremal._version import own_version
 from captum_extremal.areas import AREAS
 from captum_extremal.cli import app, console, demo, explain, options, output, photo_run
-from captum_extremal.cli.classifier import Classifier, from_file, loaded_classifier, untrained
+from captum_extremal.cli.classifier import Classifier, loaded_classifier
+from captum_extremal.cli.weights import from_file, untrained
 from captum_extremal.datasets import DigitScenes
 from captum_extremal.evaluation import Evaluation
 from captum_extremal.evaluation.metrics import TOLERANCE
@@ -730,6 +731,92 @@ def test_names_of_classes_from_a_file(tmp_path):
 
 def test_inputs_are_transformed_as_beside_torchvisions_own_weights():
     assert untrained("googlenet", 2).transform_input is True
+
+
+def lightning(state):
+    ema = {f"ema_model.{key}": torch.zeros_like(value) for key, value in state.items()}
+    return {
+        "state_dict": ema | {f"model.{key}": value for key, value in state.items()} | {"loss.weight": torch.ones(2)}
+    }
+
+
+def averaged(state):
+    return {"model_ema": {key: value * 0 for key, value in state.items()}, "model": state, "optimizer": {"state": {}}}
+
+
+SAVED = {
+    "PyTorch's tutorial": (
+        lambda s: {"epoch": 3, "model_state_dict": s, "loss": 0.1},
+        "model_state_dict; left epoch, loss",
+    ),
+    "compiled": (lambda s: {f"_orig_mod.{key}": value for key, value in s.items()}, None),
+    "compiled, parallel": (
+        lambda s: {f"module._orig_mod.{key}": v for key, v in s.items()},
+        "names begin with module.",
+    ),
+    "parallel features": (lambda s: {key.replace("features.", "features.module."): v for key, v in s.items()}, None),
+    "Lightning": (lightning, "state_dict, whose names begin with model.; left ema_model, loss"),
+    "averaged beside": (averaged, "from model; left model_ema, optimizer"),
+    "averaged alone": (lambda s: {"ema": {"module": s}, "step": 7}, "from ema.module; left step"),
+    "averaged by PyTorch": (
+        lambda s: {"n_averaged": torch.tensor(3)} | {f"module.{key}": value for key, value in s.items()},
+        "names begin with module.; left n_averaged",
+    ),
+    "a backbone's name": (lambda s: {"net": {f"encoder.{key}": value for key, value in s.items()}}, "from net, whose"),
+}
+
+
+@pytest.mark.parametrize(("save", "told"), SAVED.values(), ids=SAVED)
+def test_checkpoints_as_people_save_them(state, tmp_path, capsys, save, told):
+    torch.save(save(dict(state)), tmp_path / "w.pth")
+    model, _ = from_file(NETWORK, str(tmp_path / "w.pth"), 1000)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    said = capsys.readouterr().err
+    assert said == "" if told is None else told in one_line(said)
+    assert told is None or f"took {len(state)} tensors" in said
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+@pytest.mark.parametrize("aux", [False, True])
+def test_heads_that_only_training_uses_may_be_missing(tmp_path, capsys, name, aux):
+    with torch.random.fork_rng():
+        tuned = torchvision.models.get_model(
+            name, num_classes=3, aux_logits=aux, init_weights=False, transform_input=True
+        )
+    torch.save(tuned.state_dict(), tmp_path / "w.pth")
+    model, classes = from_file(name, str(tmp_path / "w.pth"), 1000)
+    assert classes == 3
+    assert all(torch.equal(value, tuned.state_dict()[key]) for key, value in model.state_dict().items())
+    left = {"googlenet": "; left aux1, aux2", "inception_v3": "; left AuxLogits"}[name]
+    assert (left in capsys.readouterr().err) is aux
+
+
+def test_weights_of_a_larger_network_of_the_kind_do_not_fit(tmp_path):
+    torch.save({"model": torchvision.models.resnet34().state_dict()}, tmp_path / "w.pth")
+    with pytest.raises(console.StopError, match=r"(?s)does not fit resnet18: .*layer1.2.conv1.weight"):
+        from_file("resnet18", str(tmp_path / "w.pth"), 1000)
+
+
+def test_files_that_hold_no_weights_are_told(tmp_path):
+    path = tmp_path / "w.pth"
+    picture(8, 8).save(tmp_path / "photo.jpg")
+    for content in (b"", b"no weights", b"101", (tmp_path / "photo.jpg").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(console.StopError, match=r"w.pth is no file that torch.save wrote"):
+            from_file(NETWORK, str(path), 1000)
+    torch.save({"state_dict": {"a": torch.ones(1)}, "hyper_parameters": SimpleNamespace()}, path)
+    with pytest.raises(
+        console.StopError, match=r"holds more than a state dict, types.SimpleNamespace: save model.state"
+    ):
+        from_file(NETWORK, str(path), 1000)
+
+
+def test_a_class_file_may_begin_with_a_byte_order_mark(tmp_path):
+    torch.save(torchvision.models.get_model(NETWORK, num_classes=2).state_dict(), tmp_path / "w.pth")
+    (tmp_path / "names.txt").write_text("first\nsecond\n", encoding="utf-8-sig")
+    classifier = loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(tmp_path / "names.txt"), "cpu")
+    assert classifier.index_of("first") == 0
+    assert classifier.categories == ["first", "second"]
 
 
 def test_weights_files_that_do_not_fit(state, tmp_path):
