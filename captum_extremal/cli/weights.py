@@ -91,7 +91,7 @@ def _found(loaded: Any, own: Mapping[str, Tensor], path: str) -> Found:
     every = list(_dictionaries(loaded))
     if not every:
         raise StopError(f"--weights: {path} holds no state dict", FAILED)
-    ranked = []
+    ranked: list[tuple[int, bool, int, str, str, dict[str, Tensor]]] = []
     for place, tensors in every:
         for prefix, count in _prefixes(tensors, own).items():
             ranked.append((-count, bool(_AVERAGED.search(f"{place}.{prefix}")), len(ranked), place, prefix, tensors))

@@ -8,9 +8,16 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["UnreadableError", "in_one_line", "read_image", "reading"]
+__all__ = ["UnreadableError", "in_one_line", "is_image_name", "read_image", "reading"]
 
+_OTHER_PROGRAMS = {"EPS", "WMF"}  # formats whose files Pillow hands to other programs
 _WHITES = {"I": (255, 65535), "F": (1, 255, 65535)}  # what may be white in 32-bit integers and in floats
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is one that :func:`read_image` reads, by its suffix."""
+    Image.init()
+    return Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in set(Image.OPEN) - _OTHER_PROGRAMS
 
 
 class UnreadableError(Exception):
@@ -52,8 +59,8 @@ def read_image(
         UnreadableError: there is no such file, it is no image of these formats, it is truncated or broken, it has more
             than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, or its values are outside of the ranges above.
     """
-    Image.init()  # registers all of Pillow's formats; it hands files of two of them to other programs
-    allowed = formats or [name for name in Image.ID if name not in ("EPS", "WMF")]
+    Image.init()  # registers all of Pillow's formats
+    allowed = formats or [name for name in Image.ID if name not in _OTHER_PROGRAMS]
     with reading(path, " or ".join(formats or ["an image"])), Image.open(path, formats=allowed) as file:
         limit = Image.MAX_IMAGE_PIXELS  # above it Pillow only warns, up to twice as many pixels
         if limit is not None and file.width * file.height > limit:
