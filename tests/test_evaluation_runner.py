@@ -237,19 +237,18 @@ def test_an_image_that_cannot_be_explained_costs_itself_alone(make: Make, tmp_pa
         assert without_time(rows_in(tmp_path).values()) == without_time(expected.values())
         assert reported.count("0, green: cannot be explained: no map of 0") == starts
         assert reported.count("4, red: cannot be explained: no map of 4") == starts
-        unreadable = read_rows([tmp_path])[SETTINGS.key].unreadable
-        assert set(unreadable) == {"0", "3", "4"}
-        assert unreadable["4"] == "4, red: cannot be explained: no map of 4"
+        kept = read_rows([tmp_path])[SETTINGS.key]
+        assert (set(kept.unreadable), set(kept.unexplained)) == ({"3"}, {"0", "4"})
+        assert kept.unexplained["4"] == "4, red: cannot be explained: no map of 4"
     evaluate(make(batch_size=6), SETTINGS, tmp_path, ALONE)
     assert without_time(rows_in(tmp_path).values()) == without_time(rows_in(whole).values())
+    assert read_rows([tmp_path])[SETTINGS.key].unexplained == {}
 
 
 def test_a_method_that_fails_for_most_images_ends_the_run(make: Make, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="map of 0"):
         evaluate(make(explain=picky([0, 1, 2, 4, 5, 6])), SETTINGS, tmp_path, ALONE)
-    assert set(read_rows([tmp_path])[SETTINGS.key].unreadable) == {
-        "3"
-    }  # nothing is noted of images of a run that is wrong
+    assert read_rows([tmp_path])[SETTINGS.key].unexplained == {}  # nothing is noted of a run that is wrong
     many, calls = Squares(40, broken=()), list[int]()
 
     def explain(x: Tensor, target: object) -> Tensor:
@@ -269,7 +268,7 @@ def test_an_image_that_cannot_be_prepared_costs_itself_alone(make: Make, tmp_pat
 
     evaluate(make(prepare=prepare), SETTINGS, tmp_path, ALONE)
     assert {image for image, _ in rows_in(tmp_path)} == set("01256")
-    assert read_rows([tmp_path])[SETTINGS.key].unreadable["4"] == "4: cannot be explained: too narrow"
+    assert read_rows([tmp_path])[SETTINGS.key].unexplained["4"] == "4: cannot be explained: too narrow"
 
 
 def test_a_run_under_way_is_not_done_twice(make: Make, tmp_path: Path) -> None:

@@ -83,7 +83,9 @@ def _print(lines: dict[str, Line], tolerance: float) -> None:
     print(f"Per cent, {means}; in brackets 95 % intervals from drawing the images again.")
     for label, line in lines.items():
         if line.unreadable:
-            print(f"{label}: images that could not be used: {line.unreadable}.")
+            print(f"{label}: images that could not be read: {line.unreadable}.")
+        if line.unexplained:
+            print(f"{label}: images that could not be explained: {line.unexplained}.")
 
 
 def _print_leads(ahead: dict[str, dict[str, Score]], label: str) -> None:

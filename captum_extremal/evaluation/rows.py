@@ -71,7 +71,8 @@ class Kept:
     settings: Settings
     pairs: int  # how many the data set has
     rows: dict[Pair, Row] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)  # why an image could not be used, by its name
+    unreadable: dict[str, str] = field(default_factory=dict)  # why an image could not be read, by its name
+    unexplained: dict[str, str] = field(default_factory=dict)  # why one that was read could not be explained
 
 
 class RowFile(ExitStack):
@@ -94,8 +95,12 @@ class RowFile(ExitStack):
         )
 
     def note_unreadable(self, image: str, why: str) -> None:
-        """Write that an image could not be used."""
+        """Write that an image could not be read."""
         self._write([{"image": image, "unreadable": why}])
+
+    def note_unexplained(self, image: str, why: str) -> None:
+        """Write that an image could not be explained."""
+        self._write([{"image": image, "unexplained": why}])
 
     def _write(self, lines: Iterable[dict[str, Any]]) -> None:
         if self._file is None:
@@ -134,6 +139,7 @@ def read_rows(paths: Iterable[Path]) -> dict[str, Kept]:
     for kept in runs.values():
         for image, _ in kept.rows:
             kept.unreadable.pop(image, None)
+            kept.unexplained.pop(image, None)
     return runs
 
 
@@ -146,9 +152,10 @@ def take_line(runs: dict[str, Kept], line: Any) -> None:
         if (line[_KIND], settings.key) != (FORMAT, key) or line["pairs"] < 0:
             raise ValueError("the header is of another format, or its settings do not have its key")
         runs.setdefault(key, Kept(settings, line["pairs"]))
-    elif "unreadable" in line:
-        _check(str, line["image"], line["unreadable"])
-        runs[key].unreadable[line["image"]] = line["unreadable"]
+    elif noted := {"unreadable", "unexplained"} & line.keys():
+        kind = noted.pop()
+        _check(str, line["image"], line[kind])
+        getattr(runs[key], kind)[line["image"]] = line[kind]
     else:
         row = Row(label=line["class"], **{name: line[name] for name in ("image", "difficult", "seconds", "values")})
         runs[key].rows.setdefault(row.pair, row)

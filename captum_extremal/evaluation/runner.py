@@ -34,6 +34,10 @@ _OF_ONE = (ValueError, TypeError, RuntimeError, AssertionError, ArithmeticError,
 _T = TypeVar("_T")
 
 
+class _NoMapsError(ValueError):
+    """The method returns no maps."""
+
+
 @dataclass(frozen=True)
 class Processes:
     """The processes that share a run."""
@@ -224,7 +228,7 @@ class _Failures:
     def _note(self) -> None:
         if self._explained:  # nothing is written of a run that is wrong from the start
             for image in self._refused.keys() - self._noted:
-                self._file.note_unreadable(image, self._refused[image])
+                self._file.note_unexplained(image, self._refused[image])
             self._noted.update(self._refused)
 
 
@@ -238,7 +242,7 @@ def _explained(
         for (name, label), error in refused.items():
             failures.add_refused(f"{name}, {label}", name, error)
         return
-    except torch.cuda.OutOfMemoryError:
+    except (torch.cuda.OutOfMemoryError, _NoMapsError):  # of the run, not of one image
         raise
     except _OF_ONE as error:
         if len(batch) == 1:
@@ -309,7 +313,7 @@ def _checked(maps: object, pairs: list[Pair]) -> Tensor:
     count = len(pairs)
     if not isinstance(maps, Tensor) or maps.dim() != 4 or len(maps) != count:
         got = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"explain must return maps ({count}, 1, H, W) or ({count}, C, H, W), got {got}")
+        raise _NoMapsError(f"explain must return maps ({count}, 1, H, W) or ({count}, C, H, W), got {got}")
     return maps
 
 
