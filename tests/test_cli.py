@@ -291,13 +291,14 @@ NOT_PLAIN = [
 
 def test_nothing_is_written_outside_of_the_folder(tmp_path, monkeypatch):
     """Whatever photographs and classes are called."""
+    monkeypatch.setattr(sys.modules[__name__], "CATEGORIES", CATEGORIES.copy())
     run, _ = run_of(tmp_path / "new" / "out", monkeypatch, target=["0"], steps=1, areas=(1.0,))
     monkeypatch.setattr(explain, "write_results", lambda found, images, k, base, name: base.touch() or {})
     photos = tmp_path / "photos"
     photos.mkdir()
     for k, name in enumerate(NOT_PLAIN):
         run.classifier.categories[0] = f"../../{name}"
-        picture(32, 32, k).save(photos / f"{name}.png")
+        picture(32, 32, k).save(photos / f"{name}.png", "PNG")
         run.explain(str(photos / f"{name}.png"))
     assert not run.summary.failed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "photos"]
@@ -816,8 +817,9 @@ def test_a_console_without_some_signs_prints_their_codes(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="needs a pipe that closes")
 def test_a_reader_that_has_gone_ends_the_command_quietly():
     """As after "| head -1"."""
-    code = "import sys; from captum_extremal.cli import app, console, main, compare\n"
-    code += "compare.run = lambda given: [console.print_table([('x' * 999,)]) for _ in range(999)]\n"
+    code = "import sys, types; from captum_extremal.cli import console, main\n"
+    code += "run = lambda given: [console.print_table([('x' * 999,)]) for _ in range(999)]\n"
+    code += "sys.modules['captum_extremal.cli.compare'] = types.SimpleNamespace(run=run)\n"
     code += "sys.exit(main(['compare', '.']))"
     environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[2])}
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
