@@ -316,9 +316,7 @@ def test_curves_have_a_line_at_what_is_enough():
 def test_sweep_has_a_line_at_what_is_enough(images):
     for threshold, heights in ((10.0, []), (7.5, [0.75]), (20.0, [])):
         figure = drawn(vis.show_sweep(make_found(threshold=threshold), images))
-        dotted = [
-            list(line.get_ydata()) for ax in figure.axes for line in ax.lines if line.get_linestyle() == ":"
-        ]
+        dotted = [list(line.get_ydata()) for ax in figure.axes for line in ax.lines if line.get_linestyle() == ":"]
         assert dotted == [[height] * 2 for height in heights] * 5
         assert ("dotted: enough" in figure.get_supxlabel()) is bool(heights)
 
