@@ -12,8 +12,14 @@ from contextlib import ExitStack
 from typing import Any, BinaryIO, TypeVar
 
 FORMAT = 1
+# A line that is damaged can fail to be parsed in any of these ways, down to brackets that are nested too deeply.
+DAMAGE = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
 _LONGEST_LINE = 2**20  # bytes; a row of an evaluation has some hundred, a mask of 2048 channels ten thousand
 _T = TypeVar("_T")
+
+
+class DamagedError(ValueError):
+    """A file has lines that no writer of it has left there."""
 
 
 class JsonLines(ExitStack):
@@ -31,7 +37,7 @@ class JsonLines(ExitStack):
         super().__init__()
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"path must be a string or a path, got {path!r} of type {type(path).__name__}")
-        self._header = _as_line({kind: FORMAT, **settings})
+        self._header = as_line({kind: FORMAT, **settings})
         with ExitStack() as opened:
             self._file = opened.enter_context(open(os.fspath(path), "a+b"))
             self._check_header(kind)
@@ -45,7 +51,7 @@ class JsonLines(ExitStack):
     def append(self, values: Iterable[Any]) -> None:
         """Write values behind those that were read or written."""
         header = b"" if self._file.tell() else self._header
-        self._file.write(header + b"".join(map(_as_line, values)))
+        self._file.write(header + b"".join(map(as_line, values)))
         self._file.flush()
 
     def _check_header(self, kind: str) -> None:
@@ -80,17 +86,17 @@ def read_lines(
     while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
         try:
             value = parse(json.loads(line))
-        # A line that is damaged can fail in any of these ways, down to brackets that are nested too deeply.
-        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{file.name} is damaged, or no file of rows, at line {number}: {error!r}") from None
+        except DAMAGE as error:
+            raise DamagedError(f"{file.name} is damaged, or no file of rows, at line {number}: {error!r}") from None
         number, end = number + 1, end + len(line)
         if end > largest:
             raise ValueError(f"{file.name} is larger than a file of rows can be, {largest} bytes")
         yield value
     if len(line) == _LONGEST_LINE:
-        raise ValueError(f"{file.name} has a line longer than a row can be, {_LONGEST_LINE} bytes")
+        raise DamagedError(f"{file.name} has a line longer than a row can be, {_LONGEST_LINE} bytes")
     file.seek(end)
 
 
-def _as_line(value: Any) -> bytes:
+def as_line(value: Any) -> bytes:
+    """The value as a line of a file."""
     return json.dumps(value).encode() + b"\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+import json
 import os
 import re
 import subprocess
@@ -27,7 +28,8 @@ from captum_extremal import ChannelMask, ExtremalMasks, ExtremalPerturbation, Fe
 from captum_extremal._version import own_version
 from captum_extremal.areas import AREAS
 from captum_extremal.cli import app, console, demo, explain, options, output, photo_run
-from captum_extremal.cli.classifier import Classifier, from_file, loaded_classifier, untrained
+from captum_extremal.cli.classifier import Classifier, loaded_classifier
+from captum_extremal.cli.weights import from_file, untrained
 from captum_extremal.datasets import DigitScenes
 from captum_extremal.evaluation import Evaluation
 from captum_extremal.evaluation.metrics import TOLERANCE
@@ -153,8 +155,10 @@ def test_explain_tells_robustness_where_it_is_asked_for(weights, tmp_path):
     picture(48, 40).save(tmp_path / "a.png")
     arguments = [tmp_path / "a.png", "--model", NETWORK, "--weights", weights, "--target", "1", "--target", "7", *QUICK]
     status, stdout, stderr = run_quietly("explain", *arguments, "--out", tmp_path, "--device", "cpu", "--robustness")
-    assert (status, stderr) == (0, f"captum-extremal: photo 1 of 1: {tmp_path / 'a.png'}\n")
+    assert status == 0
+    assert stderr.startswith(f"captum-extremal: photo 1 of 1: {tmp_path / 'a.png'}\n")
     assert "CLASS-robustness.png" in stdout
+    lines = stdout.splitlines()
     for row in read_summary(tmp_path)["rows"]:
         assert (tmp_path / row["folder"] / row["files"]["robustness"]).is_file()
         robust = row["robustness"]
@@ -162,6 +166,14 @@ def test_explain_tells_robustness_where_it_is_asked_for(weights, tmp_path):
         assert np.shape(robust["soft"]) == np.shape(robust["binary"]) == (3, 6)
         assert [values[0] for values in robust["soft"][:2]] == pytest.approx(row["scores"], abs=1e-4)
         assert robust["all_hidden"][0] == pytest.approx(row["perturbed_score"], abs=1e-4)
+        head = next(
+            k for k, line in enumerate(lines) if line.startswith(f"  {row['target']} {row['name']}: the game's")
+        )
+        assert f"{row['threshold']:.2f} is enough" in lines[head]
+        printed = [line.rsplit(maxsplit=3) for line in lines[head + 2 : head + 8]]
+        assert [cells[0].strip() for cells in printed] == robust["names"]
+        expected = zip(robust["soft"][-1], robust["binary"][-1], robust["all_hidden"])
+        assert [cells[1:] for cells in printed] == [[f"{value:.2f}" for value in values] for values in expected]
 
 
 def test_robustness_of_a_photo_that_needs_nothing_is_told(tmp_path, monkeypatch):
@@ -272,6 +284,118 @@ class _OnlySquares(nn.Module):
 CATEGORIES = ["crane", "great white shark", "hammerhead", "crane", "tiger", "tiger shark", "Indian_elephant"]
 
 
+NOT_PLAIN = [
+    *("..", "...", "-rf", "con", "e\u0301", "a\nb", "\u202egpj", "$HOME", "Ba$$in", "\U0001f600", "x" * 200, " ")
+]
+
+
+def test_nothing_is_written_outside_of_the_folder(tmp_path, monkeypatch):
+    """Whatever photographs and classes are called."""
+    monkeypatch.setattr(sys.modules[__name__], "CATEGORIES", CATEGORIES.copy())
+    run, _ = run_of(tmp_path / "new" / "out", monkeypatch, target=["0"], steps=1, areas=(1.0,))
+    monkeypatch.setattr(explain, "write_results", lambda found, images, k, base, name: base.touch() or {})
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k, name in enumerate(NOT_PLAIN):
+        run.classifier.categories[0] = f"../../{name}"
+        picture(32, 32, k).save(photos / f"{name}.png", "PNG")
+        run.explain(str(photos / f"{name}.png"))
+    assert not run.summary.failed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "photos"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
+    folders = [row["folder"] for row in run.summary.rows]
+    assert len({name.casefold() for name in folders}) == len(NOT_PLAIN)
+    assert all(len(list((tmp_path / "new" / "out" / name).iterdir())) == 1 for name in folders)
+
+
+def test_a_folder_is_its_images_in_the_order_of_their_names(tmp_path, monkeypatch):
+    for name in ("b.png", "a.JPG", "c.bmp"):
+        picture(32, 32).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "drawing.eps").write_text("%!PS")
+    (tmp_path / "inner.png").mkdir()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert [Path(path).name for path in photo_run.photos_at(str(tmp_path))] == ["a.JPG", "b.png", "c.bmp"]
+    run, found = run_of(tmp_path / "out", monkeypatch, photos=[str(tmp_path)], steps=1, areas=(1.0,))
+    assert (run.run(), len(found), read_summary(tmp_path / "out")["photos"]) == (0, 3, 3)
+    with pytest.raises(console.StopError, match=r"PHOTO: the folder .*empty holds no image"):
+        run_of(tmp_path / "other", monkeypatch, photos=[str(empty)])
+
+
+@pytest.mark.parametrize(
+    "place", ["https://example.org/cat.jpg", "http://x/a.png", "s3://bucket/key.jpg", "file:///a.jpg"]
+)
+def test_an_address_is_no_photograph(tmp_path, monkeypatch, place):
+    run, _ = run_of(tmp_path, monkeypatch)
+    run.explain(place)
+    (failed,) = run.summary.failed
+    assert failed["error"] == "is an address: download it first, and give the file or its folder"
+
+
+@pytest.mark.parametrize(
+    "error", [UserWarning("twice"), KeyError("name"), ValueError("$x$"), MemoryError(), AssertionError()]
+)
+def test_an_error_costs_its_photograph_alone(tmp_path, monkeypatch, capsys, error):
+    run, found = run_of(tmp_path, monkeypatch)
+    search, calls = run._search, iter(range(9))
+
+    def fails_once(view, **shared):
+        if next(calls) == 0:
+            raise error
+        return search(view, **shared)
+
+    monkeypatch.setattr(run, "_search", fails_once)
+    for name in ("a.png", "b.png"):
+        picture(32, 32).save(tmp_path / name)
+    assert run.over([str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 1
+    summary = read_summary(tmp_path)
+    assert [Path(row["photo"]).name for row in summary["rows"]] == ["b.png"]
+    (failed,) = summary["failed"]
+    assert failed["error"].startswith("cannot be explained: ")
+    assert str(error.args[0] if error.args else "") in failed["error"]
+    assert len(found) == 1
+
+
+def test_files_of_an_earlier_run_go_with_its_summary(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        picture(32, 32).save(tmp_path / name)
+    out = tmp_path / "out"
+
+    def write(found, images, k, base, name):
+        Path(f"{base}-mask.png").touch()
+        return {"mask": f"{base.name}-mask.png"}
+
+    def explained(*photos, **settings):
+        run, _ = run_of(out, monkeypatch, **settings, steps=1, areas=(1.0,))
+        monkeypatch.setattr(explain, "write_results", write)
+        run.over([str(tmp_path / photo) for photo in photos])
+        return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+
+    two = ["0", "3"]
+    names = ["000-crane-mask.png", "003-crane-mask.png"]
+    both = explained("a.png", "b.png", target=two)
+    assert both == [*(f"{x}/{name}" for x in "ab" for name in [*names, "targets.png"]), "summary.json"]
+    (out / "a" / "mine.txt").touch()
+    assert explained("missing.png", target=["4"]) == sorted([*both, "a/mine.txt"])  # kept, as nothing replaces them
+    assert explained("missing.png", "b.png", target=["4"]) == ["a/mine.txt", "b/004-tiger-mask.png", "summary.json"]
+    assert [path.name for path in out.iterdir() if path.is_dir()] == ["a", "b"] or (out / "b").is_dir()
+
+
+def test_a_summary_from_elsewhere_removes_nothing_outside(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    out.mkdir()
+    outside = tmp_path / "dear.png"
+    outside.touch()
+    files = {"a": "../dear.png", "b": str(outside), "c": "..", "d": "", "e": "."}
+    rows = [{"folder": folder, "files": files} for folder in ("", "..", "../..", str(tmp_path))]
+    for content in ({"rows": rows}, {"rows": [{"files": {"a": "dear.png"}, "folder": ".."}]}, [], {"rows": [3]}):
+        (out / "summary.json").write_text(json.dumps(content))
+        output.Summary(out, {}).replace_older()
+        assert outside.exists()
+        assert (out / "summary.json").exists()
+
+
 def make_classifier(model=None):
     preset = torchvision.models.get_model_weights(NETWORK).DEFAULT.transforms()
     return Classifier("net", "file", model or nn.Identity(), preset, CATEGORIES, torch.device("cpu"))
@@ -355,6 +479,32 @@ def test_photos_that_need_nothing_are_counted(tmp_path, monkeypatch, capsys):
     (row,) = read_summary(tmp_path)["rows"]
     assert (row["vacuous"], row["reached"], row["optimal_area"]) == (True, True, 0)
     assert float(found[0].optimal_masks.sum()) == 0
+
+
+@pytest.mark.parametrize(("value", "told"), [(0.3, True), (1.0, False)])
+def test_photos_whose_mask_is_grey_are_counted(tmp_path, monkeypatch, capsys, value, told):
+    run, _ = run_of(tmp_path, monkeypatch)
+    search = run._search
+
+    def searched(view, **shared):
+        found = search(view, **shared)
+        masks, area = torch.zeros_like(found.optimal_masks), torch.tensor([0.1])
+        masks[..., :16, :] = value
+        never = torch.zeros_like(found.vacuous)
+        return dataclasses.replace(found, optimal_masks=masks, optimal_area=area, vacuous=never)
+
+    monkeypatch.setattr(run, "_search", searched)
+    picture(32, 32).save(tmp_path / "a.png")
+    assert run.over([str(tmp_path / "a.png")]) == 0
+    assert ("The mask of a* is grey for 1 of 1" in capsys.readouterr().out) is told
+    assert read_summary(tmp_path)["rows"][0]["optimal_binariness"] == pytest.approx(value)
+
+
+def test_the_words_for_figures_are_those_of_the_game():
+    assert "keeps of it" in output.figures("preserve")["mask"]
+    assert "removes from it" in output.figures("delete")["mask"]
+    assert "keeps" not in output.figures("delete")["mask"]
+    assert "without the mask's region" in output.figures("delete")["sweep"]
 
 
 def test_explain_without_areas_looks_for_a_star_between_them(tmp_path, monkeypatch):
@@ -490,6 +640,7 @@ def test_targets_that_are_none(text, message):
         (["--device", "cuda:99"], 2, "--device: 'cuda:99' is not available"),
         (["--device", "gpu"], 2, "--device: 'gpu' is not available"),
         (["--device", "meta"], 2, "--device: 'meta' is not available"),
+        (["--device", "mps"], 2, "--device: 'mps' is not available: Could not run"),
         (["--areas", "0.5,0.2"], 2, "--areas: areas must be strictly increasing"),
         (["--areas", "0", "--areas", "0.2"], 2, r"--areas: areas must be fractions in (0, 1]"),
         (["--target", "no such thing"], 2, "no class named 'no such thing'"),
@@ -649,6 +800,60 @@ def test_a_file_has_whole_lines_without_control_codes(capsys, monkeypatch):
     assert "\x1b" not in stdout + stderr
 
 
+def test_a_console_without_some_signs_prints_their_codes(tmp_path):
+    name = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    for encoding in ("latin-1:strict", "ascii:strict", "utf-8:strict"):
+        code = (
+            "import sys; from captum_extremal.cli.console import *\nwith printing_anything(): print('\\u732b\\udce9')"
+        )
+        environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment)
+        assert done.stdout == (b"\xe7\x8c\xab" if encoding.startswith("utf") else b"\\u732b") + b"\\udce9\n"
+    before = sys.stdout.errors, sys.stderr.errors
+    assert cli.main(["explain", str(name), "--device", "none"]) == 2
+    assert (sys.stdout.errors, sys.stderr.errors) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pipe that closes")
+def test_a_reader_that_has_gone_ends_the_command_quietly():
+    """As after "| head -1"."""
+    code = "import sys, types; from captum_extremal.cli import console, main\n"
+    code += "run = lambda given: [console.print_table([('x' * 999,)]) for _ in range(999)]\n"
+    code += "sys.modules['captum_extremal.cli.compare'] = types.SimpleNamespace(run=run)\n"
+    code += "sys.exit(main(['compare', '.']))"
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
+    with subprocess.Popen([sys.executable, "-c", code], **how) as process:
+        assert process.stdout.readline().startswith(b"xxx")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == console.UNREAD
+
+
+def test_a_warning_made_an_error_is_told_in_a_line(monkeypatch, capsys):
+    def warned(given):
+        raise DeprecationWarning("gone\nsoon")
+
+    monkeypatch.setattr(demo, "run", warned)
+    assert cli.main(["demo"]) == 1
+    assert "a warning was made an error: DeprecationWarning: gone soon" in one_line(capsys.readouterr().err)
+
+
+def test_work_that_takes_long_is_told_now_and_then_in_a_file(monkeypatch, capsys):
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.05)
+    with console.telling("photo 1: {:.1f} s so far".format):
+        time.sleep(0.3)
+    told = capsys.readouterr().err.splitlines()
+    assert 2 <= len(told) <= 6
+    assert all(re.fullmatch(r"captum-extremal: photo 1: 0\.\d s so far", line) for line in told)
+    time.sleep(0.15)
+    assert capsys.readouterr().err == ""  # it has ended
+    file = terminal(monkeypatch, "stderr", 80)
+    with console.telling("photo 1: {:.1f} s so far".format):
+        time.sleep(0.15)
+    assert file.getvalue() == ""  # which has a bar
+
+
 def test_a_table_on_a_narrow_terminal_loses_nothing(monkeypatch):
     file = terminal(monkeypatch, "stdout", 40)
     console.print_table([("x" * 30, "y" * 50)])
@@ -730,6 +935,92 @@ def test_names_of_classes_from_a_file(tmp_path):
 
 def test_inputs_are_transformed_as_beside_torchvisions_own_weights():
     assert untrained("googlenet", 2).transform_input is True
+
+
+def lightning(state):
+    ema = {f"ema_model.{key}": torch.zeros_like(value) for key, value in state.items()}
+    return {
+        "state_dict": ema | {f"model.{key}": value for key, value in state.items()} | {"loss.weight": torch.ones(2)}
+    }
+
+
+def averaged(state):
+    return {"model_ema": {key: value * 0 for key, value in state.items()}, "model": state, "optimizer": {"state": {}}}
+
+
+SAVED = {
+    "PyTorch's tutorial": (
+        lambda s: {"epoch": 3, "model_state_dict": s, "loss": 0.1},
+        "model_state_dict; left epoch, loss",
+    ),
+    "compiled": (lambda s: {f"_orig_mod.{key}": value for key, value in s.items()}, None),
+    "compiled, parallel": (
+        lambda s: {f"module._orig_mod.{key}": v for key, v in s.items()},
+        "names begin with module.",
+    ),
+    "parallel features": (lambda s: {key.replace("features.", "features.module."): v for key, v in s.items()}, None),
+    "Lightning": (lightning, "state_dict, whose names begin with model.; left ema_model, loss"),
+    "averaged beside": (averaged, "from model; left model_ema, optimizer"),
+    "averaged alone": (lambda s: {"ema": {"module": s}, "step": 7}, "from ema.module; left step"),
+    "averaged by PyTorch": (
+        lambda s: {"n_averaged": torch.tensor(3)} | {f"module.{key}": value for key, value in s.items()},
+        "names begin with module.; left n_averaged",
+    ),
+    "a backbone's name": (lambda s: {"net": {f"encoder.{key}": value for key, value in s.items()}}, "from net, whose"),
+}
+
+
+@pytest.mark.parametrize(("save", "told"), SAVED.values(), ids=SAVED)
+def test_checkpoints_as_people_save_them(state, tmp_path, capsys, save, told):
+    torch.save(save(dict(state)), tmp_path / "w.pth")
+    model, _ = from_file(NETWORK, str(tmp_path / "w.pth"), 1000)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    said = capsys.readouterr().err
+    assert said == "" if told is None else told in one_line(said)
+    assert told is None or f"took {len(state)} tensors" in said
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+@pytest.mark.parametrize("aux", [False, True])
+def test_heads_that_only_training_uses_may_be_missing(tmp_path, capsys, name, aux):
+    with torch.random.fork_rng():
+        tuned = torchvision.models.get_model(
+            name, num_classes=3, aux_logits=aux, init_weights=False, transform_input=True
+        )
+    torch.save(tuned.state_dict(), tmp_path / "w.pth")
+    model, classes = from_file(name, str(tmp_path / "w.pth"), 1000)
+    assert classes == 3
+    assert all(torch.equal(value, tuned.state_dict()[key]) for key, value in model.state_dict().items())
+    left = {"googlenet": "; left aux1, aux2", "inception_v3": "; left AuxLogits"}[name]
+    assert (left in capsys.readouterr().err) is aux
+
+
+def test_weights_of_a_larger_network_of_the_kind_do_not_fit(tmp_path):
+    torch.save({"model": torchvision.models.resnet34().state_dict()}, tmp_path / "w.pth")
+    with pytest.raises(console.StopError, match=r"(?s)does not fit resnet18: .*layer1.2.conv1.weight"):
+        from_file("resnet18", str(tmp_path / "w.pth"), 1000)
+
+
+def test_files_that_hold_no_weights_are_told(tmp_path):
+    path = tmp_path / "w.pth"
+    picture(8, 8).save(tmp_path / "photo.jpg")
+    for content in (b"", b"no weights", b"101", (tmp_path / "photo.jpg").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(console.StopError, match=r"w.pth is no file that torch.save wrote"):
+            from_file(NETWORK, str(path), 1000)
+    torch.save({"state_dict": {"a": torch.ones(1)}, "hyper_parameters": SimpleNamespace()}, path)
+    with pytest.raises(
+        console.StopError, match=r"holds more than a state dict, types.SimpleNamespace: save model.state"
+    ):
+        from_file(NETWORK, str(path), 1000)
+
+
+def test_a_class_file_may_begin_with_a_byte_order_mark(tmp_path):
+    torch.save(torchvision.models.get_model(NETWORK, num_classes=2).state_dict(), tmp_path / "w.pth")
+    (tmp_path / "names.txt").write_text("first\nsecond\n", encoding="utf-8-sig")
+    classifier = loaded_classifier(NETWORK, str(tmp_path / "w.pth"), str(tmp_path / "names.txt"), "cpu")
+    assert classifier.index_of("first") == 0
+    assert classifier.categories == ["first", "second"]
 
 
 def test_weights_files_that_do_not_fit(state, tmp_path):

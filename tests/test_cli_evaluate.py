@@ -24,6 +24,7 @@ from captum_extremal.datasets import DigitImages, digit_network
 from captum_extremal.evaluation import METRICS, Row, RowFile, Settings, make_method, read_rows
 from captum_extremal.evaluation import metrics as judging
 from captum_extremal.metrics import Outcome, bootstrap_interval, insertion_deletion, pointing_game, summarise
+from cli_photos import one_line
 
 DIGITS = ["evaluate", "--data", "digits:6", "--model", "digits", "--device", "cpu"]
 POINTING = "pointing within 15 px, as a fraction"
@@ -182,6 +183,48 @@ def test_methods_from_elsewhere_are_drawn_as_text(tmp_path, monkeypatch):
     assert cli.main(["compare", str(tmp_path), "--out", str(tmp_path)]) == 0
     with Image.open(tmp_path / "pointing.png") as figure:
         assert min(figure.size) > 100
+
+
+def test_damaged_rows_are_set_aside_on_request(tmp_path, capsys):
+    settings = Settings({"method": "m"})
+    with RowFile(tmp_path, settings, 2) as file:
+        for image in ("a", "b"):
+            file.append([Row(image=image, label="b", difficult=False, seconds=1.0, values={"distance": 3.0})])
+    (path,) = tmp_path.glob("*.jsonl")
+    head, first, second = path.read_text().splitlines()
+    path.write_text("\n".join([head, first, first[:20], second, ""]))
+    assert cli.main(["compare", str(tmp_path), "--out", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "is damaged, or no file of rows, at line 3" in told
+    assert told.endswith("; --repair sets damaged lines of the files of rows aside, and keeps all others\n")
+    assert cli.main(["compare", str(tmp_path), "--repair", "--out", str(tmp_path)]) == 0
+    assert "damaged lines set aside: 1" in capsys.readouterr().err
+    assert len(rows_of(tmp_path)) == 2
+
+
+def test_a_damaged_run_goes_on_with_repair(own, capsys):
+    """Also where the line of its settings is damaged."""
+    arguments = [*DIGITS, "--method", "own_method:make", "--out", "out"]
+    assert cli.main(arguments) == 0
+    rows = rows_of(own / "out")
+    (path,) = (own / "out").glob("*.jsonl")
+    content = path.read_bytes()
+    path.write_bytes(b"x" + content[1:-1] + b"\n\0\0\n")
+    assert cli.main(arguments) == 1
+    assert "; --repair sets damaged lines" in one_line(capsys.readouterr().err.splitlines(keepends=True)[-1])
+    assert cli.main([*arguments, "--repair"]) == 0
+    assert rows_of(own / "out") == rows
+    assert path.read_bytes() == content
+
+
+def test_figures_of_an_earlier_comparison_are_removed(tmp_path, drawn):
+    for method in ("a", "b"):
+        with RowFile(tmp_path, Settings({"method": method}), 1) as file:
+            file.append([Row(image="a", label="b", difficult=False, seconds=1.0, values={"distance": 3.0})])
+    for name in ("energy.png", "mine.png"):
+        (tmp_path / name).touch()
+    assert cli.main(["compare", str(tmp_path), "--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["mine.png", "pointing.png"]
 
 
 def test_labels_that_are_alike_once_they_are_cut_have_a_key(tmp_path, capsys, drawn):

@@ -140,6 +140,25 @@ def test_a_polygon_that_leaves_the_image_keeps_its_slope() -> None:
     assert inside.tolist() == [[column <= row for column in range(WIDTH)] for row in range(HEIGHT)]
 
 
+def by_crossings(outline: list[float], size: tuple[int, int]) -> np.ndarray:
+    """The pixels whose middle is inside of a polygon: a ray to the right crosses its outline an odd number of times."""
+    y, x = (axis + 0.5 for axis in np.indices(size))
+    corners = np.asarray(outline).reshape(-1, 2)
+    inside = np.zeros(size, bool)
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, 1, axis=0)):
+        if y0 != y1:
+            inside ^= ((y0 > y) != (y1 > y)) & (x < x0 + (x1 - x0) * (y - y0) / (y1 - y0))
+    return inside
+
+
+@pytest.mark.parametrize("reach", [10, 100, 1000])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_polygon_that_leaves_the_image_keeps_its_outline(reach: int, seed: int) -> None:
+    outline = np.random.default_rng(seed).uniform(-reach, 60 + reach, 8)
+    found = coco._segmented([outline], (60, 60)).numpy()
+    assert (found != by_crossings(outline, (60, 60))).sum() <= 30  # pixels that the outline cuts
+
+
 def test_no_polygons_are_no_pixels() -> None:
     assert not coco._segmented([], (HEIGHT, WIDTH)).any()
 
@@ -234,9 +253,6 @@ BROKEN = {
     "no annotations": without("annotations"),
     "images as a number": content() | {"images": 3},
     "entries as text": content() | {"images": ["b.jpg"]},
-    "unknown image": content() | {"annotations": [{"image_id": 3, "category_id": 1, "segmentation": []}]},
-    "unknown category": content() | {"annotations": [{"image_id": 9, "category_id": 3, "segmentation": []}]},
-    "no segmentation": content() | {"annotations": [{"image_id": 9, "category_id": 1}]},
     "file name as a number": content(file_name=3),  # type: ignore[arg-type]
     "two images of one name": content(file_name="a.jpg"),
     "two images of one id": content() | {"images": [*content()["images"], content()["images"][0] | {"file_name": "c"}]},
@@ -255,6 +271,72 @@ def test_files_that_are_no_instances_are_refused(made: Make, tmp_path: Path, of:
         return
     with pytest.raises(ValueError, match=r"annotations must be a JSON file of COCO instances, got .*val2014.json: "):
         made(of)
+
+
+ONE_BAD = {
+    "no segmentation": {"image_id": 4, "category_id": 1, "bbox": [1, 2, 3, 4]},
+    "unknown category": {"image_id": 4, "category_id": 3, "segmentation": SQUARE},
+    "no category": {"image_id": 4, "segmentation": SQUARE},
+    "a list as a category": {"image_id": 4, "category_id": [1], "segmentation": SQUARE},
+}
+
+
+@pytest.mark.parametrize("entry", ONE_BAD.values(), ids=ONE_BAD.keys())
+def test_a_bad_annotation_costs_its_image_alone(made: Make, entry: Any) -> None:
+    of = content(SQUARE)
+    of["annotations"] += [entry, {"image_id": 4, "category_id": 1, "segmentation": SQUARE}]
+    data = made(of)
+    assert data.pairs() == [("b.jpg", "cat")]
+    assert data.load("b.jpg").regions["cat"].sum() == 16
+    (line,) = data.unreadable
+    assert "a.jpg: cannot be used as annotated: annotations[1] has no known category_id or no segmentation: " in line
+    with pytest.raises(UnreadableError) as raised:
+        data.load("a.jpg")
+    assert str(raised.value) == line
+
+
+@pytest.mark.parametrize("entry", [{"image_id": 3, "category_id": 1, "segmentation": []}, {}, "text", {"image_id": []}])
+def test_an_annotation_of_no_image_is_named(made: Make, entry: Any) -> None:
+    of = content(SQUARE)
+    of["annotations"].insert(0, entry)
+    data = made(of)
+    assert data.pairs() == [("b.jpg", "cat")]
+    (line,) = data.unreadable
+    assert "instances_val2014.json: annotations[0] belongs to no image: " in line
+
+
+@pytest.mark.parametrize(("size", "known"), [("12", True), ("12.0", True), (12.0, True), ("", False), (None, False)])
+def test_sizes_are_read_as_people_write_them(made: Make, tmp_path: Path, size: Any, known: bool) -> None:
+    of = content(SQUARE)
+    of["images"][0]["width"] = size
+    data = made(of)
+    assert data.load("b.jpg").regions["cat"].sum() == 16
+    Image.new("RGB", (WIDTH + 1, HEIGHT)).save(tmp_path / "b.jpg")
+    if known:
+        with pytest.raises(UnreadableError, match=r"b.jpg: is 13 x 9 pixels, but annotated as 12 x 9"):
+            data.load("b.jpg")
+    else:
+        assert data.load("b.jpg").regions["cat"].shape == (HEIGHT, WIDTH + 1)
+
+
+@pytest.mark.parametrize("size", ["wide", 1.5, [], "nan", -3])
+def test_a_size_that_is_none_costs_its_image_alone(made: Make, size: Any) -> None:
+    of = content(SQUARE)
+    of["images"][1]["width"] = size
+    data = made(of)
+    assert data.pairs() == [("b.jpg", "cat")]
+    assert "a.jpg: cannot be used as annotated: " in data.unreadable[0]
+
+
+def test_two_images_of_one_id_are_named(made: Make) -> None:
+    of = content(SQUARE)
+    of["images"][1]["id"] = of["images"][0]["id"]
+    with pytest.raises(ValueError, match=r"two images of one id or one name: 'b.jpg' and 'a.jpg' of id 9"):
+        made(of)
+
+
+def test_a_byte_order_mark_is_no_fault(made: Make) -> None:
+    assert made("\ufeff" + json.dumps(content(SQUARE))).pairs() == [("b.jpg", "cat")]
 
 
 def test_endless_files_are_refused(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,16 @@ def test_grey_of_more_than_8_bits_is_scaled(tmp_path: Path, image: Image.Image, 
     np.testing.assert_array_equal(read(image, tmp_path / name), as_rgb(GREY))
 
 
+@pytest.mark.parametrize(
+    ("values", "dtype"), [(GREY / 250, np.float32), (GREY * 4.0, np.float32), (GREY.astype(int) * 4, np.int32)]
+)
+def test_a_white_that_is_not_known_is_refused(tmp_path: Path, values: np.ndarray, dtype: Any) -> None:
+    """Of 1.02, or of 10 bits: the next larger white would make the picture nearly black."""
+    deep(values, dtype).save(tmp_path / "a.tiff")
+    with pytest.raises(UnreadableError, match=r"a.tiff: .* grey values must reach near 1.*, got a maximum of 10?[.2]"):
+        read_image(tmp_path / "a.tiff")
+
+
 def test_dark_grey_of_16_bits_stays_dark(tmp_path: Path) -> None:
     for name in ("a.png", "a.pgm", "a.tiff"):
         assert read(Image.new("I;16", (4, 4), 255), tmp_path / name).max() == 1

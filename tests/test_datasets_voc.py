@@ -115,10 +115,19 @@ def test_boxes_belong_to_the_pixels_as_stored(folder: Path) -> None:
         FolderImages(folder).load("one")
 
 
-@pytest.mark.parametrize("size", [(0, 0), (WIDTH, 0)])
+@pytest.mark.parametrize("size", [(0, 0), (WIDTH, 0), ("", ""), (" ", HEIGHT), ("0.0", "9.0")])
 def test_an_unstated_size_is_not_checked(folder: Path, size: tuple[int, int]) -> None:
     (folder / "one.xml").write_text(xml(CAT, size=size))
     assert FolderImages(folder).load("one").regions["cat"].sum() == 8
+
+
+def test_numbers_may_be_written_as_floats(folder: Path) -> None:
+    (folder / "one.xml").write_text(xml(("cat", ("2.0", "3.0", "5.0", "4.0")), size=(f"{WIDTH}.0", f"{HEIGHT}.00")))
+    data = FolderImages(folder)
+    assert data.load("one").regions["cat"].sum() == 8
+    photo().resize((3, 4)).save(folder / "one.png")
+    with pytest.raises(UnreadableError, match=r"one.png: is 3 x 4 pixels, but annotated as 12 x 9"):
+        data.load("one")
 
 
 def test_a_folder_has_the_classes_that_occur(folder: Path, no_decoding: None) -> None:
@@ -212,6 +221,9 @@ BROKEN = {
     "half a box": xml(("cat", (1, 1, "", 2))),
     "words": xml(("cat", ("one", 1, 2, 2))),
     "no size": xml(CAT, size=("wide", 9)),
+    "half a pixel": xml(CAT, size=(12.5, 9)),
+    "below nothing": xml(CAT, size=(-12, 9)),
+    "endless size": xml(CAT, size=("inf", 9)),
     "too deep": "<a>" * 100_000 + "</a>" * 100_000,
     "too long": xml(CAT) + " " * voc_module._MOST_BYTES,
 }

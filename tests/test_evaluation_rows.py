@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from captum_extremal.evaluation import Row, RowFile, Settings, read_rows
+from captum_extremal.evaluation import Kept, Row, RowFile, Settings, read_rows, repair
 
 SETTINGS = Settings({"method": "center", "data": "some", "layer": None})
 ROWS = [
@@ -131,6 +131,34 @@ def test_a_damaged_line_is_named(line: str, tmp_path: Path) -> None:
     path.write_text(f"{json.dumps(header())}\n{json.dumps(row())}\n{line}\n{json.dumps(row())}\n")
     with pytest.raises(ValueError, match=r"rows\.jsonl is damaged, or no file of rows, at line 3"):
         read_rows([path])
+
+
+@pytest.mark.parametrize("line", [*DAMAGED.values(), "\0" * 2**20], ids=[*DAMAGED, "nothing for long"])
+def test_damaged_lines_are_set_aside_and_all_others_kept(line: str, tmp_path: Path) -> None:
+    path, lines = tmp_path / "rows.jsonl", [json.dumps(one) for one in (header(), row(), row(image="z"))]
+    before = "\n".join([*lines[:2], line, lines[2], '{"unfinished'])
+    path.write_text(before)
+    assert repair([tmp_path]) == {path: 1}
+    assert path.read_text() == "\n".join([*lines, ""])
+    assert (tmp_path / "rows.jsonl.damaged").read_text() == before
+    assert len(read_rows([tmp_path])[SETTINGS.key].rows) == 2
+    assert repair([tmp_path]) == {}
+    path.write_text(before)
+    repair([path])
+    assert len([*tmp_path.glob("*.damaged*")]) == 2
+
+
+def test_a_damaged_header_costs_no_row_where_its_run_is_known(tmp_path: Path) -> None:
+    path = written(tmp_path, ROWS)
+    content = path.read_bytes()
+    path.write_bytes(b"x" + content[1:])
+    assert repair([tmp_path], [Kept(SETTINGS, 3)]) == {path: 1}
+    assert path.read_bytes() == content
+    path.write_bytes(b"x" + content[1:])
+    written(tmp_path, ROWS[:1])  # another file has the header
+    assert repair([tmp_path]) == {path: 1}
+    assert path.read_bytes() == content
+    assert list(read_rows([tmp_path])[SETTINGS.key].rows.values()) == ROWS
 
 
 def test_files_that_would_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

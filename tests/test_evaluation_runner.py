@@ -213,6 +213,94 @@ def test_what_cannot_run_is_told_at_once(make: Make) -> None:
         make(index_of={"red": 0})
 
 
+def picky(refused: Sequence[int]) -> Callable[[Tensor, object], Tensor]:
+    """What cannot explain a batch with an image of these numbers."""
+
+    def explain(x: Tensor, target: object) -> Tensor:
+        for k in refused:
+            image = Squares().load(str(k)).pixels
+            if any(image.shape == one.shape and torch.equal(image, one) for one in x):
+                raise RuntimeError(f"no\nmap of {k}")
+        return of_colour(x, target)
+
+    return explain
+
+
+def test_an_image_that_cannot_be_explained_costs_itself_alone(make: Make, tmp_path: Path) -> None:
+    """Also where it is the first, or in a batch with others, and again at each new start."""
+    whole, reported = tmp_path / "whole", list[str]()
+    whole.mkdir()
+    evaluate(make(batch_size=6), SETTINGS, whole, ALONE)
+    for starts in (1, 2):
+        evaluate(make(explain=picky([0, 4]), batch_size=6), SETTINGS, tmp_path, ALONE, report=reported.append)
+        expected = {pair: row for pair, row in rows_in(whole).items() if pair[0] not in ("0", "4")}
+        assert without_time(rows_in(tmp_path).values()) == without_time(expected.values())
+        assert reported.count("0, green: cannot be explained: no map of 0") == starts
+        assert reported.count("4, red: cannot be explained: no map of 4") == starts
+        kept = read_rows([tmp_path])[SETTINGS.key]
+        assert (set(kept.unreadable), set(kept.unexplained)) == ({"3"}, {"0", "4"})
+        assert kept.unexplained["4"] == "4, red: cannot be explained: no map of 4"
+    evaluate(make(batch_size=6), SETTINGS, tmp_path, ALONE)
+    assert without_time(rows_in(tmp_path).values()) == without_time(rows_in(whole).values())
+    assert read_rows([tmp_path])[SETTINGS.key].unexplained == {}
+
+
+def test_a_method_that_fails_for_most_images_ends_the_run(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="map of 0"):
+        evaluate(make(explain=picky([0, 1, 2, 4, 5, 6])), SETTINGS, tmp_path, ALONE)
+    assert read_rows([tmp_path])[SETTINGS.key].unexplained == {}  # nothing is noted of a run that is wrong
+    many, calls = Squares(40, broken=()), list[int]()
+
+    def explain(x: Tensor, target: object) -> Tensor:
+        calls.append(len(x))
+        raise RuntimeError("no map")
+
+    with pytest.raises(RuntimeError, match="no map"):
+        evaluate(make(data=many, explain=explain, batch_size=1), SETTINGS, tmp_path, ALONE)
+    assert len(calls) == 2 * 15 + 1  # each image has two classes; the sixteenth ends the run
+
+
+def test_an_image_that_cannot_be_prepared_costs_itself_alone(make: Make, tmp_path: Path) -> None:
+    def prepare(pixels: Tensor) -> Tensor:
+        if torch.equal(pixels, Squares().load("4").pixels):
+            raise ValueError("too narrow")
+        return pixels
+
+    evaluate(make(prepare=prepare), SETTINGS, tmp_path, ALONE)
+    assert {image for image, _ in rows_in(tmp_path)} == set("01256")
+    assert read_rows([tmp_path])[SETTINGS.key].unexplained["4"] == "4: cannot be explained: too narrow"
+
+
+def test_a_run_under_way_is_not_done_twice(make: Make, tmp_path: Path) -> None:
+    seen = []
+
+    def explain(x: Tensor, target: object) -> Tensor:
+        if not seen:
+            seen.append(1)
+            with pytest.raises(
+                RuntimeError, match=r"another process is at this run in .*: wait for its end, or stop it"
+            ):
+                evaluate(make(), SETTINGS, tmp_path, ALONE)
+            evaluate(make(), Settings({"method": "other"}), tmp_path, ALONE)
+        return of_colour(x, target)
+
+    evaluate(make(explain=explain), SETTINGS, tmp_path, ALONE)
+    assert len(rows_in(tmp_path)) == 12
+    evaluate(make(), SETTINGS, tmp_path, ALONE)  # it is free again
+
+
+def test_names_that_are_no_unicode_are_explained(make: Make, tmp_path: Path) -> None:
+    class Odd(Squares):
+        def pairs(self) -> list[tuple[str, str]]:
+            return [("caf\udce9", "red")]
+
+        def load(self, image: str) -> AnnotatedImage:
+            return super().load("1")
+
+    evaluate(make(data=Odd()), SETTINGS, tmp_path, ALONE)
+    assert list(rows_in(tmp_path)) == [("caf\udce9", "red")]
+
+
 def test_a_map_that_is_none_ends_the_run_and_keeps_its_rows(make: Make, tmp_path: Path) -> None:
     calls = iter(range(9))
 

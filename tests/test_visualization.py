@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import matplotlib as mpl
 import numpy as np
@@ -17,6 +18,7 @@ from captum_extremal.visualization.masks import _outline
 from figures import DELETE, HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
 
 AREAS = (0.05, 0.1, 0.2, 0.4)
+HYBRID = {"kept": 1.0, "removed": -1.0}
 
 
 def make_found(images=2, areas=AREAS, *, scores=(2.0, 8.0, 11.0, 14.0), **how):
@@ -294,6 +296,109 @@ def test_curves_are_the_scores(images):
     np.testing.assert_allclose(lines["a* = 20 %"].get_xdata(), 20, rtol=1e-6)
     assert ax.get_title() == "a name"
     assert len(figure.legends[0].get_texts()) == 5
+
+
+def test_curves_have_a_line_at_what_is_enough():
+    """Where it is neither the clean score nor that of the fully perturbed image, which have lines of their own."""
+
+    def enough(**how):
+        lines = drawn(vis.show_curves(make_found(**how))).axes[0].lines
+        return {line.get_label(): set(line.get_ydata()) for line in lines if str(line.get_label()).startswith("enough")}
+
+    assert enough() == {}
+    assert enough(threshold=7.5) == {"enough: 7.50": {7.5}}
+    assert enough(threshold=-4.0, game=DELETE) == {"enough: 4.00": {4.0}}
+    assert enough(threshold=-1.0, game=DELETE) == {}  # the score of the fully perturbed image
+    assert enough(threshold=9.0, game=HYBRID) == {"enough: blue \N{MINUS SIGN} orange = 9.00": set()}
+    assert enough(threshold=9.0, game={"kept": 2.0, "removed": 0.0}) == {"enough: 4.50": {4.5}}
+
+
+def test_sweep_has_a_line_at_what_is_enough(images):
+    for threshold, heights in ((10.0, []), (7.5, [0.75]), (20.0, [])):
+        figure = drawn(vis.show_sweep(make_found(threshold=threshold), images))
+        dotted = [list(line.get_ydata()) for ax in figure.axes for line in ax.lines if line.get_linestyle() == ":"]
+        assert dotted == [[height] * 2 for height in heights] * 5
+        assert ("dotted: enough" in figure.get_supxlabel()) is bool(heights)
+
+
+def test_bars_that_are_cut_have_a_tip(images):
+    figure = drawn(vis.show_sweep(make_found(), images))
+    tips = [bool([line for line in ax.lines if line.get_marker() == "^"]) for ax in figure.axes if ax.patches]
+    assert tips == [False, False, False, False, True]  # of scores 10 (the image), 2, 8, 11 and 14, of 10
+
+
+def test_the_mask_tells_its_game_and_whether_it_is_grey(images):
+    def told(found):
+        return drawn(vis.show_mask(found, images)).axes[1]
+
+    assert told(make_found()).get_xlabel().startswith("game: keep the score (preserve)")
+    assert (
+        "game: lose the score (delete)\nbright is what is removed"
+        in told(make_found(game=DELETE, threshold=-4.0)).get_xlabel()
+    )
+    hybrid = told(make_found(game=HYBRID, threshold=8.0))
+    assert hybrid.get_xlabel().startswith("game: keep and lose the score (hybrid)")
+    assert hybrid.get_title() == "a* = 20 %\nscore 11.0, without it 3.00, clean 10.0"
+    grey = torch.full((2, 1, 1, HEIGHT, WIDTH), 0.2)
+    assert "grey mask: binariness 0.20" in told(make_result(grey, [0.2], [11.0], [3.0])).get_xlabel()
+    binary = torch.zeros(2, 1, 1, HEIGHT, WIDTH)
+    binary[..., : WIDTH // 5] = 1
+    assert "grey" not in told(make_result(binary, [0.2], [11.0], [3.0])).get_xlabel()
+
+
+@pytest.mark.parametrize(
+    "title", ["Ba$$in", "R$^$", "50 % {x_1}", "\\alpha_{", "a & b", "#1 ~ ^", "$a$\n$b$", "\U0001f600"]
+)
+@pytest.mark.parametrize("usetex", [False, True])
+def test_titles_are_drawn_literally(images, title, usetex):
+    with mpl.rc_context({"text.usetex": usetex}), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = vis.show_mask(make_found(), images, title=title)
+        text = figure._suptitle
+        assert (text.get_text(), text.get_usetex(), text.get_parse_math()) == (title, False, False)
+    figure = vis.show_mask(make_found(), images, title=title)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn(figure)
+
+
+def test_signs_that_no_font_has_are_drawn_as_their_codes(images):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = drawn(vis.show_mask(make_found(), images, title="caf\udce9 \u732b\x07\tx"))
+    assert figure.get_suptitle() == r"caf\udce9 \u732b\x07 x"
+
+
+def test_no_text_leaves_a_small_figure(images):
+    """The caption of few areas is as long as that of many."""
+    two = make_found(areas=(0.2, 0.5), scores=(2.0, 3.0), threshold=7.5)
+    alone = make_found(areas=(0.5,), scores=(20.0,), game=DELETE, threshold=-5.0, perturbed=-3.0, clean=-1.0)
+    for found in (two, alone, make_found(areas=(0.5,), scores=(0.0,), clean=0.0, perturbed=0.0)):
+        figure = drawn(vis.show_sweep(found, images))
+        box, room = figure._supxlabel.get_window_extent(), figure.bbox
+        assert room.x0 <= box.x0
+        assert box.x1 <= room.x1
+
+
+def test_a_star_of_zero_is_not_boxed(images):
+    axes = drawn(vis.compare(make_found(perturbed=12.0), images, {"a": images})).axes
+    assert axes[1].get_title().endswith("nothing needed")
+    assert axes[1].title.get_bbox_patch() is None
+    boxed = drawn(vis.compare(make_found(), images, {"a": images})).axes[1]
+    assert boxed.title.get_bbox_patch() is not None
+
+
+def test_pixels_that_only_fill_up_an_area_are_pale(images):
+    masks = torch.zeros(2, 1, 1, HEIGHT, WIDTH)
+    masks[..., : HEIGHT // 2, :] = 1  # half of the image, of an area of 75 %
+    masks[..., HEIGHT // 2 :, :] = torch.linspace(0.4, 0, HEIGHT // 2)[:, None]
+    found = make_result(masks, [0.75], [11.0], [3.0])
+    ax = drawn(vis.show_order(found, images)).axes[0]
+    pale = ~np.ma.getmaskarray(ax.images[2].get_array())
+    assert pale.any(1).tolist() == [False] * 12 + [True] * 6 + [False] * 6
+    assert ax.get_xlabel() == "pale: kept by less than half"
+    masks[..., HEIGHT // 2 :, :] = torch.linspace(0.9, 0.6, HEIGHT // 2)[:, None]
+    assert drawn(vis.show_order(make_result(masks, [0.75], [11.0], [3.0]), images)).axes[0].get_xlabel() == ""
 
 
 def test_curves_say_when_a_star_was_not_reached():

@@ -5,8 +5,11 @@ arguments are answered at once.
 """
 
 import functools
+import os
 import re
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +19,17 @@ import typer
 
 from captum_extremal._version import own_version
 from captum_extremal.cli import options
-from captum_extremal.cli.console import FAILED, INTERRUPTED, PROGRAM, WRONG_ARGUMENT, StopError, say
+from captum_extremal.cli.console import (
+    FAILED,
+    INTERRUPTED,
+    PROGRAM,
+    UNREAD,
+    WRONG_ARGUMENT,
+    StopError,
+    one_line,
+    printing_anything,
+    say,
+)
 from captum_extremal.cli.options import DEFAULT, LIST, LONG, METRICS, OWN, TOO_LONG, option
 
 _ABOUT_SIZES = (
@@ -63,6 +76,13 @@ def _runs_module(declared: Callable[..., None]) -> Callable[..., None]:
         try:
             declared(**given)
             status = import_module(f"captum_extremal.cli.{declared.__name__}").run(SimpleNamespace(**given)) or 0
+            print(end="", flush=True)
+        except BrokenPipeError:  # nobody reads any more, as after "| head"
+            _drop_output()
+            status = UNREAD
+        except Warning as error:
+            say(f"error: a warning was made an error: {type(error).__name__}: {one_line(error)}")
+            status = FAILED
         except (StopError, OSError) as error:
             say(f"error: {error}")
             status = error.status if isinstance(error, StopError) else FAILED
@@ -72,6 +92,14 @@ def _runs_module(declared: Callable[..., None]) -> Callable[..., None]:
         raise typer.Exit(status)
 
     return command
+
+
+def _drop_output() -> None:
+    """Send what is still to be printed nowhere, or Python would complain of it at the end."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @app.command()
@@ -157,6 +185,7 @@ def evaluate(
         Literal["bfloat16", "float16"] | None, option("Type in which the network makes the maps.")
     ] = None,
     batch_size: Annotated[int | None, option(_BATCH_SIZE, "PAIRS", min=1)] = None,
+    repair: options.Repair = False,
     device: options.Device = "auto",
     out: options.Out = "captum-extremal-evaluate",
 ) -> None:
@@ -175,6 +204,7 @@ def compare(
     rows: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files of rows, or folders of evaluate.")],
     tolerance: options.Tolerance = None,
     against: Annotated[str | None, option("A run in the table: its lead over each other, by pairs.", "METHOD")] = None,
+    repair: options.Repair = False,
     out: options.Out = "captum-extremal-compare",
 ) -> None:
     """Put evaluations side by side.
@@ -201,7 +231,8 @@ def _program(version: Annotated[bool, _VERSION] = False) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status of the command with these arguments, or those of the process."""
     try:
-        return int(typer.main.get_command(app).main(args=argv, prog_name=PROGRAM, standalone_mode=False) or 0)
+        with printing_anything():
+            return int(typer.main.get_command(app).main(args=argv, prog_name=PROGRAM, standalone_mode=False) or 0)
     except _USAGE_ERROR as error:
         # In the form of the commands' own errors: the option, the rule, what came.
         what = re.sub(r"^Invalid value for '(.*?)': (Value error, )?", r"\1: ", error.format_message())

@@ -130,7 +130,7 @@ def run(given: Any) -> int:
     classifier = loaded_classifier(given.model, given.weights, given.classes, given.device)
     layer = chosen_layer(classifier, given.layer, given.channel_dim, given.prefix_tokens)
     print(layer)
-    return ChannelRun(given, classifier, layer).over(given.photos)
+    return ChannelRun(given, classifier, layer).run()
 
 
 class ChannelRun(PhotoRun):

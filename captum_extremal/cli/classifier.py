@@ -1,10 +1,8 @@
 """One of torchvision's classifiers: its weights, its classes by name, and a photograph as the model takes it."""
 
 import math
-import pickle
 import re
 import sys
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,8 +16,9 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms import functional
 
-from captum_extremal.cli.console import FAILED, WRONG_ARGUMENT, PhotoError, StopError, stopping
+from captum_extremal.cli.console import FAILED, PhotoError, StopError, one_line, stopping
 from captum_extremal.cli.options import DEFAULT, LONG, TOO_LONG, TOP
+from captum_extremal.cli.weights import from_file, untrained
 
 _MODELS: Any = models  # its functions have no types
 _MOST_CANDIDATES = 12
@@ -126,9 +125,12 @@ def checked_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     missing = RuntimeError, AssertionError, NotImplementedError  # PyTorch raises any of them for a missing device
-    with stopping(f"--device: {name!r} is not available", *missing, status=WRONG_ARGUMENT):
+    try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
+    except missing as error:
+        why = one_line(re.split(r"[.;:] |\n", str(error))[0], 100)
+        raise StopError(f"--device: {name!r} is not available: {why}") from error
     return device
 
 
@@ -153,56 +155,8 @@ def loaded_classifier(name: str, weights: str | None, classes: str | None = None
     names = own if count == len(own) else [f"class {k}" for k in range(count)]
     if classes is not None:
         with stopping(f"--classes: {classes} cannot be read", OSError, UnicodeDecodeError):
-            names = [line.strip() for line in Path(classes).read_text(encoding="utf-8").strip().splitlines()]
+            names = [line.strip() for line in Path(classes).read_text(encoding="utf-8-sig").strip().splitlines()]
         if len(names) != count:
             why = f"must name each of {count} classes, one a line, got {len(names)}"
             raise StopError(f"--classes: {classes} {why}", FAILED)
     return Classifier(name, used, model.eval().requires_grad_(False).to(place), default.transforms(), names, place)
-
-
-def from_file(name: str, path: str, usual: int) -> tuple[nn.Module, int]:
-    """The model with the weights in a file, and how many classes it has: ``usual``, or as many as the file says."""
-    state, model, count = _read_state(path), untrained(name, usual), usual
-    own = model.state_dict()
-    rows = {  # the lengths of those tensors that have one row per class
-        len(value)
-        for key, value in state.items()
-        if key in own and own[key].shape[:1] == (usual,) and value.dim() and value.shape[1:] == own[key].shape[1:]
-    }
-    if len(rows) == 1 and rows != {usual}:
-        (count,) = rows
-        model = untrained(name, count)
-    with stopping(f"--weights: {path} does not fit {name}", RuntimeError):
-        model.load_state_dict(state)  # copies into the model's float32 parameters, whatever type the file has
-    return model, count
-
-
-def untrained(name: str, classes: int) -> nn.Module:
-    """The torchvision model of this name with random weights."""
-    with warnings.catch_warnings():
-        # Some models announce that their random start will change; it is overwritten anyway.
-        warnings.simplefilter("ignore", FutureWarning)
-        model = _MODELS.get_model(name, weights=None, num_classes=classes)
-    if hasattr(model, "transform_input"):
-        model.transform_input = True  # as with torchvision's own weights, from which others are usually trained
-    return cast(nn.Module, model)
-
-
-def _read_state(path: str) -> dict[str, Tensor]:
-    """The state dict in a file: itself, or within a checkpoint, with or without DataParallel's prefix."""
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise StopError(f"--weights: there is no file {path}", FAILED) from error
-    except pickle.UnpicklingError as error:
-        raise StopError(f"--weights: {path} holds more than a state dict: save model.state_dict()", FAILED) from error
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, AttributeError) as error:
-        raise StopError(f"--weights: {path} cannot be read: {error}", FAILED) from error
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    entries = loaded.items() if isinstance(loaded, dict) else ()
-    if not entries or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in entries):
-        raise StopError(f"--weights: {path} holds no state dict", FAILED)
-    is_parallel = all(key.startswith("module.") for key in loaded)
-    return {key.removeprefix("module.") if is_parallel else key: value for key, value in entries}

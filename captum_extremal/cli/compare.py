@@ -1,15 +1,27 @@
 """``captum-extremal compare``: evaluations side by side, from the rows that they left."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from captum_extremal import visualization
-from captum_extremal.cli.console import FAILED, WRONG_ARGUMENT, StopError, print_files, print_table, shortened, stopping
+from captum_extremal._jsonl import DamagedError
+from captum_extremal.cli.console import (
+    FAILED,
+    WRONG_ARGUMENT,
+    StopError,
+    print_files,
+    print_table,
+    say,
+    shortened,
+    stopping,
+)
+from captum_extremal.cli.options import REPAIR
 from captum_extremal.cli.output import made_folder, write_figure
-from captum_extremal.evaluation import Line, Score, as_frame, leads, read_rows, tabulate
-from captum_extremal.evaluation.metrics import TOLERANCE
+from captum_extremal.evaluation import Kept, Line, Score, as_frame, leads, read_rows, repair, tabulate
+from captum_extremal.evaluation.metrics import COLUMNS, TOLERANCE
 
 _LONGEST_LABEL = 60
 
@@ -20,8 +32,12 @@ def run(given: Any) -> None:
     for path in paths:
         if not path.exists():
             raise StopError(f"there is no file or folder {path}", FAILED)
+    if given.repair:
+        repaired(paths)
     try:
         runs = read_rows(paths)
+    except DamagedError as error:
+        raise StopError(f"{error}; --repair {REPAIR}", FAILED) from error
     except ValueError as error:
         raise StopError(str(error), FAILED) from error
     lines = tabulate(runs.values(), tolerance)
@@ -39,9 +55,17 @@ def run(given: Any) -> None:
     as_frame(lines).to_csv(folder / "table.csv", index=False)
     content = {"tolerance": tolerance, "runs": [asdict(line) for line in lines]}
     (folder / "table.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for column in COLUMNS:
+        (folder / f"{column}.png").unlink(missing_ok=True)  # of an earlier comparison
     figures = _write_figures(labelled, tolerance, folder)
     files = {"table.csv": "one line per run, metric and subset", "table.json": "the same with settings and classes"}
     print_files(folder.resolve(), files | dict.fromkeys(figures, "the runs side by side, with their intervals"))
+
+
+def repaired(paths: Iterable[Path], known: Iterable[Kept] = ()) -> None:
+    """Set damaged lines aside, and say how many."""
+    for file, count in repair(paths, known).items():
+        say(f"{file}: damaged lines set aside: {count}; the file as it was is beside it")
 
 
 def _print(lines: dict[str, Line], tolerance: float) -> None:
@@ -60,6 +84,8 @@ def _print(lines: dict[str, Line], tolerance: float) -> None:
     for label, line in lines.items():
         if line.unreadable:
             print(f"{label}: images that could not be read: {line.unreadable}.")
+        if line.unexplained:
+            print(f"{label}: images that could not be explained: {line.unexplained}.")
 
 
 def _print_leads(ahead: dict[str, dict[str, Score]], label: str) -> None:

@@ -4,9 +4,11 @@ Everything that comes from outside (names of files and classes, errors) is print
 Output that is no terminal gets whole lines without control codes.
 """
 
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from threading import Event, Thread
 
 from rich.console import Console
 from rich.padding import Padding
@@ -14,9 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 PROGRAM = "captum-extremal"
-FAILED, WRONG_ARGUMENT, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_ARGUMENT, INTERRUPTED, UNREAD = 1, 2, 130, 141
 _UNLIMITED = 100_000  # columns of a file: tables there are as wide as their content
-_SECONDS_BETWEEN_LINES = 30.0  # of progress, where it is written to a file
+SECONDS_BETWEEN_LINES = 60.0  # of progress, where it is written to a file
 
 
 class StopError(Exception):
@@ -38,6 +40,42 @@ def stopping(what: str, *errors: type[Exception], status: int = FAILED) -> Itera
         yield
     except errors as error:
         raise StopError(f"{what}: {error}", status) from error
+
+
+@contextmanager
+def printing_anything() -> Iterator[None]:
+    """Print what the console cannot show as its codes, instead of failing."""
+    with ExitStack() as stack:
+        for stream in (sys.stdout, sys.stderr):
+            if callable(reconfigure := getattr(stream, "reconfigure", None)):
+                stack.callback(reconfigure, errors=getattr(stream, "errors", None))
+                reconfigure(errors="backslashreplace")
+        yield
+
+
+@contextmanager
+def telling(what: Callable[[float], str]) -> Iterator[None]:
+    """Say now and then how far the work is, where stderr is no terminal and so has no bar.
+
+    Args:
+        what: from the seconds since the start to a line.
+    """
+    if _console(stderr=True).is_terminal:
+        yield
+        return
+    ended, started = Event(), time.monotonic()
+
+    def tell() -> None:
+        while not ended.wait(SECONDS_BETWEEN_LINES):
+            say(what(time.monotonic() - started))
+
+    thread = Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def one_line(error: object, limit: int = 400) -> str:
@@ -83,7 +121,7 @@ def print_files(where: object, files: dict[str, str]) -> None:
 
 
 class ProgressBar(Progress):
-    """The progress of a run on stderr, with the time left: a bar on a terminal, a line now and then in a file."""
+    """The progress of a run on stderr, with the time left: a bar on a terminal, a line at the end in a file."""
 
     def __init__(self, name: str, *, hidden: bool = False) -> None:
         where = _console(stderr=True)
@@ -91,7 +129,7 @@ class ProgressBar(Progress):
         times = (TextColumn("pairs,"), TimeRemainingColumn(), TextColumn("left"))
         super().__init__(*columns, *times, console=where, disable=hidden or not where.is_terminal)
         self.done = 0  # pairs of an image and a class that are finished
-        self._name, self._in_lines, self._printed = name, not (hidden or where.is_terminal), time.monotonic()
+        self._name, self._in_lines = name, not (hidden or where.is_terminal)
 
     def __call__(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` pairs are finished; nothing is shown where there is nothing to do."""
@@ -99,10 +137,15 @@ class ProgressBar(Progress):
             return
         if not self.tasks:
             self.add_task(self._name, total=total)
-        self.done, task = done, self.tasks[0]
-        self.update(task.id, completed=done)
-        now = time.monotonic()
-        if self._in_lines and (done == total or now - self._printed >= _SECONDS_BETWEEN_LINES):
-            self._printed = now
-            left = "unknown" if task.time_remaining is None else f"{task.time_remaining:.0f} s"
-            self.console.print(f"{self._name}: {task.percentage:.0f}%, {done} of {total} pairs, {left} left")
+        self.done = done
+        self.update(self.tasks[0].id, completed=done)
+        if self._in_lines and done == total:
+            self.console.print(self.line())
+
+    def line(self, seconds: float = 0.0) -> str:
+        """How far the run is, after so many seconds."""
+        if not self.tasks:
+            return f"{self._name}: {seconds:.0f} s so far"
+        task = self.tasks[0]
+        left = "an unknown time" if task.time_remaining is None else f"{task.time_remaining:.0f} s"
+        return f"{self._name}: {task.percentage:.0f}%, {self.done} of {task.total:.0f} pairs, {left} left"

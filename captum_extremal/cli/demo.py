@@ -20,7 +20,7 @@ _AREAS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.4)
 _STEPS = 60
 _FILES = {
     "overview.png": "every digit's mask at a*; what it hides is dark, what it keeps is outlined",
-    **{f"digit-N-{kind}.png": text for kind, text in output.FIGURES.items()},
+    **{f"digit-N-{kind}.png": text for kind, text in output.figures().items()},
     "digit-N-compare.png": "the mask beside other attributions from Captum",
     "digit-N.npz": output.MASKS_FILE,
     output.SUMMARY: "all numbers",
@@ -41,6 +41,7 @@ def run(given: Any) -> None:
         found = ExtremalPerturbation(network).extremal_masks(inputs, target=labels, **how)
     images, others = to_rgb(inputs), _other_attributions(network, inputs, labels)
     summary = output.Summary(folder, {"scene": given.seed, "digits": labels, "settings": found.settings})
+    summary.replace_older()
     output.write_figure(visualization.show_targets(found, images, names), folder / "overview.png")
     cells = []
     for k, name in enumerate(names):

@@ -7,8 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from torchvision.transforms import InterpolationMode
 
 from captum_extremal import datasets, evaluation
 from captum_extremal._describe import checksum
+from captum_extremal._jsonl import DamagedError
 from captum_extremal.cli import compare
 from captum_extremal.cli.classifier import Classifier, checked_device, fitted_size, loaded_classifier
 from captum_extremal.cli.console import (
@@ -30,12 +32,13 @@ from captum_extremal.cli.console import (
     one_line,
     say,
     stopping,
+    telling,
 )
-from captum_extremal.cli.options import DEFAULT, DIGITS, METRICS
+from captum_extremal.cli.options import DEFAULT, DIGITS, METRICS, REPAIR
 from captum_extremal.cli.output import made_folder
 from captum_extremal.datasets.annotated import AnnotatedFiles, Annotation, check_folder
 from captum_extremal.datasets.digits import MEAN, STD, digit_network
-from captum_extremal.evaluation import Evaluation, Processes, Settings
+from captum_extremal.evaluation import Evaluation, Kept, Processes, Settings
 from captum_extremal.search import PathSolver
 
 _NUMBERED = re.compile(r"[0-9]{4}_.*\.(jpg|jpeg|png)", re.IGNORECASE)
@@ -126,8 +129,11 @@ def run(given: Any) -> int:
         if "insertion_deletion" in judged.metrics:
             about["steps"] = judged.steps
         folder = made_folder(given.out)
+        settings = Settings(about)
+        if given.repair:
+            processes.agreed(lambda: compare.repaired([folder], [Kept(settings, len(data.pairs()))]))
         try:
-            _evaluate(judged, Settings(about), folder, processes)
+            _evaluate(judged, settings, folder, processes)
         except KeyboardInterrupt:
             say(f"interrupted; the same command goes on from the rows in {folder}")
             return INTERRUPTED
@@ -172,7 +178,11 @@ def _evaluate(judged: Evaluation, settings: Settings, folder: Path, processes: P
             say(line)
     with ProgressBar(method, hidden=not processes.first) as progress:
         try:
-            evaluation.evaluate(judged, settings, folder, processes, progress, lambda line: say(line, progress.console))
+            with telling(progress.line) if processes.first else nullcontext():
+                report = partial(say, where=progress.console)
+                evaluation.evaluate(judged, settings, folder, processes, progress, report)
+        except DamagedError as error:
+            raise StopError(f"{error}; --repair {REPAIR}", FAILED) from error
         except (ValueError, TypeError, RuntimeError, AssertionError) as error:
             kept = "; the rows so far are kept" if progress.done else ""
             raise StopError(f"{method}: {one_line(error)}{kept}", FAILED) from error

@@ -7,8 +7,8 @@ from typing import Any
 from captum_extremal.areas import AREAS, check_areas
 from captum_extremal.attr import ExtremalPerturbation
 from captum_extremal.cli.classifier import Classifier, loaded_classifier
-from captum_extremal.cli.console import WRONG_ARGUMENT, shortened, stopping
-from captum_extremal.cli.output import FIGURES, MASKS_FILE, write_figure, write_results
+from captum_extremal.cli.console import WRONG_ARGUMENT, print_table, shortened, stopping
+from captum_extremal.cli.output import MASKS_FILE, TARGETS, figures, write_figure, write_results
 from captum_extremal.cli.photo_run import PhotoRun, View
 from captum_extremal.masks import SmoothMask
 from captum_extremal.perturbations import BlurPyramid
@@ -25,7 +25,7 @@ def run(given: Any) -> int:
     with stopping("--areas", ValueError, status=WRONG_ARGUMENT):
         given.areas = check_areas(given.areas, counts=False) if given.areas else None
     classifier = loaded_classifier(given.model, given.weights, given.classes, given.device)
-    return ImageRun(given, classifier).over(given.photos)
+    return ImageRun(given, classifier).run()
 
 
 class ImageRun(PhotoRun):
@@ -36,10 +36,10 @@ class ImageRun(PhotoRun):
     def __init__(self, given: Any, classifier: Classifier) -> None:
         self.how = {"areas": given.areas, "perturbation": given.perturbation or InputSearchSettings.perturbation}
         super().__init__(given, classifier, self.how | {"areas": given.areas or AREAS})
-        several = {"targets.png": "every target's mask, where they differ"} if len(set(self.targets)) > 1 else {}
+        several = {TARGETS: "every target's mask, where they differ"} if len(set(self.targets)) > 1 else {}
         self.robustness = given.robustness
-        figures = FIGURES | ({"robustness": _ROBUSTNESS} if given.robustness else {})
-        self.files = several | {f"CLASS-{kind}.png": text for kind, text in figures.items()} | {"CLASS.npz": MASKS_FILE}
+        kinds = figures(self.game) | ({"robustness": _ROBUSTNESS} if given.robustness else {})
+        self.files = several | {f"CLASS-{kind}.png": text for kind, text in kinds.items()} | {"CLASS.npz": MASKS_FILE}
 
     def _search(self, view: View, **shared: Any) -> ExtremalMasks:
         how: dict[str, Any] = dict(self.how)
@@ -56,10 +56,21 @@ class ImageRun(PhotoRun):
         images, names = view.images, view.names
         if len(names) > 1:
             figure = show_targets(found, images, [shortened(name, 28) for name in names])
-            write_figure(figure, folder / "targets.png")
+            write_figure(figure, folder / TARGETS)
         written = [write_results(found, images, k, view.base(folder, k), name) for k, name in enumerate(names)]
         rows = [{"files": files} for files in written]
         return self._with_robustness(rows, found, view, folder) if self.robustness else rows
+
+    def _print(self, rows: list[dict[str, Any]]) -> None:
+        super()._print(rows)
+        for row in rows if self.robustness else ():
+            found = row["robustness"]
+            # Of the mask of a*, the last, or the largest area's where a* is not reached.
+            values = zip(found["soft"][-1], found["binary"][-1], found["all_hidden"])
+            cells = [[name, *(f"{value:.2f}" for value in of_way)] for name, of_way in zip(found["names"], values)]
+            head = ("what is not kept is hidden by", "value of the mask", "of its binary form", "where all is hidden")
+            print(f"  {row['target']} {row['name']}: the game's value at a*, {row['threshold']:.2f} is enough")
+            print_table(cells, head, indent=4)
 
     def _with_robustness(
         self, rows: list[dict[str, Any]], found: ExtremalMasks, view: View, folder: Path

@@ -94,12 +94,13 @@ def indices(text: str) -> list[tuple[str, int]]:
     return [(name.strip(), int(index)) for name, index in found]
 
 
-PHOTOS = typer.Argument(metavar="PHOTO", help="Image files of any kind that Pillow reads.")
+PHOTOS = typer.Argument(metavar="PHOTO", help="Image files of any kind that Pillow reads, or folders of them.")
 _WEIGHTS = "torchvision's, downloaded once, or a file with a state dict, of any number of classes."
 _TARGET = "A class: number, name, unique part of a name, or top1, which the model predicts (top1). Repeatable."
 _GAME = f"Keep the score with little, lose it by removing little, or both ({OWN['game']})."
 _SCORE_FRACTION = "What is enough: 0 is the score of nothing, 1 that of the whole image (for --game delete, reversed)."
 _TOLERANCE = f"Distance to the object in the annotated image that still hits in the pointing game ({OWN['tolerance']})."
+REPAIR = "sets damaged lines of the files of rows aside, and keeps all others"
 _STEPS = f"Steps of a search; more take longer ({OWN['steps']})."
 Model = Annotated[str, option("As in torchvision.models.list_models().", "NAME")]
 Weights = Annotated[str, option(_WEIGHTS, "DEFAULT|FILE")]
@@ -110,4 +111,5 @@ ScoreFraction = Annotated[float, option(_SCORE_FRACTION, "FRACTION", parser=_fra
 Steps = Annotated[int | None, option(_STEPS, min=1)]
 Device = Annotated[str, option('"cpu", "cuda", "cuda:1", ...; auto: a GPU if there is one, else the CPU.', "NAME")]
 Out = Annotated[str, option("Folder to write to.", "DIR")]
+Repair = Annotated[bool, option(f"{REPAIR[0].upper()}{REPAIR[1:]}.", None, "--repair")]
 Tolerance = Annotated[float | None, option(_TOLERANCE, "PIXELS", parser=_pixels)]

@@ -3,8 +3,9 @@
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -13,14 +14,9 @@ from captum_extremal import visualization
 from captum_extremal.cli.console import shortened, stopping
 from captum_extremal.results import ExtremalMasks
 
-SUMMARY = "summary.json"
+SUMMARY, TARGETS = "summary.json", "targets.png"
 DPI = 150
-FIGURES = {
-    "mask": "the image, and only what the mask of the smallest sufficient area a* keeps of it",
-    "sweep": "the masks of all areas; bars: the score as a fraction of the whole image's",
-    "curves": "the scores of what the masks keep and of what they remove, against their area",
-    "order": "the order in which the pixels enter as the area grows",
-}
+GREY = 0.6  # a mask that is less binary than this says little of which pixels are enough
 MASKS_FILE = "the masks and their scores, for ExtremalMasks.load"
 
 
@@ -32,14 +28,40 @@ def made_folder(path: str | Path) -> Path:
     return folder
 
 
+def figures(game: object = "preserve") -> dict[str, str]:
+    """The kinds of figures of a target, and what they show."""
+    does = "keeps of it"
+    if game != "preserve":
+        does = "removes from it, bright" if game == "delete" else "keeps in one copy and removes from another, bright"
+    bars = "the score without the mask's region" if game == "delete" else "the score of what the mask keeps"
+    return {
+        "mask": f"the image, and only what the mask of the smallest sufficient area a* {does}",
+        "sweep": f"the masks of all areas; bars: {bars}, as a fraction of the whole image's",
+        "curves": "the scores of what the masks keep and of what they remove, against their area",
+        "order": "the order in which the pixels enter as the area grows",
+    }
+
+
 class Summary:
-    """summary.json: the settings, one row for each target of each photograph, and what failed."""
+    """summary.json: the settings, one row for each target of each photograph, and what failed.
+
+    An earlier run's results stay until there is the first one to replace them with.
+    """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder, self.about = folder, about
         self.rows: list[dict[str, Any]] = []
         self.failed: list[dict[str, str]] = []
-        self.older = (folder / SUMMARY).exists()  # an earlier run's stays until there is a row to replace it with
+        self.older = (folder / SUMMARY).exists()
+
+    def replace_older(self) -> None:
+        """Remove the files of an earlier run, or they would stand beside the new ones."""
+        if self.older:
+            for path in _files_of(self.folder):
+                path.unlink(missing_ok=True)
+                with suppress(OSError):  # where somebody has put other files
+                    path.parent.rmdir()
+        self.older = False
 
     def write(self, *, complete: bool = False) -> None:
         """Replace the file as a whole, so that nobody ever reads half of one, even after an interruption."""
@@ -52,9 +74,21 @@ class Summary:
             os.replace(partial, self.folder / SUMMARY)
 
 
+def _files_of(folder: Path) -> list[Path]:
+    """The files that a run has written, as its summary names them; none outside of the folder."""
+    try:
+        content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        named = [(str(row.get("folder", "")), str(file)) for row in content["rows"] for file in row["files"].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []  # no summary of ours
+    named += [(inner, TARGETS) for inner, _ in named if inner]
+    inside = (pair for pair in dict.fromkeys(named) if pair[1] and all(one == Path(one).name != ".." for one in pair))
+    return [folder / inner / file for inner, file in inside]
+
+
 def scores(one: ExtremalMasks) -> dict[str, Any]:
     """The numbers of one image as plain values, None for a missing one."""
-    area, agreement = float(one.optimal_area), float(one.optimal_agreement)
+    area, agreement, mask = float(one.optimal_area), float(one.optimal_agreement), cast(Tensor, one.optimal_mask())
     return {
         "clean_score": float(one.clean_score),
         "perturbed_score": float(one.perturbed_score),
@@ -63,6 +97,9 @@ def scores(one: ExtremalMasks) -> dict[str, Any]:
         "vacuous": bool(one.vacuous),
         "optimal_area": None if math.isnan(area) else round(area, 6),
         "optimal_score": float(one.optimal_score),
+        "optimal_complement_score": float(one.optimal_complement_score),
+        # As ExtremalMasks.binariness: 1 for a binary mask, the area for a constant one.
+        "optimal_binariness": float(mask.square().sum() / mask.sum()) if bool(mask.any()) else None,
         "agreement": None if math.isnan(agreement) else round(agreement, 6),
         "areas": [round(float(area), 6) for area in one.areas],
         "scores": one.scores[0].tolist(),

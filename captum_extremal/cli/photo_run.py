@@ -1,24 +1,52 @@
 """What ``explain`` and ``channels`` share: photographs in turn, and a summary that survives an interruption."""
 
 import itertools
+import os
 import re
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from captum_extremal.cli.classifier import Classifier
-from captum_extremal.cli.console import FAILED, INTERRUPTED, PhotoError, one_line, print_files, print_table, say
+from captum_extremal.cli.console import (
+    FAILED,
+    INTERRUPTED,
+    PhotoError,
+    StopError,
+    one_line,
+    print_files,
+    print_table,
+    say,
+    telling,
+)
+from captum_extremal.cli.file_names import safe_name, slug
 from captum_extremal.cli.options import LONG, TOP
-from captum_extremal.cli.output import SUMMARY, Summary, agreement_text, area_text, made_folder, scores
-from captum_extremal.datasets.image_files import UnreadableError, read_image
+from captum_extremal.cli.output import GREY, SUMMARY, Summary, agreement_text, area_text, made_folder, scores
+from captum_extremal.datasets.image_files import UnreadableError, is_image_name, read_image
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.search import PathSolver, as_game
 from captum_extremal.settings import SearchSettings
+
+
+def photos_at(place: str) -> list[str]:
+    """The photograph at a path, or the images of a folder in the order of their names."""
+    if not os.path.isdir(place):
+        return [place]
+    paths = [entry.path for entry in os.scandir(place) if entry.is_file() and is_image_name(entry.name)]
+    if not paths:
+        raise StopError(f"PHOTO: the folder {place} holds no image", FAILED)
+    return sorted(paths, key=os.path.basename)
+
+
+def _is_grey(row: dict[str, Any]) -> bool:
+    """Whether the mask of a* is neither empty nor binary."""
+    return row["reached"] and row["optimal_binariness"] is not None and row["optimal_binariness"] < GREY
 
 
 class View(NamedTuple):
@@ -31,8 +59,10 @@ class View(NamedTuple):
 
     def base(self, folder: Path, index: int) -> Path:
         """The beginning of the paths of a target's files."""
-        name = re.sub(r"[^a-z0-9]+", "-", self.names[index].lower()).strip("-")[:40]
-        return folder / f"{self.targets[index]:03d}-{name}".rstrip("-")
+        return folder / safe_name(f"{self.targets[index]:03d}-{slug(self.names[index])[:40]}".rstrip("-"))
+
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/+", re.IGNORECASE)
 
 
 class PhotoRun(ABC):
@@ -48,7 +78,8 @@ class PhotoRun(ABC):
         self.solver = PathSolver() if given.steps is None else PathSolver(steps=given.steps)
         asked = {"model": classifier.name, "weights": classifier.weights, "classes": len(classifier.categories)}
         asked |= {"device": str(classifier.device), "game": self.game, "score_fraction": self.fraction}
-        asked |= {"steps": self.solver.steps, "photos": len(given.photos)}
+        self.photos = [photo for given_one in given.photos for photo in photos_at(given_one)]
+        asked |= {"steps": self.solver.steps, "photos": len(self.photos)}
         self.summary = Summary(made_folder(given.out), asked | about)
         self._folders = {SUMMARY}
 
@@ -67,14 +98,20 @@ class PhotoRun(ABC):
         # Where the perturbation raises the score, the point on the way would be above what everything gives.
         return everything.minimum(nothing.lerp(everything, self.fraction))
 
-    def over(self, photos: Sequence[str]) -> int:
+    def run(self) -> int:
         """Explain the photographs in turn; the exit status."""
+        return self.over(self.photos)
+
+    def over(self, photos: Sequence[str]) -> int:
+        """Explain these photographs in turn; the exit status."""
         folder = self.summary.folder.resolve()
         self.summary.write()
         try:
             for number, photo in enumerate(photos, 1):
-                say(f"photo {number} of {len(photos)}: {photo}")
-                self.explain(photo)
+                which = f"photo {number} of {len(photos)}"
+                say(f"{which}: {photo}")
+                with telling(partial("{}: {:.0f} s so far".format, which)):
+                    self.explain(photo)
         except KeyboardInterrupt:
             self.summary.write()
             found = f"what was found so far is in {folder}" if self.summary.rows else "nothing was found so far"
@@ -88,6 +125,11 @@ class PhotoRun(ABC):
             return FAILED
         print_files(f"{folder}, a folder for each photo", self.files | {f"../{SUMMARY}": "all numbers"})
         count = len(self.summary.rows)
+        if grey := sum(_is_grey(row) for row in self.summary.rows):
+            print(
+                f"The mask of a* is grey for {grey} of {count}: it shows many pixels a little. This says less of where "
+                "they are than a mask of few whole pixels does. Look at the scores of the other areas."
+            )
         if empty := sum(row["vacuous"] for row in self.summary.rows):
             print(f"a* is 0 for {empty} of {count}: the score is reached with nothing kept, so no part is needed.")
         if missing := sum(not row["reached"] for row in self.summary.rows):
@@ -102,16 +144,23 @@ class PhotoRun(ABC):
         """Explain one photograph and add its rows to the summary, or print why it cannot be explained."""
         try:
             rows = self._rows(photo)
-        except PhotoError as error:
-            self.summary.failed.append({"photo": photo, "error": one_line(error)})
-            say(f"{photo}: {one_line(error)}")
+        except (StopError, OSError):  # of the folder or the disk, as of all photographs
+            raise
+        except Exception as error:  # whatever it is, the next photograph may do without it
+            known = isinstance(error, PhotoError)
+            why = one_line(error if known else f"cannot be explained: {type(error).__name__}: {error}")
+            self.summary.failed.append({"photo": photo, "error": why})
+            self.summary.write()
+            say(f"{photo}: {why}")
         else:
             self.summary.rows.extend(rows)
+            self.summary.write()
             self._print(rows)
-        self.summary.write()
 
     def _rows(self, photo: str) -> list[dict[str, Any]]:
         started = time.perf_counter()
+        if _URL.match(photo) and not os.path.exists(photo):
+            raise PhotoError("is an address: download it first, and give the file or its folder")
         try:
             image = read_image(photo)
         except UnreadableError as error:  # the command itself names the photograph
@@ -127,6 +176,7 @@ class PhotoRun(ABC):
             found = self._search(view, **shared, show_progress=sys.stderr.isatty())
         except (ValueError, RuntimeError) as error:
             raise PhotoError(f"cannot be explained: {error}") from error
+        self.summary.replace_older()
         probabilities, folder = logits.softmax(0), self._folder(photo)
         written = self._write(found, view, folder)
         about: Any = {"photo": photo, "photo_size": [image.height, image.width], "size": list(picture.shape[2:])}
@@ -145,10 +195,10 @@ class PhotoRun(ABC):
 
     def _folder(self, photo: str) -> Path:
         """A new folder named after the photograph; two photographs of one name do not share it."""
-        stem = Path(photo).stem
+        stem = safe_name(Path(photo).stem, "photo")
         names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
-        name = next(name for name in names if name.lower() not in self._folders)  # some file systems ignore case
-        self._folders.add(name.lower())
+        name = next(name for name in names if name.casefold() not in self._folders)  # some file systems ignore case
+        self._folders.add(name.casefold())
         return made_folder(self.summary.folder / name)
 
     def _print(self, rows: list[dict[str, Any]]) -> None:

@@ -77,6 +77,24 @@ def check_folder(name: str, value: object) -> Path:
     return folder
 
 
+def stated_size(height: object, width: object) -> tuple[int, int] | None:
+    """The size (H, W) in an annotation, of numbers or text such as "100.0"; None where it is left open.
+
+    Raises ValueError if a side is no whole number of pixels.
+    """
+    sides = (_stated_side(height), _stated_side(width))
+    return sides if all(sides) else None
+
+
+def _stated_side(value: Any) -> int:
+    """A number of pixels, 0 where none is stated."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return 0
+    if not isinstance(value, (int, float, str)) or not float(value).is_integer() or float(value) < 0:
+        raise ValueError(f"a size must be a whole number of pixels, got {value!r}")
+    return int(float(value))
+
+
 def of_image(known: Mapping[str, _Value], image: str) -> _Value:
     """The entry of the image of this name. Raises ValueError if there is none."""
     if image not in known:

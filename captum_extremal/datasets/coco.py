@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from pycocotools import mask as coco_masks
 from torch import Tensor
 
-from captum_extremal.datasets.annotated import AnnotatedFiles, Annotation, check_folder, check_path
+from captum_extremal.datasets.annotated import AnnotatedFiles, Annotation, check_folder, check_path, stated_size
 from captum_extremal.datasets.image_files import in_one_line
 
 __all__ = ["COCOImages"]
@@ -37,7 +37,8 @@ class COCOImages(AnnotatedFiles):
     Raises:
         TypeError: an argument is no path.
         ValueError: there is no such folder or file, the file is no JSON of instances, two images or two categories
-            share an id or a name, or an image is outside of the folder.
+            share an id or a name, or an image is outside of the folder. An object without a segmentation or a known
+            class costs its image alone, which ``unreadable`` names.
     """
 
     def __init__(self, root: str | os.PathLike[str], annotations: str | os.PathLike[str]) -> None:
@@ -46,25 +47,63 @@ class COCOImages(AnnotatedFiles):
             raise ValueError(f"{_RULE}, got no file: {path}")
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"{_RULE} of at most {_MOST_BYTES} bytes, got {path.stat().st_size} in {path}")
-        by_id, by_name = dict[Any, Annotation](), dict[str, Annotation]()
         try:
-            content = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_arrays)
+            content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_with_arrays)
             labels = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
+            if len({*labels.values()}) < len(content["categories"]):
+                raise ValueError("two categories of one id or one name")
             classes = tuple(labels[number] for number in sorted(labels))
-            for entry in content["images"]:
-                name, size = entry["file_name"], (entry["height"], entry["width"])
-                inner = PurePath(name)
-                if inner.anchor or ".." in inner.parts or not inner.parts:
-                    raise ValueError(f"file_name {name!r} is no file inside of the folder")
-                by_id[entry["id"]] = by_name[name] = Annotation(folder / name, size, {})
-            if len({*classes}) < len(content["categories"]) or min(len(by_id), len(by_name)) < len(content["images"]):
-                raise ValueError("two images or two categories of one id or one name")
-            for entry in content["annotations"]:
-                objects = by_id[entry["image_id"]].objects
-                objects.setdefault(labels[entry["category_id"]], []).append(entry["segmentation"])
+            images = _Images(folder, content["images"])
+            for number, entry in enumerate(content["annotations"]):
+                images.add_object(f"annotations[{number}]", entry, labels)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{_RULE}, got {path}: {in_one_line(repr(error))}") from error
-        super().__init__(f"coco-{path.stem.removeprefix('instances_')}", classes, by_name, _segmented)
+        super().__init__(f"coco-{path.stem.removeprefix('instances_')}", classes, images.by_name, _segmented)
+        self.unreadable += [f"{path}: {line}" for line in images.strays]
+
+
+class _Images:
+    """The annotations of a file's images. What is wrong with one entry costs its image alone."""
+
+    def __init__(self, folder: Path, entries: list[dict[str, Any]]) -> None:
+        self.by_name: dict[str, Annotation] = {}
+        self.strays: list[str] = []  # of annotations that belong to no image
+        self._names: dict[Any, str] = {}  # by id
+        for entry in entries:
+            name, key = entry["file_name"], entry["id"]
+            inner = PurePath(name)
+            if inner.anchor or ".." in inner.parts or not inner.parts:
+                raise ValueError(f"file_name {name!r} is no file inside of the folder")
+            if key in self._names or name in self.by_name:
+                other = self._names.get(key, name)
+                raise ValueError(f"two images of one id or one name: {other!r} and {name!r} of id {key!r}")
+            self._names[key], self.by_name[name] = name, Annotation(folder / name, None, {})
+            try:
+                size = stated_size(entry.get("height"), entry.get("width"))
+            except (TypeError, ValueError) as error:
+                self._refuse(name, str(error))
+            else:
+                self.by_name[name] = self.by_name[name]._replace(size=size)
+
+    def add_object(self, where: str, entry: Any, labels: dict[Any, str]) -> None:
+        """Add an object to its image; ``where`` is the place of the entry in the file."""
+        try:
+            name = self._names[entry["image_id"]]
+        except (KeyError, TypeError) as error:
+            self.strays.append(in_one_line(f"{where} belongs to no image: {error!r}"))
+            return
+        if self.by_name[name].unreadable:
+            return
+        try:
+            label, mark = labels[entry["category_id"]], entry["segmentation"]
+        except (KeyError, TypeError) as error:
+            self._refuse(name, f"{where} has no known category_id or no segmentation: {error!r}")
+        else:
+            self.by_name[name].objects.setdefault(label, []).append(mark)
+
+    def _refuse(self, name: str, why: str) -> None:
+        path = self.by_name[name].path
+        self.by_name[name] = Annotation(path, None, {}, in_one_line(f"{path}: cannot be used as annotated: {why}"))
 
 
 def _with_arrays(entry: dict[str, Any]) -> dict[str, Any]:

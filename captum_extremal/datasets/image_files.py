@@ -8,9 +8,16 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
-__all__ = ["UnreadableError", "in_one_line", "read_image", "reading"]
+__all__ = ["UnreadableError", "in_one_line", "is_image_name", "read_image", "reading"]
 
+_OTHER_PROGRAMS = {"EPS", "WMF"}  # formats whose files Pillow hands to other programs
 _WHITES = {"I": (255, 65535), "F": (1, 255, 65535)}  # what may be white in 32-bit integers and in floats
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is one that :func:`read_image` reads, by its suffix."""
+    Image.init()
+    return Image.EXTENSION.get(os.path.splitext(name)[1].lower()) in set(Image.OPEN) - _OTHER_PROGRAMS
 
 
 class UnreadableError(Exception):
@@ -39,7 +46,9 @@ def read_image(
     """Read an image file as RGB, of an animation the first frame.
 
     Transparent pixels are laid on white. Grey images of more than 8 bits are scaled: with 16 bits, 65535 is white; with
-    32-bit integers 255 or 65535, and with floats 1, 255 or 65535, the smallest that no value exceeds.
+    32-bit integers 255 or 65535, and with floats 1, 255 or 65535, the smallest that no value exceeds. Where the
+    brightest value is above one of them and below a sixteenth of the next (1.02, or 1023 of 10 bits), the white is not
+    known, and the image is refused.
 
     Args:
         path: of the file.
@@ -50,8 +59,8 @@ def read_image(
         UnreadableError: there is no such file, it is no image of these formats, it is truncated or broken, it has more
             than ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, or its values are outside of the ranges above.
     """
-    Image.init()  # registers all of Pillow's formats; it hands files of two of them to other programs
-    allowed = formats or [name for name in Image.ID if name not in ("EPS", "WMF")]
+    Image.init()  # registers all of Pillow's formats
+    allowed = formats or [name for name in Image.ID if name not in _OTHER_PROGRAMS]
     with reading(path, " or ".join(formats or ["an image"])), Image.open(path, formats=allowed) as file:
         limit = Image.MAX_IMAGE_PIXELS  # above it Pillow only warns, up to twice as many pixels
         if limit is not None and file.width * file.height > limit:
@@ -68,7 +77,9 @@ def _as_rgb(image: Image.Image, file_format: str | None) -> Image.Image:
         low, high = values.min(), values.max()
         if not 0 <= low <= high <= whites[-1]:
             raise ValueError(f"grey values must be from 0 to {whites[-1]}, got {low:g} to {high:g}")
-        white = next(white for white in whites if high <= white)
+        below, white = next((below, white) for below, white in zip((0, *whites), whites) if high <= white)
+        if 0 < below < high < white / 16:
+            raise ValueError(f"grey values must reach near 1, 255 or 65535, got a maximum of {high:g}: scale them")
         image = Image.fromarray((values * (255 / white)).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -9,7 +9,13 @@ from defusedxml import DTDForbidden
 from defusedxml.ElementTree import fromstring
 
 from captum_extremal._checks import check_choice
-from captum_extremal.datasets.annotated import AnnotatedFiles, Annotation, UnreadableError, check_folder
+from captum_extremal.datasets.annotated import (
+    AnnotatedFiles,
+    Annotation,
+    UnreadableError,
+    check_folder,
+    stated_size,
+)
 from captum_extremal.datasets.image_files import reading
 from captum_extremal.metrics import mask_from_boxes
 
@@ -97,10 +103,10 @@ def _annotation(image: Path, path: Path) -> Annotation:
                 x0, y0, x1, y1 = (float(_text(entry, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
                 # VOC counts pixels from 1, and its last ones are inside.
                 boxes.setdefault(_text(entry, "name"), []).append([(x0 - 1, y0 - 1, x1, y1)])
-            height, width = (int(root.findtext(f"size/{side}", "0")) for side in ("height", "width"))
+            size = stated_size(root.findtext("size/height"), root.findtext("size/width"))
     except UnreadableError as error:
         return Annotation(image, None, {}, str(error))
-    return Annotation(image, (height, width) if height and width else None, boxes)
+    return Annotation(image, size, boxes)
 
 
 def _root(path: Path) -> Element:

@@ -8,6 +8,7 @@ or as one of the processes of torchrun. :func:`read_rows` and :func:`tabulate` m
 from captum_extremal.evaluation.fully_convolutional import fully_convolutional
 from captum_extremal.evaluation.methods import METHODS, find_method, last_spatial_layer, make_method, method_names
 from captum_extremal.evaluation.metrics import METRICS
+from captum_extremal.evaluation.repair import repair
 from captum_extremal.evaluation.rows import Kept, Row, RowFile, Settings, read_rows
 from captum_extremal.evaluation.runner import Evaluation, Processes, evaluate, processes_of
 from captum_extremal.evaluation.tables import Line, Score, as_frame, leads, tabulate
@@ -15,5 +16,5 @@ from captum_extremal.evaluation.tables import Line, Score, as_frame, leads, tabu
 __all__ = [
     "METHODS", "METRICS", "Evaluation", "Kept", "Line", "Processes", "Row", "RowFile", "Score", "Settings", "as_frame",
     "evaluate", "find_method", "fully_convolutional", "last_spatial_layer", "leads", "make_method", "method_names",
-    "processes_of", "read_rows", "tabulate",
+    "processes_of", "read_rows", "repair", "tabulate",
 ]  # fmt: skip

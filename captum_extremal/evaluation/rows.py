@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from captum_extremal._describe import describe
-from captum_extremal._jsonl import FORMAT, JsonLines, read_lines
+from captum_extremal._jsonl import FORMAT, JsonLines, as_line, read_lines
 
 Pair = tuple[str, str]  # the names of an image and of a class
 Values = dict[str, float | None]  # what the metrics recorded of a pair, by name
@@ -71,7 +71,8 @@ class Kept:
     settings: Settings
     pairs: int  # how many the data set has
     rows: dict[Pair, Row] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)  # why an image could not be used, by its name
+    unreadable: dict[str, str] = field(default_factory=dict)  # why an image could not be read, by its name
+    unexplained: dict[str, str] = field(default_factory=dict)  # why one that was read could not be explained
 
 
 class RowFile(ExitStack):
@@ -82,7 +83,7 @@ class RowFile(ExitStack):
 
     def __init__(self, folder: Path, settings: Settings, pairs: int) -> None:
         super().__init__()
-        self._header = {"settings": settings.key, "about": settings.about, "pairs": pairs}
+        self._header = _header(settings, pairs)
         started = datetime.now().strftime("%Y%m%dT%H%M%S.%f")  # files are read in the order of their names
         self._path = folder / f"rows-{started}-{settings.key}-{uuid4().hex}.jsonl"
         self._file: JsonLines | None = None
@@ -94,13 +95,32 @@ class RowFile(ExitStack):
         )
 
     def note_unreadable(self, image: str, why: str) -> None:
-        """Write that an image could not be used."""
+        """Write that an image could not be read."""
         self._write([{"image": image, "unreadable": why}])
+
+    def note_unexplained(self, image: str, why: str) -> None:
+        """Write that an image could not be explained."""
+        self._write([{"image": image, "unexplained": why}])
 
     def _write(self, lines: Iterable[dict[str, Any]]) -> None:
         if self._file is None:
             self._file = self.enter_context(JsonLines(self._path, _KIND, self._header))
         self._file.append({"settings": self._header["settings"], **line} for line in lines)
+
+
+def _header(settings: Settings, pairs: int) -> dict[str, Any]:
+    return {"settings": settings.key, "about": settings.about, "pairs": pairs}
+
+
+def header_line(settings: Settings, pairs: int) -> bytes:
+    """The first line of a file of rows."""
+    return as_line({_KIND: FORMAT, **_header(settings, pairs)})
+
+
+def row_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files, and those of rows in the folders."""
+    for path in paths:
+        yield from sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
 
 
 def read_rows(paths: Iterable[Path]) -> dict[str, Kept]:
@@ -109,21 +129,21 @@ def read_rows(paths: Iterable[Path]) -> dict[str, Kept]:
     Of two rows of one pair the first counts. An unfinished last line is skipped. Nothing in a file is run.
 
     Raises:
-        ValueError: a file is larger than 256 MiB, or one of its lines is no such row.
+        ValueError: a file is larger than 256 MiB, or one of its lines is no such row, which :func:`repair` sets aside.
         OSError: a file cannot be read.
     """
     runs: dict[str, Kept] = {}
-    for path in paths:
-        for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
-            with file.open("rb") as opened:
-                deque(read_lines(opened, partial(_take, runs), largest=_LARGEST_FILE), maxlen=0)
+    for file in row_files(paths):
+        with file.open("rb") as opened:
+            deque(read_lines(opened, partial(take_line, runs), largest=_LARGEST_FILE), maxlen=0)
     for kept in runs.values():
         for image, _ in kept.rows:
             kept.unreadable.pop(image, None)
+            kept.unexplained.pop(image, None)
     return runs
 
 
-def _take(runs: dict[str, Kept], line: Any) -> None:
+def take_line(runs: dict[str, Kept], line: Any) -> None:
     """Add what a line says to its run; raises almost any error if the line is damaged."""
     key = line["settings"]
     if "about" in line:
@@ -132,9 +152,10 @@ def _take(runs: dict[str, Kept], line: Any) -> None:
         if (line[_KIND], settings.key) != (FORMAT, key) or line["pairs"] < 0:
             raise ValueError("the header is of another format, or its settings do not have its key")
         runs.setdefault(key, Kept(settings, line["pairs"]))
-    elif "unreadable" in line:
-        _check(str, line["image"], line["unreadable"])
-        runs[key].unreadable[line["image"]] = line["unreadable"]
+    elif noted := {"unreadable", "unexplained"} & line.keys():
+        kind = noted.pop()
+        _check(str, line["image"], line[kind])
+        getattr(runs[key], kind)[line["image"]] = line[kind]
     else:
         row = Row(label=line["class"], **{name: line[name] for name in ("image", "difficult", "seconds", "values")})
         runs[key].rows.setdefault(row.pair, row)

@@ -35,7 +35,8 @@ class Line:
     images: int  # how many have a row
     rows: int  # how many pairs have a row
     pairs: int  # how many the data set has
-    unreadable: int  # how many images could not be used
+    unreadable: int  # how many images could not be read
+    unexplained: int  # how many of the others could not be explained
     seconds: float  # the mean time of a map
     seconds_per_image: float  # the mean over the images of the time of all their maps
 
@@ -117,6 +118,7 @@ def _line(run: Kept, label: str, tolerance: float) -> Line:
         rows=len(rows),
         pairs=run.pairs,
         unreadable=len(run.unreadable),
+        unexplained=len(run.unexplained),
         seconds=fmean(row.seconds for row in rows),
         seconds_per_image=sum(row.seconds for row in rows) / images,
     )

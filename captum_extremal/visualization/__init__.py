@@ -20,6 +20,7 @@ All raise TypeError or ValueError for an argument of the wrong type, shape or va
 from captum_extremal.visualization.comparisons import compare, compare_masks, show_bars, show_randomisation
 from captum_extremal.visualization.layers import show_channels, show_class_channel, show_inversions
 from captum_extremal.visualization.masks import show_curves, show_mask, show_order, show_sweep, show_targets
+from captum_extremal.visualization.other_inputs import show_signal, show_volume
 from captum_extremal.visualization.robustness import show_robustness
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "show_order",
     "show_randomisation",
     "show_robustness",
+    "show_signal",
     "show_sweep",
     "show_targets",
+    "show_volume",
 ]

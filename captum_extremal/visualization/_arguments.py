@@ -54,7 +54,8 @@ def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> V
         raise ValueError(f"input_index must be below {len(of_inputs)}, the number of masks, got {input_index}")
     masks = of_inputs[input_index]
     if masks.dim() != 5:
-        others = "show_channels draws masks of channels, " if found.covers == "channels" else ""
+        kinds = {3: "show_channels draws masks of channels", 4: "show_signal draws those of signals"}
+        others = f"{(kinds | {6: 'show_volume draws those of volumes'})[masks.dim()]}, "
         others += "show_curves draws the scores of any"
         raise ValueError(f"found must hold masks of images, (N, A, 1, H, W), got {tuple(masks.shape)}: {others}")
     one = found.image(index)

@@ -2,11 +2,14 @@
 
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization._arguments import Array, as_tuple, shown_area
@@ -16,7 +19,8 @@ INK, FAINT = "#222222", "#8a8a8a"
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e08214", "#1b8a3d", "#c5283d"  # figure 3's; told apart by the colour-blind too
 MARK = "#e0a800"  # a*: its box and its outline
 BOX = {"boxstyle": "round,pad=0.25", "facecolor": "#fff3cd", "edgecolor": MARK, "linewidth": 1.4}  # of a*'s title
-LETTERS = 12  # of normal size that fit along an inch
+LETTERS, SMALL_LETTERS = 12, 14  # of normal and of small size that fit along an inch
+GREY = 0.6  # a mask that is less binary than this says little of which pixels are enough
 
 
 def panel_size(shape: Sequence[int], base: float) -> tuple[float, float]:
@@ -66,7 +70,25 @@ def new_figure(width: float, height: float, title: str | None = None) -> Figure:
 
 def write(set_text: Callable[..., object], text: str | list[str], size: float = NORMAL, **style: Any) -> None:
     """Set a title or a label, for example, literally: ``$`` in the name of a class does not begin a formula."""
-    set_text(text, fontsize=size, color=INK, parse_math=False, **style)
+    told = literal(text) if isinstance(text, str) else list(map(literal, text))
+    set_text(told, fontsize=size, color=INK, parse_math=False, usetex=False, **style)
+
+
+def literal(text: str) -> str:
+    """The text, with the codes of the signs that matplotlib's fonts lack: it would warn of them and draw boxes."""
+    paths = tuple(font_manager.findfont(FontProperties(family=[name])) for name in FontProperties().get_family())
+    known = _signs(paths)
+    return "".join(sign if sign == "\n" or ord(sign) in known else _code(sign) for sign in text.expandtabs(1))
+
+
+@cache
+def _signs(paths: tuple[str, ...]) -> frozenset[int]:
+    """The signs of these files of fonts."""
+    return frozenset[int]().union(*(font_manager.get_font(path).get_charmap() for path in paths))
+
+
+def _code(sign: str) -> str:
+    return sign.encode("ascii", "backslashreplace").decode() if ord(sign) > 127 else f"\\x{ord(sign):02x}"
 
 
 def title(ax: Axes, text: str, *, boxed: bool = False) -> None:
@@ -138,7 +160,36 @@ def area_text(found: ExtremalMasks, area: float) -> str:
 
 def removes_only(found: ExtremalMasks) -> bool:
     """Whether the game scores only what remains without the mask's region."""
-    return bool(found.settings.get("game", {}).get("kept") == 0)
+    return game_of(found)[0] == 0
+
+
+def game_of(found: ExtremalMasks) -> tuple[float, float]:
+    """The weights in the game of the score that the mask keeps, and of that without its region."""
+    game = found.settings.get("game", {})
+    return game.get("kept", 1.0), game.get("removed", 0.0)
+
+
+def game_text(found: ExtremalMasks) -> str:
+    """What was asked of the masks."""
+    kept, removed = game_of(found)
+    if removed == 0:
+        return "game: keep the score (preserve)"
+    if kept == 0:
+        return "game: lose the score (delete); bright is what is removed"
+    return "game: keep and lose the score (hybrid)" if kept == -removed else f"game: {kept:g} kept, {removed:g} removed"
+
+
+def enough_score(one: ExtremalMasks) -> float | None:
+    """The score at which a mask is enough (Phi_0): of what is kept, or what remains; None where it is one of both."""
+    (kept, removed), threshold = game_of(one), float(one.threshold)
+    if kept and removed:
+        return None
+    return threshold / (kept or removed)
+
+
+def same(one: float, other: float) -> bool:
+    """Whether two scores are drawn at the same place."""
+    return abs(one - other) <= 1e-5 * max(1.0, abs(one), abs(other))
 
 
 def optimal_text(one: ExtremalMasks) -> str:
@@ -155,6 +206,7 @@ def shown_text(one: ExtremalMasks) -> str:
 
 def summary(one: ExtremalMasks) -> str:
     """The area shown, and its score under the game beside the clean score."""
-    removes = removes_only(one)
-    score, what = (one.optimal_complement_score, "without it") if removes else (one.optimal_score, "score")
-    return f"{shown_text(one)}\n{what} {number(float(score))}, clean {number(float(one.clean_score))}"
+    kept, removed = game_of(one)
+    told = [f"score {number(float(one.optimal_score))}"] * bool(kept)
+    told += [f"without it {number(float(one.optimal_complement_score))}"] * bool(removed)
+    return f"{shown_text(one)}\n{', '.join([*told, f'clean {number(float(one.clean_score))}'])}"

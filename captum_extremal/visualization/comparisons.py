@@ -20,7 +20,6 @@ from captum_extremal.visualization.masks import draw_areas, draw_kept, draw_mask
 _COLOURS = {"all": "RdBu_r", "positive": "inferno", "negative": "inferno", "absolute_value": "inferno"}  # by sign
 _ROUNDING = 1e-3  # by which a mask that was resized may leave [0, 1]
 _BASE, _LEAST_WIDTH = 1.15, 1.2  # inches: the side of a randomised model's map, and the room for its title
-_SMALL_LETTERS = 14  # that fit along an inch
 _LETTER, _LINE, _BAR = 0.075, 0.14, 0.75  # inches, of a bar's name, and from bar to bar
 _ROOM = 0.12  # of the axis, above and below the intervals, for the numbers
 
@@ -72,7 +71,7 @@ def compare(
         draw.row_name(image, labels[row], draw.panel_size(shape, base)[1])
         draw_masked(mask, view.rgb, view.best)
         text = f"{_origin(view.found)}, {draw.shown_text(view.found)}"
-        draw.title(mask, draw.wrapped(text, letters), boxed=bool(view.found.reached))
+        draw.title(mask, draw.wrapped(text, letters), boxed=bool(view.found.reached & ~view.found.vacuous))
         for ax, (name, values) in zip(others, maps.items()):
             _draw_attribution(ax, view.rgb, check.as_array(values[one].double().sum(0)), sign, how)
             draw.title(ax, "" if row else draw.wrapped(name, letters))
@@ -133,7 +132,7 @@ def show_randomisation(
     pictures = check.images("images", images, count)
     index = check.row_of("index", index, count)
     width, height = draw.panel_size(size, _BASE)
-    letters = int(_SMALL_LETTERS * max(width, _LEAST_WIDTH))
+    letters = int(draw.SMALL_LETTERS * max(width, _LEAST_WIDTH))
     names = [draw.wrapped(name, letters, after=".") for name in ("learned weights", *layers)]
     columns, lines = 1 + len(names), 1 + max(name.count("\n") for name in names)
     at: dict[str, Any] = {"base": _BASE, "least_width": _LEAST_WIDTH, "title_lines": lines, "most_columns": columns}

@@ -32,16 +32,27 @@ def show_mask(
     """The image, and the mask of the smallest sufficient area a* over it (figure 1).
 
     What the mask hides is dark and grey; the model sees it perturbed instead. The outline encloses exactly the area; a
-    nearly flat mask has none. The title has a*, the score and the clean score. Where no area reached the threshold, it
-    says so, and the largest mask is shown; where nothing is needed, everything is dark. A mask of a layer's positions
-    (``mask="spatial"``) is resized to the image and shows which of them keep their activation.
+    nearly flat mask has none. The title has a*, the scores that the game weighs, and the clean score; below stands the
+    game, and whether the mask is grey (its binariness is below 0.6), so that its outline says little. Where no area
+    reached the threshold, it says so, and the largest mask is shown; where nothing is needed, everything is dark. A
+    mask of a layer's positions (``mask="spatial"``) is resized to the image and shows which of them keep their
+    activation.
     """
     view = check.view(found, images, index, input_index)
     figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
     draw.image(left, view.rgb, "image")
     draw_masked(right, view.rgb, view.best)
     draw.title(right, draw.summary(view.found))
+    draw.write(right.set_xlabel, under_mask(view.found, view.best.mask), draw.SMALL)
     return figure
+
+
+def under_mask(one: ExtremalMasks, mask: check.Array) -> str:
+    """The game, and whether the mask of a* is grey."""
+    told = draw.game_text(one).replace("; ", "\n")
+    binariness = float(np.square(mask).sum() / (mask.sum() or 1.0))
+    is_grey = 0 < binariness < draw.GREY and bool(one.reached)
+    return told + f"\ngrey mask: binariness {draw.number(binariness, '.2f')}" * is_grey
 
 
 def show_targets(
@@ -83,9 +94,10 @@ def show_sweep(
     """The image and its masks of all areas, with a* boxed among them, and what each does to the score (figure 5).
 
     Under each picture a bar shows a score as a fraction of the clean score: the score of what the mask keeps, or for a
-    game that only removes, the score of what remains without it. Bars end at 1.25; the number beneath is exact. Where
-    the clean score is not above 0 (log-probabilities), the bar is the share of the way from the fully perturbed score
-    to the clean score.
+    game that only removes, the score of what remains without it. Bars end at 1.25, with a tip where they go on; the
+    number beneath is exact. Where the clean score is not above 0 (log-probabilities), the bar is the share of the way
+    from the fully perturbed score to the clean score. The dashed line is the whole image's score; a dotted one is what
+    is enough, where it is another.
 
     Args:
         agreement: add a row that shows how far independent searches agree: the share of them whose binary mask keeps
@@ -94,7 +106,8 @@ def show_sweep(
     view = check.view(check.with_areas(found, "show_mask draws the mask of a*"), images, index, input_index)
     if agreement and bool(view.found.agreement_score.isnan().all()):
         raise ValueError("found must know how far several searches agree for agreement=True, got NaN")
-    fractions, meaning = _fractions(view)
+    *fractions, enough = _fractions(view, [panel.scores for panel in view.panels])
+    meaning = _meaning(view)
     count, shape = 1 + len(fractions), view.rgb.shape
     below = (1.0, draw.panel_size(shape, _SIDE)[1] + 0.3) if agreement else (1.0,)
     figure, axes = draw.panels(shape, count, title, base=_SIDE, least_width=0.9, title_lines=1, below=below)
@@ -103,11 +116,18 @@ def show_sweep(
     _draw_bar(axes[count], 1.0, draw.FAINT, ["0", "1"])
     for ax, panel, fraction in zip(axes[count + 1 : 2 * count], view.panels, fractions):
         _draw_bar(ax, fraction, draw.MARK if panel.boxed else draw.BLUE)
+    has_line = 0 < enough <= _SATURATION and not draw.same(enough, 1.0)
+    for ax in axes[count : 2 * count] if has_line else ():
+        ax.axhline(enough, color=draw.INK, linewidth=1.2, linestyle=":")
     if agreement:
         _draw_agreement(axes[2 * count :], view)
     is_boxed = any(panel.boxed for panel in view.panels)
     optimal = ("boxed: " if is_boxed else "") + draw.optimal_text(view.found)
-    draw.write(figure.supxlabel, f"bars, up to {_SATURATION:g}: {meaning}; {optimal}", draw.SMALL)
+    line = "; dotted: enough" * has_line
+    bars, letters = f"bars, up to {_SATURATION:g}: {meaning}{line}", int(draw.SMALL_LETTERS * figure.get_figwidth())
+    together = f"{bars}; {optimal}"
+    caption = together if len(together) <= letters else f"{draw.wrapped(bars, letters)}\n{optimal}"
+    draw.write(figure.supxlabel, caption, draw.SMALL)
     return figure
 
 
@@ -117,32 +137,49 @@ def show_order(
     """The order in which the pixels enter as the area grows, as one image.
 
     Each pixel of the grey image has the colour of the smallest area whose binary mask holds it, and stays grey where
-    none does. The colour bar is in percent of the image.
+    none does. The colour bar is in percent of the image. Pixels that this area's mask keeps by less than half are pale:
+    they only fill it up, such as a frame around masks that had enough before.
     """
     view = check.view(check.with_areas(found, "show_mask draws the mask of a*"), images, index, input_index)
     areas = view.found.areas.tolist()
     binary = np.stack([panel.binary for panel in view.listed])  # (A, H, W)
     first_area = np.ma.masked_array(binary.argmax(0), mask=~binary.any(0))
+    masks = np.stack([panel.mask for panel in view.listed])
+    keeps = np.take_along_axis(masks, binary.argmax(0)[None], axis=0)[0]  # (H, W), how far at the area of entry
+    pale = binary.any(0) & (keeps < 0.5)
     colours = ListedColormap(colormaps["viridis_r"](np.linspace(0.02, 1.0, len(areas))))
     width, height = draw.panel_size(view.rgb.shape, 3.6)
     figure = draw.new_figure(width + 1.1, height + 0.35)
     ax = figure.subplots()
     draw.image(ax, draw.grey(view.rgb), cmap="gray", vmin=0, vmax=1, interpolation=None)
-    drawn = ax.imshow(first_area, cmap=colours, vmin=-0.5, vmax=len(areas) - 0.5, alpha=0.7, interpolation="nearest")
+    drawn = ax.imshow(
+        first_area,
+        cmap=colours,
+        vmin=-0.5,
+        vmax=len(areas) - 0.5,
+        alpha=0.7,
+        interpolation="nearest",
+    )
+    # More of the grey image, so that the colour is pale.
+    paler: check.Array = np.ma.masked_array(draw.grey(view.rgb), mask=~pale)
+    ax.imshow(paler, cmap="gray", vmin=0, vmax=1, alpha=0.6, interpolation="nearest")
     draw.write(ax.set_title, title or "order of entry", draw.LARGE if title else draw.NORMAL)
     bar = figure.colorbar(drawn, ax=ax, ticks=np.arange(-0.5, len(areas)), shrink=0.9, pad=0.03)
     bar.ax.set_yticklabels([draw.area_text(view.found, area) for area in [0.0, *areas]], fontsize=draw.SMALL)
     draw.write(bar.set_label, "area of the mask when the pixel enters", draw.SMALL)
     bar.outline.set_visible(False)
+    if pale.any():
+        draw.write(ax.set_xlabel, "pale: kept by less than half", draw.SMALL)
     return figure
 
 
 def show_curves(found: ExtremalMasks, index: int = 0, *, title: str | None = None) -> Figure:
     """The score of what the masks keep, and of what remains without it, against their area (figure 3).
 
-    The preserved score is blue, the deleted one orange, the clean one green, the fully perturbed one red. A line marks
-    a*, and diamonds its scores where it lies between the areas. ``found`` may also hold masks of channels: then the
-    area is their number, on a logarithmic axis where the largest is 50 times the smallest or more.
+    The preserved score is blue, the deleted one orange, the clean one green, the fully perturbed one red. A dotted line
+    is what is enough, where this is neither the clean score nor the fully perturbed one. A broad line marks a*, and
+    diamonds its scores where it lies between the areas. ``found`` may also hold masks of channels: then the area is
+    their number, on a logarithmic axis where the largest is 50 times the smallest or more.
     """
     one = check.with_areas(found, "show_mask draws the mask of a*").image(index)
     figure = draw.new_figure(6.4, 3.4)
@@ -189,18 +226,28 @@ def _outline(mask: check.Array, binary: NDArray[np.bool_]) -> tuple[check.Array,
     return binary.astype(np.float64), 0.5
 
 
-def _fractions(view: check.View) -> tuple[list[float], str]:
-    """The bars of figure 5, one for each panel, not yet saturated, and what they are."""
-    removes = draw.removes_only(view.found)
-    scores = np.array([panel.scores[int(removes)] for panel in view.panels])
-    what = "score without the region" if removes else "score"
+def _fractions(view: check.View, scores: Sequence[tuple[float, float]]) -> list[float]:
+    """The bars of figure 5, one for each panel, not yet saturated, and the height of what is enough (NaN if none)."""
+    enough = draw.enough_score(view.found)
+    side = int(draw.removes_only(view.found))
+    heights = np.array([*(pair[side] for pair in scores), np.nan if enough is None else enough])
     clean, perturbed = float(view.found.clean_score), float(view.found.perturbed_score)
     if clean > 0:
-        return (scores / clean).tolist(), f"{what} / score of the whole image"
+        return list((heights / clean).tolist())
     if clean <= perturbed:
-        return [0.0] * len(scores), f"none: the whole image scores {draw.number(clean)}, no more than fully perturbed"
-    share = (scores - perturbed) / (clean - perturbed)
-    return share.tolist(), f"{what}, from fully perturbed (0) to the whole image (1)"
+        return [0.0] * len(heights)
+    return list(((heights - perturbed) / (clean - perturbed)).tolist())
+
+
+def _meaning(view: check.View) -> str:
+    """What the bars of figure 5 are."""
+    what = "score without the region" if draw.removes_only(view.found) else "score"
+    clean, perturbed = float(view.found.clean_score), float(view.found.perturbed_score)
+    if clean > 0:
+        return f"{what} / score of the whole image"
+    if clean <= perturbed:
+        return f"none: the whole image scores {draw.number(clean)}, no more than fully perturbed"
+    return f"{what}, from fully perturbed (0) to the whole image (1)"
 
 
 def _draw_agreement(axes: Sequence[Axes], view: check.View) -> None:
@@ -228,6 +275,8 @@ def _draw_agreement(axes: Sequence[Axes], view: check.View) -> None:
 
 def _draw_bar(ax: Axes, fraction: float, colour: str, ticks: Sequence[str] = ("", "")) -> None:
     ax.bar([0], [min(max(fraction, 0.0), _SATURATION)], width=0.55, color=colour)
+    if fraction > _SATURATION:
+        ax.plot([0], [_SATURATION], "^", color=colour, markersize=9, clip_on=False)  # it goes on
     ax.axhline(1.0, color=draw.GREEN, linewidth=1.0, linestyle="--")
     ax.set(xlim=(-0.8, 0.8), ylim=(0, _SATURATION))
     draw.write(partial(ax.set_xticks, [0]), [draw.number(fraction, ".2f")], draw.SMALL)
@@ -235,6 +284,17 @@ def _draw_bar(ax: Axes, fraction: float, colour: str, ticks: Sequence[str] = (""
     ax.tick_params(length=0)
     ax.spines[["left", "right", "top"]].set_visible(False)
     ax.spines["bottom"].set_color(draw.FAINT)
+
+
+def _draw_enough(ax: Axes, one: ExtremalMasks) -> None:
+    """A line at what is enough, unless it is the clean score's, or that of the fully perturbed image."""
+    enough, lines = draw.enough_score(one), (float(one.clean_score), float(one.perturbed_score))
+    if enough is None:
+        kept, removed = draw.game_of(one)
+        what = "blue \N{MINUS SIGN} orange" if kept == -removed else "the game's value"
+        ax.plot([], [], " ", label=f"enough: {what} = {draw.number(float(one.threshold))}")
+    elif not any(draw.same(enough, line) for line in lines):
+        ax.axhline(enough, color=draw.INK, linewidth=1.2, linestyle=":", label=f"enough: {draw.number(enough)}")
 
 
 def draw_curves(ax: Axes, one: ExtremalMasks, *, faint: bool = False) -> None:
@@ -249,6 +309,7 @@ def draw_curves(ax: Axes, one: ExtremalMasks, *, faint: bool = False) -> None:
     ax.plot(sizes, kept_scores, "-o", color=draw.BLUE, markersize=5, label=kept, alpha=opacity[0])
     ax.plot(sizes, removed_scores, "-s", color=draw.ORANGE, markersize=5, label=removed, alpha=opacity[1])
     ax.axhline(float(one.perturbed_score), color=draw.RED, linewidth=1.3, linestyle="--", label=perturbed)
+    _draw_enough(ax, one)
     if bool(one.reached) and not bool(one.vacuous):
         optimal = round(float(one.optimal_area) * (channels or 100), 4)
         ax.axvline(optimal, color=draw.MARK, linewidth=6, alpha=0.3, zorder=0, label=draw.optimal_text(one))
