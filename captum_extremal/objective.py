@@ -21,6 +21,7 @@ from captum_extremal._captum import (
     select_target,
 )
 from captum_extremal._state import ForwardPrecision
+from captum_extremal.outputs import at_place, place_of_scores
 from captum_extremal.perturbations import BoundPerturbation
 
 _GRADIENT_SCALE = 256.0  # lifts the gradients of a half-precision forward out of the subnormal range
@@ -147,25 +148,24 @@ class Objective:
         """One score for each row of the inputs. Outputs with positions are averaged over them."""
         repeats = len(inputs[0]) // self.images
         with self._precision.forward(precision):
-            output = run_forward(
-                self._forward_func,
-                inputs,
-                repeat_target(self._target, repeats),
-                repeat_arguments(self._arguments, repeats),
-            )
-        if output.dim() == 0 or len(output) != len(inputs[0]):
-            raise ValueError(
-                "forward_func must return one row for each example of its input, got shape "
-                f"{tuple(output.shape)} for {len(inputs[0])} perturbed examples"
-            )
-        return mean_over_positions(output)
+            output = run_forward(self._forward_func, inputs, None, repeat_arguments(self._arguments, repeats))
+            scores = at_place(output, self._place)
+            if scores.dim() == 0 or len(scores) != len(inputs[0]):
+                raise ValueError(
+                    "forward_func must return one row for each example of its input, got shape "
+                    f"{tuple(scores.shape)} for {len(inputs[0])} perturbed examples"
+                )
+            score = select_target(scores, repeat_target(self._target, repeats))
+        return mean_over_positions(score)
 
     def _checked_clean_score(self, differentiable: bool) -> Tensor:
         """The score of the unperturbed inputs, the only forward whose output is checked in full."""
         leaves = tuple(x.detach().requires_grad_(differentiable) for x in self._inputs)
         with torch.set_grad_enabled(differentiable), self._precision.forward():
             output = self._first_output(leaves)
-            score = select_checked(output, self._target, self.images)
+            # Later outputs, for other numbers of rows, are read at the same place.
+            self._place = place_of_scores(output, self.images)
+            score = select_checked(at_place(output, self._place), self._target, self.images)
             if differentiable:
                 _check_depends(score, leaves)
         score = mean_over_positions(score.detach())
@@ -211,17 +211,12 @@ def mean_over_positions(scores: Tensor) -> Tensor:
     return scores.flatten(1).mean(1) if scores.dim() > 1 else scores
 
 
-def select_checked(output: Any, target: TargetType, images: int) -> Tensor:
+def select_checked(output: Tensor, target: TargetType, images: int) -> Tensor:
     """The output at the target.
 
     Raises:
         TypeError, ValueError: the output cannot be explained, or does not contain the target.
     """
-    if not isinstance(output, Tensor):
-        raise TypeError(
-            f"forward_func must return a tensor, got {type(output).__name__}: wrap it, for example as "
-            "lambda x: model(x).logits, or model(x)[0], or model(x)['out']"
-        )
     if not output.is_floating_point():
         raise TypeError(f"forward_func must return a floating tensor, got {output.dtype}")
     if output.dim() == 0 or len(output) != images:

@@ -207,17 +207,19 @@ def nan_for_the_first(x: Tensor) -> Tensor:
 
 
 BAD_OUTPUTS: dict[str, tuple[Callable[[Tensor], Any], Any, type[Exception], str]] = {
-    "dict": (
-        lambda x: {"out": spatial(x)},
+    "several": (
+        lambda x: {"out": spatial(x), "aux": spatial(x)},
         1,
         TypeError,
-        r"forward_func must return a tensor, got dict.*lambda x: model\(x\)",
+        r"one floating tensor .* each of 2 examples, got 2 of them in a dict with \['out'\].*model\(x\)\['out'\]",
     ),
-    "tuple": (
-        lambda x: (spatial(x), None),
-        1,
+    "no rows": (lambda x: (x.sum(), None), None, TypeError, r"got none in a tuple with \[0\] torch.float64 \(\)"),
+    "no tensors": (lambda x: {}, None, TypeError, "forward_func must return a tensor, got dict"),
+    "detections": (
+        lambda x: [{"boxes": x[0, 0], "scores": x[0, 0, 0]} for _ in x],
+        None,
         TypeError,
-        r"forward_func must return a tensor, got tuple.*lambda x: model\(x\)",
+        "a list of 2 dictionaries: wrap a detector, as captum_extremal.objectives.BoxScore",
     ),
     "none": (lambda x: None, 1, TypeError, r"forward_func must return a tensor, got NoneType.*lambda x: model\(x\)"),
     "integers": (lambda x: spatial(x).argmax(1), None, TypeError, "forward_func must return a floating tensor"),

@@ -18,6 +18,7 @@ from captum_extremal.attr._recorder import MOVES, SMALLEST, Elementwise, Linear,
 from captum_extremal.hooks import on_output, unwrap
 from captum_extremal.layers import check_layer
 from captum_extremal.objective import mean_over_positions, select_checked
+from captum_extremal.outputs import scores_in
 from captum_extremal.session import Session, open_session
 
 _SCALE = 2.0**14  # lifts probabilities out of half precision's subnormal range; their sum still fits
@@ -113,7 +114,8 @@ class Excitation:
             given = tuple(map(marked, leaves))  # copies, because a model may change its inputs in place, but no leaf
             watched = nullcontext() if layer is None else on_output(layer, keep)
             with watched, session.caller.forward(), Recorder():
-                output = run_forward(unwrap(session.forward_func), given, None, session.arguments)
+                returned = run_forward(unwrap(session.forward_func), given, None, session.arguments)
+            output = scores_in(returned, session.images)
             score = mean_over_positions(select_checked(output, session.target, session.images))
         if not bool(score.isfinite().all()):
             raise ValueError(f"forward_func's output must be finite, got scores {score.tolist()}")

@@ -20,6 +20,7 @@ from captum_extremal.hooks import on_input, on_output, uncompiled, unwrap
 from captum_extremal.layers.activations import Tensors, capture, device_of, gathered, map_tensors, unpack
 from captum_extremal.layers.split import CannotSplitError, split_model
 from captum_extremal.objective import raise_hint_of_batch
+from captum_extremal.outputs import at_place, place_of_scores
 
 
 class LayerTail:
@@ -112,9 +113,11 @@ class LayerTail:
         split = split_model(model, self._layer, self._to_input, self._copies, self._caller)
         half = self._pack(tuple(0.5 * tensor for tensor in self.activation))
         expected = self._run_whole(map_tensors(torch.clone, half), 1)
-        if not isinstance(expected, Tensor):
-            raise CannotSplitError("the model's output is not a tensor")
-        if not _same(expected, split(half, 1)):
+        try:
+            place = place_of_scores(expected, len(self._inputs[0]))
+        except TypeError as error:
+            raise CannotSplitError("the model's output is not one tensor of scores") from error
+        if not _same(at_place(expected, place), at_place(split(half, 1), place)):
             raise CannotSplitError("the split model gives other outputs")
         return split
 
