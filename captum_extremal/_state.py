@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,6 +31,9 @@ def modules_of(forward_func: Callable[..., Any]) -> list[nn.Module]:
         values = [*used.nonlocals.values(), *used.globals.values()]
     else:
         values = list(getattr(forward_func, "__dict__", {}).values())
+        functions = (types.FunctionType, types.MethodType, functools.partial)
+        inner = [value for value in values if isinstance(value, functions)]
+        values += [module for function in inner for module in modules_of(function)]
     return [found for value in values if isinstance(value, nn.Module) for found in modules_of(value)]
 
 

@@ -258,8 +258,11 @@ def _gradients(scores: Tensor, masks: Tensors) -> Tensors:
     """The gradients of a sum of scores. A mask that the model ignores gets zeros.
 
     So does a position whose gradient overflows in half precision: a missing step there does less harm than a NaN in
-    every later step.
+    every later step. And so do all masks under which nothing is left that the score depends on, as for a detector
+    that finds nothing.
     """
+    if not scores.requires_grad:
+        return tuple(map(torch.zeros_like, masks))
     scaled = torch.autograd.grad(scores.sum() * _GRADIENT_SCALE, masks, allow_unused=True)
     return tuple(
         torch.zeros_like(mask) if part is None else torch.nan_to_num(part / _GRADIENT_SCALE, 0.0, 0.0, 0.0)
