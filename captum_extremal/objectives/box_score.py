@@ -49,7 +49,7 @@ class BoxScore(PerImage):
 
     Examples::
 
-        >>> score = BoxScore(fasterrcnn_mobilenet_v3_large_320_fpn(weights="DEFAULT").eval())
+        >>> score = BoxScore(detector)
         >>> most = lambda clean, perturbed: 0.9 * clean
         >>> found = ExtremalPerturbation(score).extremal_masks(images, score_threshold=most)
         >>> boxes, labels = score.of_images(images)  # the targets

@@ -27,7 +27,7 @@ class Similarity:
 
     Examples::
 
-        >>> texts = clip.get_text_features(**tokens)
+        >>> texts = clip.get_text_features(tokens)
         >>> found = ExtremalPerturbation(Similarity(clip.get_image_features, texts)).extremal_masks(images, target=1)
     """
 
