@@ -15,8 +15,8 @@ from torchvision.models import detection, segmentation
 
 from captum_extremal import RISE, ExtremalPerturbation, LayerExtremalPerturbation, PathSolver
 from captum_extremal.objectives import BoxScore, PerImage, RegionScore, Similarity
+from squares import SIDE, SQUARE, find_squares
 
-SIDE, SQUARE = 32, 10
 CORNERS = [[(3, 4), (18, 17)], [(20, 2), (4, 19)], [(2, 12), (17, 5)]]
 """For each image x and y of a bright red square and of a dimmer one, which are of class 1; there is no other class."""
 
@@ -32,18 +32,6 @@ def squares() -> Tensor:
         for (x, y), red in zip(corners, (1.0, 0.9)):
             image[0, y : y + SQUARE, x : x + SQUARE] = red
     return images
-
-
-def find_squares(images: Tensor) -> list[dict[str, Tensor]]:
-    """A detector of red squares, which finds each several times; scores below 0.3 are dropped."""
-    rows, columns = SIDE - SQUARE + 1, SIDE - SQUARE + 1
-    x, y = torch.meshgrid(torch.arange(columns), torch.arange(rows), indexing="xy")
-    boxes = torch.stack([x, y, x + SQUARE, y + SQUARE], dim=2).view(-1, 4).float()
-    scores = torch.sigmoid(10 * (F.avg_pool2d(images[:, :1], SQUARE, 1).flatten(1) - 0.5))
-    return [
-        {"boxes": boxes[one > 0.3], "labels": torch.ones(int((one > 0.3).sum())).long(), "scores": one[one > 0.3]}
-        for one in scores
-    ]
 
 
 def shares_within(masks: Tensor, boxes: Tensor) -> list[float]:

@@ -27,7 +27,13 @@ _LABELS = {  # of the clean, the preserved, the deleted and the perturbed score
 
 
 def show_mask(
-    found: ExtremalMasks, images: Tensor, index: int = 0, *, input_index: int = 0, title: str | None = None
+    found: ExtremalMasks,
+    images: Tensor,
+    index: int = 0,
+    *,
+    input_index: int = 0,
+    box: Tensor | None = None,
+    title: str | None = None,
 ) -> Figure:
     """The image, and the mask of the smallest sufficient area a* over it (figure 1).
 
@@ -35,12 +41,17 @@ def show_mask(
     nearly flat mask has none. The title has a*, the score and the clean score. Where no area reached the threshold, it
     says so, and the largest mask is shown; where nothing is needed, everything is dark. A mask of a layer's positions
     (``mask="spatial"``) is resized to the image and shows which of them keep their activation.
+
+    Args:
+        box: (4,), the x0, y0, x1, y1 in pixels of what a detector has found, which is framed in both pictures.
     """
-    view = check.view(found, images, index, input_index)
+    view, corners = check.view(found, images, index, input_index), check.box(box)
     figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
     draw.image(left, view.rgb, "image")
     draw_masked(right, view.rgb, view.best)
     draw.title(right, draw.summary(view.found))
+    for ax in (left, right):
+        draw.frame(ax, corners)
     return figure
 
 
