@@ -7,6 +7,9 @@ Shapes: N inputs (N, C, *S), R masks an input as rows (R N, 1, *S), mask-major; 
 layer the inputs are its activations, and the rows (R N, K).
 """
 
+from __future__ import annotations
+
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +77,7 @@ class Objective:
         self._precision = caller or ForwardPrecision(inputs[0].device)
         self.images = len(inputs[0])
         self.hidden = hidden
+        self._allowed: Tensors | None = None
         self.clean = self._checked_clean_score(differentiable)
         with torch.no_grad():
             self.perturbed = self._call(tuple(h.to(x.dtype) for h, x in zip(hidden, inputs)), None).to(self.clean)
@@ -81,6 +85,12 @@ class Objective:
             raise ValueError(
                 f"forward_func's output for the fully perturbed inputs must not be NaN, got {self.perturbed.tolist()}"
             )
+
+    def apart_from(self, forbidden: Tensors) -> Objective:
+        """The same objective for masks m that count as m (1 - f), with f (N, *mask_shape) in [0, 1] for each input."""
+        other = copy.copy(self)
+        other._allowed = tuple(1 - part for part in forbidden)
+        return other
 
     def measure(self, masks: Tensors) -> tuple[Tensor, Tensor]:
         """Scores (R, N) of what the masks keep and of what they remove, without gradients."""
@@ -91,7 +101,7 @@ class Objective:
         self, masks: Tensors, kept: float = 1.0, removed: float = 0.0, *, precision: torch.dtype | None = None
     ) -> Tensor:
         """The value (R, N) of :meth:`value_and_grad` alone."""
-        rows, factors = _sides(masks, kept, removed)
+        rows, factors = _sides(self._within(masks), kept, removed)
         scores = torch.cat([self._forward(chunk, precision, flip=False) for chunk in self._chunks(rows)])
         return _combined(scores, factors)
 
@@ -118,7 +128,7 @@ class Objective:
         Returns:
             the value (R, N), and its gradient by each tensor of masks.
         """
-        rows, factors = _sides(masks, kept, removed)
+        rows, factors = _sides(self._within(masks), kept, removed)
         scores, gradients = [], []
         for chunk in self._chunks(rows):
             with torch.enable_grad():
@@ -129,7 +139,15 @@ class Objective:
         by_side = [torch.cat(parts) for parts in zip(*gradients)]
         # The removed masks are 1 - m, whose derivative by m is -1. A weight of 0 has no rows, so no factor.
         by_mask = [kept, -removed] if len(factors) > 1 else [kept or -removed]
-        return _combined(torch.cat(scores), factors), tuple(_combined(part, by_mask) for part in by_side)
+        found = self._within(tuple(_combined(part, by_mask) for part in by_side))
+        return _combined(torch.cat(scores), factors), found
+
+    def _within(self, masks: Tensors) -> Tensors:
+        """Masks, or gradients by them, where they count: all of them, or what is not forbidden."""
+        if self._allowed is None:
+            return masks
+        each = (one.repeat(len(mask) // len(one), *[1] * (one.dim() - 1)) for mask, one in zip(masks, self._allowed))
+        return tuple(mask * one for mask, one in zip(masks, each))
 
     def _chunks(self, masks: Tensors) -> list[Tensors]:
         rows = (self._at_once or len(masks[0])) * self.images

@@ -82,6 +82,29 @@ def show_targets(
     return figure
 
 
+def show_explanations(
+    found: ExtremalMasks, images: Tensor, index: int = 0, *, input_index: int = 0, title: str | None = None
+) -> Figure:
+    """The several explanations of one image: for each the mask of its a*, and how much it overlaps the earlier ones.
+
+    Beneath stands how many of them are distinct (:attr:`~captum_extremal.ExtremalMasks.distinct`).
+    """
+    views = [check.view(one, images, index, input_index) for one in check.result(found).explanations]
+    first, overlaps = views[0], views[0].found.optimal_overlap[0]
+    figure, (left, *others) = draw.panels(
+        first.rgb.shape, len(views) + 1, title, base=2.7, least_width=1.9, title_lines=3, most_columns=5
+    )
+    draw.image(left, first.rgb, "image")
+    for k, (ax, view) in enumerate(zip(others, views)):
+        draw_masked(ax, view.rgb, view.best)
+        most = f"overlap {draw.number(float(overlaps[k, :k].max()), '.2f')}" if k else ""
+        draw.title(ax, f"{draw.summary(view.found)}\n{most}")
+    count = int(first.found.distinct[0])
+    answers = "no answer" if not count else "one answer" if count == 1 else f"{count} distinct answers"
+    draw.write(figure.supxlabel, f"{answers} at {draw.optimal_text(first.found)}", draw.SMALL)
+    return figure
+
+
 def show_sweep(
     found: ExtremalMasks,
     images: Tensor,
