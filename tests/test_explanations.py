@@ -171,7 +171,7 @@ def test_channels_have_several_explanations_too() -> None:
     model, x = EitherChannel().eval(), torch.ones(2, 6, 4, 4)
     x[0, 4] = x[1, 1] = 0.95  # so that no search begins between two answers
     found = LayerExtremalPerturbation(model, model.layer).extremal_masks(
-        x, areas=[1, 3], explanations=2, solver=PathSolver(steps=10), score_threshold=0.9
+        x, areas=[1, 3], explanations=2, solver=PathSolver(steps=10), score_threshold=0.7
     )
     kept = [torch.as_tensor(one.optimal_mask()).argmax(1).tolist() for one in found.explanations]
     assert kept == [[1, 4], [4, 1]]
