@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,11 @@ def test_the_figure_says_how_many_answers_there_are(found: ExtremalMasks) -> Non
     assert first.startswith("a* = 10 %\nscore ")
     assert second.endswith(f"\noverlap {float(found.optimal_overlap[0, 1, 0]):.2f}")
     assert figure.get_supxlabel() == "2 distinct answers at a* = 10 %"
-    assert drawn(vis.show_explanations(found, images, 2)).get_supxlabel() == "one answer at a* = 10 %"
+    missing = dataclasses.replace(found.others[0], optimal_area=torch.full((4,), torch.nan))
+    alone = dataclasses.replace(found, others=(missing,))
+    figure = drawn(vis.show_explanations(alone, images, 2))
+    assert figure.get_supxlabel() == "one answer at a* = 10 %"
+    assert [text.get_text() for text in figure.axes[2].texts] == ["no further answer"]
 
 
 def test_the_answers_lie_on_the_two_digits_of_a_class() -> None:

@@ -87,7 +87,8 @@ def show_explanations(
 ) -> Figure:
     """The several explanations of one image: for each the mask of its a*, and how much it overlaps the earlier ones.
 
-    Beneath stands how many of them are distinct (:attr:`~captum_extremal.ExtremalMasks.distinct`).
+    Beneath stands how many of them are distinct (:attr:`~captum_extremal.ExtremalMasks.distinct`). A panel stays empty
+    where the first explanation is enough and no further one is.
     """
     views = [check.view(one, images, index, input_index) for one in check.result(found).explanations]
     first, overlaps = views[0], views[0].found.optimal_overlap[0]
@@ -96,6 +97,9 @@ def show_explanations(
     )
     draw.image(left, first.rgb, "image")
     for k, (ax, view) in enumerate(zip(others, views)):
+        if bool(first.found.reached) and not bool(view.found.reached):
+            draw.blank(ax, first.rgb.shape[:2], "no further answer")
+            continue
         draw_masked(ax, view.rgb, view.best)
         most = f"overlap {draw.number(float(overlaps[k, :k].max()), '.2f')}" if k else ""
         draw.title(ax, f"{draw.summary(view.found)}\n{most}")
