@@ -7,6 +7,9 @@ Shapes: N inputs (N, C, *S), R masks an input as rows (R N, 1, *S), mask-major; 
 layer the inputs are its activations, and the rows (R N, K).
 """
 
+from __future__ import annotations
+
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +26,7 @@ from captum_extremal._captum import (
     select_target,
 )
 from captum_extremal._state import ForwardPrecision, warn_caller
+from captum_extremal.outputs import at_place, place_of_scores
 from captum_extremal.perturbations import BoundPerturbation
 
 _GRADIENT_SCALE = 256.0  # lifts the gradients of a half-precision forward out of the subnormal range
@@ -92,6 +96,7 @@ class Objective:
         self._batching = batching or Batching()
         self.images = len(inputs[0])
         self.hidden = hidden
+        self._allowed: Tensors | None = None
         self.clean, has_gradient = self._checked_clean_score(differentiable)
         if differentiable and not may_be_constant:
             _check_depends(has_gradient is not None)
@@ -121,6 +126,12 @@ class Objective:
                 "that finds nothing, or saturated, or not differentiable; a search has little to go by"
             )
 
+    def apart_from(self, forbidden: Tensors) -> Objective:
+        """The same objective for masks m that count as m (1 - f), with f (N, *mask_shape) in [0, 1] for each input."""
+        other = copy.copy(self)
+        other._allowed = tuple(1 - part for part in forbidden)
+        return other
+
     def measure(self, masks: Tensors) -> tuple[Tensor, Tensor]:
         """Scores (R, N) of what the masks keep and of what they remove, without gradients."""
         return self.value(masks), self.value(masks, kept=0.0, removed=1.0)
@@ -130,7 +141,7 @@ class Objective:
         self, masks: Tensors, kept: float = 1.0, removed: float = 0.0, *, precision: torch.dtype | None = None
     ) -> Tensor:
         """The value (R, N) of :meth:`value_and_grad` alone."""
-        rows, factors = _sides(masks, kept, removed)
+        rows, factors = _sides(self._within(masks), kept, removed)
         scores = torch.cat([self._forward(chunk, precision, flip=False) for chunk in self._chunks(rows)])
         return _combined(scores, factors)
 
@@ -157,7 +168,7 @@ class Objective:
         Returns:
             the value (R, N), and its gradient by each tensor of masks.
         """
-        rows, factors = _sides(masks, kept, removed)
+        rows, factors = _sides(self._within(masks), kept, removed)
         scores, slopes = [], []
         for chunk in self._chunks(rows):
             with torch.enable_grad():
@@ -168,7 +179,15 @@ class Objective:
         by_side = [torch.cat(parts) for parts in zip(*slopes)]
         # The removed masks are 1 - m, whose derivative by m is -1. A weight of 0 has no rows, so no factor.
         by_mask = [kept, -removed] if len(factors) > 1 else [kept or -removed]
-        return _combined(torch.cat(scores), factors), tuple(_combined(part, by_mask) for part in by_side)
+        found = self._within(tuple(_combined(part, by_mask) for part in by_side))
+        return _combined(torch.cat(scores), factors), found
+
+    def _within(self, masks: Tensors) -> Tensors:
+        """Masks, or gradients by them, where they count: all of them, or what is not forbidden."""
+        if self._allowed is None:
+            return masks
+        each = (one.repeat(len(mask) // len(one), *[1] * (one.dim() - 1)) for mask, one in zip(masks, self._allowed))
+        return tuple(mask * one for mask, one in zip(masks, each))
 
     def _chunks(self, masks: Tensors) -> list[Tensors]:
         at_once = self._at_once if self._batching.several else 1
@@ -212,18 +231,15 @@ class Objective:
         """One score for each row of the inputs. Outputs with positions are averaged over them."""
         repeats = len(inputs[0]) // self.images
         with self._precision.forward(precision):
-            output = run_forward(
-                self._forward_func,
-                inputs,
-                repeat_target(self._target, repeats),
-                repeat_arguments(self._arguments, repeats),
-            )
-        if output.dim() == 0 or len(output) != len(inputs[0]):
-            raise ValueError(
-                "forward_func must return one row for each example of its input, got shape "
-                f"{tuple(output.shape)} for {len(inputs[0])} perturbed examples"
-            )
-        return mean_over_positions(output).clone()  # which a later run may overwrite
+            output = run_forward(self._forward_func, inputs, None, repeat_arguments(self._arguments, repeats))
+            scores = at_place(output, self._place)
+            if scores.dim() == 0 or len(scores) != len(inputs[0]):
+                raise ValueError(
+                    "forward_func must return one row for each example of its input, got shape "
+                    f"{tuple(scores.shape)} for {len(inputs[0])} perturbed examples"
+                )
+            score = select_target(scores, repeat_target(self._target, repeats))
+        return mean_over_positions(score).clone()  # which a later run may overwrite
 
     def _checked_clean_score(self, differentiable: bool) -> tuple[Tensor, Tensor | None]:
         """The score (N,) of the unperturbed inputs, the only forward whose output is checked in full.
@@ -234,7 +250,9 @@ class Objective:
         leaves = tuple(x.detach().requires_grad_(differentiable) for x in self._inputs)
         with torch.set_grad_enabled(differentiable), self._precision.forward():
             output = self._first_output(leaves)
-            score = select_checked(output, self._target, self.images).clone()
+            # Later outputs, for other numbers of rows, are read at the same place.
+            self._place = place_of_scores(output, self.images)
+            score = select_checked(at_place(output, self._place), self._target, self.images).clone()
             has_gradient = _has_gradient(score, leaves) if differentiable else None
         score = mean_over_positions(score.detach())
         if not bool(score.isfinite().all()):
@@ -316,17 +334,12 @@ def mean_over_positions(scores: Tensor) -> Tensor:
     return scores.flatten(1).mean(1) if scores.dim() > 1 else scores
 
 
-def select_checked(output: Any, target: TargetType, images: int) -> Tensor:
+def select_checked(output: Tensor, target: TargetType, images: int) -> Tensor:
     """The output at the target.
 
     Raises:
         TypeError, ValueError: the output cannot be explained, or does not contain the target.
     """
-    if not isinstance(output, Tensor):
-        raise TypeError(
-            f"forward_func must return a tensor, got {type(output).__name__}: wrap it, for example as "
-            "lambda x: model(x).logits, or model(x)[0], or model(x)['out']"
-        )
     if not output.is_floating_point():
         raise TypeError(f"forward_func must return a floating tensor, got {output.dtype}")
     if output.dim() == 0 or len(output) != images:
@@ -368,7 +381,8 @@ def _gradients(scores: Tensor, masks: Tensors) -> Tensors:
     """The gradients of a sum of scores. A mask that the model ignores gets zeros.
 
     So does a position whose gradient overflows in half precision: a missing step there does less harm than a NaN in
-    every later step. A model whose output is constant for all these masks gives scores without a gradient.
+    every later step. And so do all masks under which nothing is left that the score depends on, as for a detector
+    that finds nothing.
     """
     if not scores.requires_grad:
         return tuple(map(torch.zeros_like, masks))

@@ -33,6 +33,7 @@ from captum_extremal.arguments import (
 )
 from captum_extremal.layers import LayerTail, check_layer
 from captum_extremal.objective import Batching, Objective
+from captum_extremal.objectives import PerImage
 from captum_extremal.perturbations import BoundPerturbation
 
 Tensors = tuple[Tensor, ...]
@@ -167,9 +168,13 @@ def open_session(
     check_arguments(additional_forward_args, images)
     references = () if layer is not None else check_baselines(tensors, baselines, isinstance(inputs, tuple))
     with guarded(forward_func, device) as caller:
+        plain = tuple(as_plain(x.detach()) for x in tensors)
+        if additional_forward_args is None and isinstance(forward_func, PerImage):
+            with caller.forward():
+                additional_forward_args = forward_func.of_images(*plain)
         yield Session(
             forward_func,
-            tuple(as_plain(x.detach()) for x in tensors),
+            plain,
             tuple(as_plain(reference) for reference in references),
             isinstance(inputs, tuple),
             as_plain(checked_target),

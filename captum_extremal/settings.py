@@ -8,7 +8,7 @@ Shapes: N images, A areas, R masks per image at a time, K channels.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -44,6 +44,10 @@ class SearchSettings:
         perturbations_per_eval: how many perturbed copies of each image go through the model at once; None for all
             (one for each of the path's searches, one per area for "penalty"; twice as many for "hybrid"). It changes
             the memory, and the result by rounding alone, which a search in float32 can amplify.
+        explanations: how many answers to seek, each by a search of its own, as long as the first. What the masks of a*
+            of the earlier ones keep counts nothing in it. They are in
+            :attr:`~captum_extremal.ExtremalMasks.explanations` of ``extremal_masks``; ``attribute`` returns the first,
+            and seeks no more.
         callback: called after each step with its number, the areas (N, R) and the game's values there (N, R): the best
             of the masks of one area, NaN for images that are finished. The path goes from large areas to small ones,
             then each area is refined, and a* is sought; the penalty's steps are of all areas at once.
@@ -58,6 +62,7 @@ class SearchSettings:
     game: str | Game = "preserve"
     solver: str | Solver = "path"
     score_threshold: ScoreThreshold = None
+    explanations: int = 1
     perturbations_per_eval: int | None = None
     callback: Callback | None = None
     show_progress: bool = False
@@ -70,6 +75,7 @@ class SearchSettings:
             check_areas(self.areas, self._counts)
         as_game(self.game)
         self.chosen_solver()
+        check_count("explanations", self.explanations)
         if self.perturbations_per_eval is not None:
             check_count("perturbations_per_eval", self.perturbations_per_eval)
         if self.callback is not None:
@@ -87,7 +93,7 @@ class SearchSettings:
         settings = cls(**given)
         if isinstance(settings.areas, str) and method.__name__ == "attribute":
             raise ValueError(f"areas must be numbers or None, with which attribute finds a*, got {settings.areas!r}")
-        return settings
+        return replace(settings, explanations=1) if method.__name__ == "attribute" else settings
 
     def check_for(self, images: int) -> None:
         """Raise TypeError or ValueError where a setting does not fit so many images."""

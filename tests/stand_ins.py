@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import captum_extremal
-from captum_extremal import PathSolver
+from captum_extremal import PathSolver, objectives
 
 CLASSES, CHANNELS, SIDE = 400, 20, 32  # examples name classes up to 388 and channels up to 17
 
@@ -34,6 +35,22 @@ class StandIn(nn.Module):
         return scores
 
 
+def detector(images: Tensor) -> list[dict[str, Tensor]]:
+    """One detection in each image."""
+    box, label = torch.tensor([[4.0, 4.0, 20.0, 20.0]]), torch.ones(1, dtype=torch.int64)
+    return [{"boxes": box, "labels": label, "scores": score[None]} for score in images.mean((1, 2, 3)).sigmoid()]
+
+
+def segmenter(images: Tensor) -> dict[str, Tensor]:
+    """Logits of nine classes, of which the last is the likeliest."""
+    return {"out": images[:, :1] * torch.arange(9.0)[:, None, None] + torch.arange(9.0)[:, None, None] * 9}
+
+
+def features(x: Tensor) -> Tensor:
+    """Features (N, 3) of images (N, 3, H, W), or of tokens (T, 3, L)."""
+    return x.flatten(2).mean(2)
+
+
 def stand_ins() -> dict[str, Any]:
     """The names that examples use without making them, and the public names of the package."""
     with torch.random.fork_rng(devices=[]):
@@ -43,10 +60,16 @@ def stand_ins() -> dict[str, Any]:
     folder = TensorDataset(images, labels)
     return {
         **{name: getattr(captum_extremal, name) for name in captum_extremal.__all__},
+        **{name: getattr(objectives, name) for name in objectives.__all__},
         "DataLoader": DataLoader,
         "torch": torch,
         "model": model,
         "x": images[:1],
+        "images": images,
+        "detector": detector,
+        "segmenter": segmenter,
+        "clip": SimpleNamespace(get_image_features=features, get_text_features=features),
+        "tokens": torch.randn(2, 3, 4),
         "mean": torch.zeros(3, 1, 1),
         "std": torch.ones(3, 1, 1),
         "folder": folder,

@@ -402,8 +402,8 @@ def test_bad_input_is_named_before_any_forward(method: Method, model: nn.Module,
 
 WRAPPER_HINT = r"lambda x: model\(x\)"
 BAD_OUTPUT: dict[str, tuple[Callable[[Tensor], Any], Any, type[Exception], str]] = {
-    "a dict": (lambda scores: {"out": scores}, 1, TypeError, f"forward_func.*dict.*{WRAPPER_HINT}"),
-    "a tuple": (lambda scores: (scores,), 1, TypeError, f"forward_func.*tuple.*{WRAPPER_HINT}"),
+    "a dict": (lambda scores: {"out": scores, "aux": scores}, 1, TypeError, f"forward_func.*dict.*{WRAPPER_HINT}"),
+    "a tuple": (lambda scores: (scores, scores), 1, TypeError, f"forward_func.*tuple.*{WRAPPER_HINT}"),
     "a number": (lambda scores: float(scores.detach().sum()), 1, TypeError, "forward_func.*float"),
     "one score for all": (lambda scores: scores.sum(), None, ValueError, "forward_func.*one row for each example"),
     "one row for all": (lambda scores: scores.sum(0, keepdim=True), 1, ValueError, r"forward_func.*\(1, 5\) for 2"),

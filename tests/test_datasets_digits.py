@@ -39,7 +39,10 @@ def test_a_scene_depends_on_its_arguments_only() -> None:
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.image, found[-1].image)
     assert not torch.equal(first.image, DigitScenes(3, seed=2)[2].image)
-    assert repr(found) == "DigitScenes(length=3, size=(128, 128), digits_per_scene=(2, 4), seed=1, split='test')"
+    assert (
+        repr(found)
+        == "DigitScenes(length=3, size=(128, 128), digits_per_scene=(2, 4), seed=1, split='test', repeated=False)"
+    )
 
 
 def test_the_train_split_has_other_handwriting() -> None:
@@ -136,3 +139,18 @@ def test_the_tool_has_help(tool: ModuleType, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         tool.main(["--help"])
     assert "--steps" in capsys.readouterr().out
+
+
+def test_repeated_scenes_show_one_digit_twice() -> None:
+    scenes = DigitScenes(6, digits_per_scene=(2, 4), repeated=True)
+    for scene, plain in zip(scenes, DigitScenes(6, digits_per_scene=(2, 4))):
+        counts = sorted(scene.labels.count(label) for label in set(scene.labels))
+        assert counts == [1] * (len(scene.labels) - 2) + [2]
+        assert len(plain.labels) == len(set(plain.labels)) == len(scene.labels)
+        assert not bool((scene.masks.sum(0) > 1).any())  # they do not overlap
+
+
+@pytest.mark.parametrize(("repeated", "least", "error"), [(1, 2, TypeError), (True, 1, ValueError)])
+def test_scenes_that_cannot_repeat_are_refused(repeated: object, least: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"repeated must be|at least 2 to show one digit twice"):
+        DigitScenes(1, digits_per_scene=(least, 4), repeated=repeated)

@@ -644,7 +644,7 @@ REASONS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
         lambda: Within(proxies_fail),
         {},
     ),
-    "the model's output is not a tensor": (lambda: Within(lambda layer, x: (layer(x), x)), {}),
+    "the model's output is not one tensor": (lambda: Within(lambda layer, x: (layer(x), x)), {}),
     "the split model gives other outputs": (lambda: Within(lambda layer, x: (x.relu_(), layer(x) + x)[1]), {}),
 }
 

@@ -207,17 +207,19 @@ def nan_for_the_first(x: Tensor) -> Tensor:
 
 
 BAD_OUTPUTS: dict[str, tuple[Callable[[Tensor], Any], Any, type[Exception], str]] = {
-    "dict": (
-        lambda x: {"out": spatial(x)},
+    "several": (
+        lambda x: {"out": spatial(x), "aux": spatial(x)},
         1,
         TypeError,
-        r"forward_func must return a tensor, got dict.*lambda x: model\(x\)",
+        r"one floating tensor .* each of 2 examples, got 2 of them in a dict with \['out'\].*model\(x\)\['out'\]",
     ),
-    "tuple": (
-        lambda x: (spatial(x), None),
-        1,
+    "no rows": (lambda x: (x.sum(), None), None, TypeError, r"got none in a tuple with \[0\] torch.float64 \(\)"),
+    "no tensors": (lambda x: {}, None, TypeError, "forward_func must return a tensor, got dict"),
+    "detections": (
+        lambda x: [{"boxes": x[0, 0], "scores": x[0, 0, 0]} for _ in x],
+        None,
         TypeError,
-        r"forward_func must return a tensor, got tuple.*lambda x: model\(x\)",
+        "a list of 2 dictionaries: wrap a detector, as captum_extremal.objectives.BoxScore",
     ),
     "none": (lambda x: None, 1, TypeError, r"forward_func must return a tensor, got NoneType.*lambda x: model\(x\)"),
     "integers": (lambda x: spatial(x).argmax(1), None, TypeError, "forward_func must return a floating tensor"),
@@ -288,3 +290,17 @@ def test_gradients_too_small_for_half_precision_are_found(device: torch.device) 
     half = Objective(forward, (x.half(),), (FadePyramid().bind(x, nothing),), (nothing.half(),), 0)
     (gradient,) = half.value_and_grad((mask,))[1]
     torch.testing.assert_close(gradient, 1e-4 * x.half().float() / 64**2, rtol=0.02, atol=0)
+
+
+def test_a_score_that_depends_on_nothing_any_more_has_gradients_of_zero() -> None:
+    x = torch.ones(1, 1, 8, 8)
+
+    def forward(x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3))
+        return mean if float(mean.detach()) > 0.1 else torch.zeros(len(x))
+
+    objective = Objective(forward, (x,), (FadePyramid().bind(x, 0 * x),), (0 * x,))
+    for level, slope in ((0.5, 1 / 64), (0.05, 0.0)):
+        value, (gradient,) = objective.value_and_grad((torch.full((1, 1, 8, 8), level),))
+        assert torch.equal(gradient, torch.full_like(x, slope))
+        assert bool((value > 0).all()) == (slope > 0)

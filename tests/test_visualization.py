@@ -558,3 +558,25 @@ def test_bad_attributions(images):
         vis.compare(found, images, {"a": images}, method="masked_image")
     with pytest.raises(ValueError, match="sign must be one of"):
         vis.compare(found, images, {"a": images}, sign="both")
+
+
+def test_a_box_is_framed_in_both_pictures(images):
+    figure = vis.show_mask(make_found(), images, box=torch.tensor([3.0, 4.0, 12.0, 10.0]))
+    for ax in figure.axes:
+        under, over = ax.patches  # light on dark
+        assert under.get_bbox().extents.tolist() == over.get_bbox().extents.tolist()
+        # The box's corners lie between pixels, whose centres are whole numbers.
+        assert over.get_bbox().extents.tolist() == [2.5, 3.5, 11.5, 9.5]
+
+
+@pytest.mark.parametrize(
+    ("box", "error", "message"),
+    [
+        ([1, 2, 3, 4], TypeError, r"^box must be a tensor \(4,\), got list"),
+        (torch.tensor([1.0, 2.0, 3.0]), ValueError, "^box must be x0, y0, x1, y1"),
+        (torch.tensor([5.0, 2.0, 3.0, 4.0]), ValueError, "^box must be .* x0 < x1 and y0 < y1, got"),
+    ],
+)
+def test_a_bad_box_is_refused(images, box, error, message):
+    with pytest.raises(error, match=message):
+        vis.show_mask(make_found(), images, box=box)

@@ -5,7 +5,7 @@ import platform
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import captum
@@ -39,6 +39,7 @@ class Task:
         objective_of: from rows (n,), numbers of images, to that of these images alone.
         family, layouts: the masks, and how they lie on each input.
         sought: the areas, and whether a* is sought beyond them.
+        forbidden: (N, *mask_shape) in [0, 1] for each input, what counts nothing in the search; None for nothing.
     """
 
     objective: Objective
@@ -46,6 +47,17 @@ class Task:
     family: MaskFamily
     layouts: Sequence[Layout]
     sought: Sought
+    forbidden: tuple[Tensor, ...] | None = None
+
+    @property
+    def searched(self) -> Objective:
+        """The objective of the search, in which what is forbidden does not count."""
+        return self.objective if self.forbidden is None else self.objective.apart_from(self.forbidden)
+
+    def searched_of(self, rows: Tensor) -> Objective:
+        """That of the images of some rows (n,) alone."""
+        objective = self.objective_of(rows)
+        return objective if self.forbidden is None else objective.apart_from(tuple(f[rows] for f in self.forbidden))
 
     def bind(self, areas: tuple[float, ...], session: Session) -> list[BoundMasks]:
         """The mask families of each area, one for each input."""
@@ -60,13 +72,20 @@ class Task:
         clean, perturbed = self.objective.clean, self.objective.perturbed
         return Goal(
             threshold=threshold,
-            whole=game.value(clean, perturbed),
+            whole=self._whole(game),
             nothing=game.value(perturbed, clean),
             unit=1 / max(math.prod(layout.shape) for layout in self.layouts),
             smallest=smallest,
             bounds_of=lambda area: bounds[bisect_left(rungs, area * (1 - 1e-9), hi=len(rungs) - 1)],
-            objective_of=self.objective_of,
+            objective_of=self.searched_of,
         )
+
+    def _whole(self, game: Game) -> Tensor:
+        """The game's value (N,) of the mask that keeps everything, as the search sees it."""
+        if self.forbidden is None:
+            return game.value(self.objective.clean, self.objective.perturbed)
+        kept, removed = self.searched.measure(tuple(map(torch.ones_like, self.forbidden)))
+        return game.value(kept[0], removed[0])
 
 
 def sweep(
@@ -77,7 +96,7 @@ def sweep(
     about: dict[str, Any],
     contrast: tuple[Tensor, ...] | None = None,
 ) -> ExtremalMasks:
-    """One search of a batch, with the family's masks on each input.
+    """The search of a batch, with the family's masks on each input, and those of its further explanations.
 
     Args:
         session, task, settings: the inputs, what is searched, and how.
@@ -85,6 +104,33 @@ def sweep(
         about: what the result's settings say besides those of the search.
         contrast: of the result, one for each input.
     """
+    found = [_sweep_once(session, task, settings, name, about, contrast)]
+    for _ in range(settings.explanations - 1):
+        task = replace(task, forbidden=_union(task.forbidden, found[-1]))
+        found.append(_sweep_once(session, task, settings, name, about, contrast))
+    return replace(found[0], others=tuple(found[1:]))
+
+
+def _union(forbidden: tuple[Tensor, ...] | None, found: ExtremalMasks) -> tuple[Tensor, ...]:
+    """What is forbidden, and what the mask of a* keeps; where no area is enough, the mask of the smallest area."""
+    optimal, listed = (m if isinstance(m, tuple) else (m,) for m in (found.optimal_masks, found.masks))
+    smallest = tuple(m[:, 0] if len(found.areas) else torch.zeros_like(best) for m, best in zip(listed, optimal))
+    kept = tuple(
+        torch.where(found.reached.view(-1, *[1] * (best.dim() - 1)), best, small)
+        for best, small in zip(optimal, smallest)
+    )
+    return kept if forbidden is None else tuple(map(torch.maximum, forbidden, kept))
+
+
+def _sweep_once(
+    session: Session,
+    task: Task,
+    settings: SearchSettings,
+    name: str,
+    about: dict[str, Any],
+    contrast: tuple[Tensor, ...] | None,
+) -> ExtremalMasks:
+    """One search of a batch, and the measured masks that it found."""
     game, solver, sought, objective = as_game(settings.game), settings.chosen_solver(), task.sought, task.objective
     # A bad threshold should not cost a search.
     threshold = threshold_of(settings.score_threshold, game, objective.clean, objective.perturbed)
@@ -102,7 +148,7 @@ def sweep(
             by_row = at if at.dim() == values.dim() else at[:, None]
             settings.callback(step, by_row.expand_as(values).T.contiguous(), values.T)
 
-    plan = solver.plan(Search(objective, game, areas, bounds, report, goal))
+    plan = solver.plan(Search(task.searched, game, areas, bounds, report, goal))
     with progress_bar(settings.show_progress, plan.steps, name) as bar:
         found = plan.run()
     # Area by area, to limit the memory.

@@ -19,6 +19,7 @@ from captum_extremal.attr._recorder import MOVES, SMALLEST, Elementwise, Linear,
 from captum_extremal.hooks import on_output, unwrap
 from captum_extremal.layers import check_layer
 from captum_extremal.objective import first_run, mean_over_positions, select_checked
+from captum_extremal.outputs import scores_in
 from captum_extremal.session import Session, open_session
 
 _SCALE = 2.0**14  # lifts probabilities out of half precision's subnormal range; their sum still fits
@@ -117,7 +118,8 @@ class Excitation:
             given = tuple(map(marked, leaves))
             watched = nullcontext() if layer is None else on_output(layer, keep)
             with watched, without_checkpoints(), session.caller.forward(), Recorder():
-                output = first_run(run, given, session.arguments)
+                returned = first_run(run, given, session.arguments)
+            output = scores_in(returned, session.images)
             score = mean_over_positions(select_checked(output, session.target, session.images))
         if not bool(score.isfinite().all()):
             raise ValueError(f"forward_func's output must be finite, got scores {score.tolist()}")

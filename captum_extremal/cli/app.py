@@ -30,7 +30,7 @@ from captum_extremal.cli.console import (
     printing_anything,
     say,
 )
-from captum_extremal.cli.options import DEFAULT, LIST, LONG, METRICS, OWN, TOO_LONG, option
+from captum_extremal.cli.options import DEFAULT, DETECTION, LIST, LONG, METRICS, OWN, SCORE_FRACTION, TOO_LONG, option
 
 _ABOUT_SIZES = (
     "The shorter side of a photograph is resized to the size that the weights' transforms name. The photograph is "
@@ -48,6 +48,7 @@ _ABOUT_SECONDS = (
     "are a part of them."
 )
 _FRACTIONS = f"Increasing fractions of the image ({OWN['areas']}). If given, a* is one of them."
+_ENOUGH = f"{SCORE_FRACTION} By default 1, and 0.9 for detection, whose boxes move a little under any mask."
 _ROBUSTNESS = "Also hide the rest in other ways, to see whether the masks still hold."
 _LAYER = f"As in model.named_modules(), such as layer3.5; {LIST} prints the model's layers and their outputs."
 _COUNTS = (
@@ -58,6 +59,7 @@ _CHANNEL_DIM = "Which dimension of the layer's output holds the channels (1); -1
 _INVERSION_SIDE = "Shorter side of the inversions (the photograph's, if it is shorter or the model takes no other)."
 _OPTION = "A keyword argument of the method, such as areas=[0.1,0.2] or 'solver={\"steps\": 50}'. Repeatable."
 _METRIC = f"Of {', '.join(METRICS)} ({OWN['metric']})."
+_TASK = f"What the model does; {DETECTION} needs one of torchvision's detectors, and explains each class's best box."
 _HIDES = f"What hides pixels ({OWN['perturbation']})."
 _INVERSION_STEPS = f"Passes of each inversion ({OWN['inversion_steps']})."
 _CURVE_STEPS = f"Of insertion's and deletion's curves ({OWN['curve_steps']})."
@@ -125,13 +127,14 @@ def explain(
     areas: Annotated[list[float] | None, option(_FRACTIONS, "AREA,...", several=options.numbers)] = None,
     perturbation: Annotated[Literal["blur", "fade"] | None, option(_HIDES)] = None,
     game: options.Game = None,
-    score_fraction: options.ScoreFraction = 1.0,
+    score_fraction: Annotated[float | None, option(_ENOUGH, "FRACTION", parser=options.fraction)] = None,
     steps: options.Steps = None,
     robustness: Annotated[bool, option(_ROBUSTNESS, None, "--robustness")] = False,
+    task: Annotated[Literal["classification", "detection"], option(_TASK)] = "classification",
     device: options.Device = "auto",
     out: options.Out = "captum-extremal-explain",
 ) -> None:
-    """Explain photographs with one of torchvision's classifiers."""
+    """Explain photographs with one of torchvision's classifiers, or detectors."""
 
 
 @app.command(epilog=f"{_ABOUT_SIZES}\n\n{_ABOUT_SECONDS}")

@@ -17,8 +17,8 @@ from torchvision import models
 from torchvision.transforms import functional
 
 from captum_extremal.cli.console import FAILED, PhotoError, StopError, one_line, stopping
-from captum_extremal.cli.options import DEFAULT, LONG, TOO_LONG, TOP
-from captum_extremal.cli.weights import from_file, untrained
+from captum_extremal.cli.options import CLASSIFICATION, DEFAULT, DETECTION, LONG, TOO_LONG, TOP
+from captum_extremal.cli.weights import DETECTORS, from_file, untrained
 
 _MODELS: Any = models  # its functions have no types
 _MOST_CANDIDATES = 12
@@ -76,14 +76,14 @@ class Classifier:
             raise PhotoError(f"{photo.width} x {photo.height} px are longer than {TOO_LONG}:1: crop it first")
         whole = self._as_tensor(photo, LONG)
         try:
-            return whole, self._logits(whole), False
+            return whole, self.scores(whole), False
         except torch.cuda.OutOfMemoryError as error:
             raise PhotoError(f"too large for {self.device}: {error}") from error
         except _MODEL_ERRORS as error:
             refusal = error
         cropped = functional.center_crop(self._as_tensor(photo, TOO_LONG), self.preset.crop_size)
         if not self.takes(torch.full_like(whole, 0.5)) and self.takes(cropped):
-            return cropped, self._logits(cropped), True
+            return cropped, self.scores(cropped), True
         raise PhotoError(f"{self.name} cannot take it: {refusal}") from refusal
 
     def normalised(self, picture: Tensor) -> Tensor:
@@ -93,12 +93,17 @@ class Classifier:
     def takes(self, picture: Tensor) -> bool:
         """Whether the model runs on a picture of this size."""
         with suppress(*_MODEL_ERRORS):
-            self._logits(picture)
+            self.scores(picture)
             return True
         return False
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """The probabilities (K,) of the classes, from their scores."""
+        return logits.softmax(0)
+
     @torch.no_grad()
-    def _logits(self, picture: Tensor) -> Tensor:
+    def scores(self, picture: Tensor) -> Tensor:
+        """The scores (K,) of the classes for (1, 3, H, W)."""
         return cast(Tensor, self.model(self.normalised(picture))[0].float().cpu())
 
     @property
@@ -134,13 +139,20 @@ def checked_device(name: str) -> torch.device:
     return device
 
 
-def loaded_classifier(name: str, weights: str | None, classes: str | None = None, device: str = "cpu") -> Classifier:
-    """The classifier with the weights and the names of classes of the options; weights None need no download."""
-    name, place, known = name.lower(), checked_device(device), _MODELS.list_models(module=_MODELS)
+def loaded_classifier(
+    name: str, weights: str | None, classes: str | None = None, device: str = "cpu", *, task: str = CLASSIFICATION
+) -> Classifier:
+    """The classifier with the weights and the names of classes of the options; weights None need no download.
+
+    With the task of detection, it is a detector, which is no classifier yet.
+    """
+    name, place = name.lower(), checked_device(device)
+    known = DETECTORS if task == DETECTION else _MODELS.list_models(module=_MODELS)
     if name not in known:
-        close = get_close_matches(name, known, 4)
+        close = known if task == DETECTION else get_close_matches(name, known, 4)
         hint = f"; near it: {', '.join(close)}" if close else ""
-        raise StopError(f"--model: torchvision has no classifier named {name!r}{hint}")
+        what = "detector" if task == DETECTION else "classifier"
+        raise StopError(f"--model: torchvision has no {what} named {name!r}{hint}")
     default = _MODELS.get_model_weights(name).DEFAULT
     own = list(default.meta["categories"])
     used, count = weights or "none", len(own)

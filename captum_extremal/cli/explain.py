@@ -1,20 +1,26 @@
-"""``captum-extremal explain``: the smallest part of a photograph that is enough for a class."""
+"""``captum-extremal explain``: the smallest part of a photograph that is enough for a class, or for a detection."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from captum_extremal.areas import AREAS, check_areas
 from captum_extremal.attr import ExtremalPerturbation
 from captum_extremal.cli.classifier import Classifier, loaded_classifier
-from captum_extremal.cli.console import WRONG_ARGUMENT, print_table, shortened, stopping
+from captum_extremal.cli.console import WRONG_ARGUMENT, PhotoError, print_table, shortened, stopping
+from captum_extremal.cli.detector import Detector, loaded_detector
+from captum_extremal.cli.options import DETECTION
 from captum_extremal.cli.output import MASKS_FILE, TARGETS, figures, write_figure, write_results
 from captum_extremal.cli.photo_run import PhotoRun, View
 from captum_extremal.masks import SmoothMask
+from captum_extremal.objectives import BoxScore
 from captum_extremal.perturbations import BlurPyramid
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.settings import InputSearchSettings
-from captum_extremal.visualization import show_robustness, show_targets
+from captum_extremal.visualization import show_mask, show_robustness, show_targets
 
 _AT_ONCE = 3  # masked copies of each image, as in the search
 _ROBUSTNESS = "the value of the masks and of their binary forms under other ways of hiding"
@@ -24,8 +30,12 @@ def run(given: Any) -> int:
     """Explain the photographs; the exit status."""
     with stopping("--areas", ValueError, status=WRONG_ARGUMENT):
         given.areas = check_areas(given.areas, counts=False) if given.areas else None
-    classifier = loaded_classifier(given.model, given.weights, given.classes, given.device)
-    return ImageRun(given, classifier).run()
+    if given.score_fraction is None:
+        given.score_fraction = 0.9 if given.task == DETECTION else 1.0
+    model = given.model, given.weights, given.classes, given.device
+    if given.task == DETECTION:
+        return DetectionRun(given, loaded_detector(*model)).run()
+    return ImageRun(given, loaded_classifier(*model)).run()
 
 
 class ImageRun(PhotoRun):
@@ -50,7 +60,12 @@ class ImageRun(PhotoRun):
             how["mask"] = SmoothMask(mask.step_for(square), mask.sigma_for(square))
             if how["perturbation"] == "blur":
                 how["perturbation"] = BlurPyramid(sigma_max=BlurPyramid().sigma_for(square))
-        return ExtremalPerturbation(self.classifier.model).extremal_masks(**shared, **how)
+        explained, shared["target"] = self._explained(view)
+        return ExtremalPerturbation(explained).extremal_masks(**shared, **how)
+
+    def _explained(self, view: View) -> tuple[Callable[..., Any], Any]:
+        """The function that is explained, and its target."""
+        return self.classifier.model, view.targets
 
     def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
         images, names = view.images, view.names
@@ -76,8 +91,9 @@ class ImageRun(PhotoRun):
         self, rows: list[dict[str, Any]], found: ExtremalMasks, view: View, folder: Path
     ) -> list[dict[str, Any]]:
         """The rows with the values under other ways of hiding, of which a figure is written for each target."""
-        extremal, inputs = ExtremalPerturbation(self.classifier.model), self.classifier.normalised(view.images)
-        robust = extremal.robustness(found, inputs, target=view.targets, perturbations_per_eval=_AT_ONCE)
+        explained, target = self._explained(view)
+        extremal, inputs = ExtremalPerturbation(explained), self.classifier.normalised(view.images)
+        robust = extremal.robustness(found, inputs, target=target, perturbations_per_eval=_AT_ONCE)
         values = {name: getattr(robust, name) for name in ("soft", "binary", "all_hidden")}
         more = []
         for k, (row, name) in enumerate(zip(rows, view.names)):
@@ -88,6 +104,30 @@ class ImageRun(PhotoRun):
             }
             more.append(row | {"files": files, "robustness": numbers})
         return more
+
+
+class DetectionRun(ImageRun):
+    """Masks of what is enough for the best detection of each class."""
+
+    classifier: Detector
+
+    def _explained(self, view: View) -> tuple[Callable[..., Any], Any]:
+        found = self.classifier.scores(view.images[:1])
+        if not bool(found.any()):
+            raise PhotoError(f"{self.classifier.name} finds nothing in it")
+        if absent := [name for name, target in zip(view.names, view.targets) if not float(found[target])]:
+            raise PhotoError(f"{self.classifier.name} finds no {' and no '.join(absent)} in it")
+        score = BoxScore(self.classifier.model, labels=torch.tensor(view.targets))
+        return BoxScore(score.model, *score.of_images(view.images)), None
+
+    def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
+        boxes = BoxScore(self.classifier.model, labels=torch.tensor(view.targets)).of_images(view.images)[0]
+        rows = super()._write(found, view, folder)
+        for k, (row, box) in enumerate(zip(rows, boxes)):
+            figure = show_mask(found, view.images, k, box=box, title=shortened(view.names[k], 48))
+            write_figure(figure, folder / row["files"]["mask"])
+            row["box"] = box.tolist()
+        return rows
 
 
 def _plain(values: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 TOP, DEFAULT, DIGITS, LIST = "top1", "DEFAULT", "digits", "list"
+CLASSIFICATION, DETECTION = "classification", "detection"
 METRICS = ("pointing", "energy", "insertion_deletion")
 LONG = 3  # aspect ratio; a longer picture is made smaller, to as many pixels as a picture of this ratio has
 TOO_LONG = 48  # aspect ratio; gives a quarter of the weights' shorter side, the least that every classifier takes
@@ -53,7 +54,8 @@ def number(text: str, low: float = -math.inf, high: float = math.inf, rule: str 
     return value
 
 
-def _fraction(text: str) -> float:
+def fraction(text: str) -> float:
+    """A number above 0 and at most 1."""
     return number(text, math.ulp(0.0), 1, "a fraction above 0 and at most 1, such as 0.9")
 
 
@@ -98,7 +100,7 @@ PHOTOS = typer.Argument(metavar="PHOTO", help="Image files of any kind that Pill
 _WEIGHTS = "torchvision's, downloaded once, or a file with a state dict, of any number of classes."
 _TARGET = "A class: number, name, unique part of a name, or top1, which the model predicts (top1). Repeatable."
 _GAME = f"Keep the score with little, lose it by removing little, or both ({OWN['game']})."
-_SCORE_FRACTION = "What is enough: 0 is the score of nothing, 1 that of the whole image (for --game delete, reversed)."
+SCORE_FRACTION = "What is enough: 0 is the score of nothing, 1 that of the whole image (for --game delete, reversed)."
 _TOLERANCE = f"Distance to the object in the annotated image that still hits in the pointing game ({OWN['tolerance']})."
 REPAIR = "sets damaged lines of the files of rows aside, and keeps all others"
 _STEPS = f"Steps of a search; more take longer ({OWN['steps']})."
@@ -107,7 +109,7 @@ Weights = Annotated[str, option(_WEIGHTS, "DEFAULT|FILE")]
 Classes = Annotated[str | None, option("Text file with one class name per line (those of the weights).", "FILE")]
 Target = Annotated[list[str] | None, option(_TARGET, f"INDEX|NAME|{TOP}")]
 Game = Annotated[Literal["preserve", "delete", "hybrid"] | None, option(_GAME)]
-ScoreFraction = Annotated[float, option(_SCORE_FRACTION, "FRACTION", parser=_fraction)]
+ScoreFraction = Annotated[float, option(SCORE_FRACTION, "FRACTION", parser=fraction)]
 Steps = Annotated[int | None, option(_STEPS, min=1)]
 Device = Annotated[str, option('"cpu", "cuda", "cuda:1", ...; auto: a GPU if there is one, else the CPU.', "NAME")]
 Out = Annotated[str, option("Folder to write to.", "DIR")]

@@ -177,7 +177,7 @@ class PhotoRun(ABC):
         except (ValueError, RuntimeError) as error:
             raise PhotoError(f"cannot be explained: {error}") from error
         self.summary.replace_older()
-        probabilities, folder = logits.softmax(0), self._folder(photo)
+        probabilities, folder = self.classifier.probabilities(logits), self._folder(photo)
         written = self._write(found, view, folder)
         about: Any = {"photo": photo, "photo_size": [image.height, image.width], "size": list(picture.shape[2:])}
         about |= {"cropped": cropped, "reduced": view.reduced}

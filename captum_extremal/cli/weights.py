@@ -21,6 +21,7 @@ from captum_extremal.cli.console import FAILED, StopError, one_line, say, stoppi
 _MODELS: Any = models  # its functions have no types
 _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.|(?<=\.)module\.")
 _AVERAGED = re.compile(r"ema|swa|averag|teacher", re.IGNORECASE)
+DETECTORS: list[str] = _MODELS.list_models(module=_MODELS.detection)
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
 _DEEPEST = 4  # dictionaries within dictionaries
 _MOST_NAMED = 6
@@ -58,6 +59,8 @@ def from_file(name: str, path: str, usual: int) -> tuple[nn.Module, int]:
 def untrained(name: str, classes: int) -> nn.Module:
     """The torchvision model of this name with random weights, without the heads that only training uses."""
     how: dict[str, Any] = {"aux_logits": False, "init_weights": False} if name in _WITH_AUXILIARY else {}
+    if name in DETECTORS:
+        how["weights_backbone"] = None  # which would be downloaded
     with warnings.catch_warnings():
         # Some models announce that their random start will change; it is overwritten anyway.
         warnings.simplefilter("ignore", FutureWarning)

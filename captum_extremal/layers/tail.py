@@ -21,6 +21,7 @@ from captum_extremal.hooks import on_input, on_output, uncompiled, unwrap
 from captum_extremal.layers.activations import Parts, Tensors, capture, device_of, gathered, rebuilt
 from captum_extremal.layers.split import CannotSplitError, split_model
 from captum_extremal.objective import MODEL_ERRORS, first_run
+from captum_extremal.outputs import at_place, place_of_scores
 
 
 class LayerTail:
@@ -158,9 +159,11 @@ class LayerTail:
 
         half = tuple(0.5 * tensor for tensor in self.activation)
         expected = self._run_whole(tuple(map(torch.clone, half)), 1)
-        if not isinstance(expected, Tensor):
-            raise CannotSplitError("the model's output is not a tensor")
-        if not _same(expected, split(half, 1)):
+        try:
+            place = place_of_scores(expected, len(self._inputs[0]))
+        except TypeError as error:
+            raise CannotSplitError("the model's output is not one tensor of scores") from error
+        if not _same(at_place(expected, place), at_place(split(half, 1), place)):
             raise CannotSplitError("the split model gives other outputs")
         return split
 

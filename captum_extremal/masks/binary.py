@@ -17,6 +17,15 @@ def binarised(masks: Tensor, areas: Tensor) -> Tensor:
     return (rank < kept[..., None]).view_as(masks)
 
 
+def overlap(kept: Tensor) -> Tensor:
+    """The IoU (..., R, R) of each two of R binary masks (..., R, P); 1 where both keep nothing."""
+    values = kept.double()
+    both = values @ values.mT
+    alone = values.sum(-1)
+    either = alone[..., None] + alone[..., None, :] - both
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0).float()
+
+
 def agreement(masks: tuple[Tensor, ...], area: float | Tensor, images: int) -> tuple[tuple[Tensor, ...], Tensor]:
     """How far independent searches agree on the binary masks of one area.
 

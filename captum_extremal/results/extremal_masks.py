@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
-from captum_extremal.masks.binary import binarised
+from captum_extremal.masks.binary import binarised, overlap
 from captum_extremal.results import files, maps
 
 
@@ -50,6 +50,7 @@ class ExtremalMasks:
         settings: how the masks were made, as plain values: game, perturbation, mask, solver, steps, seconds, versions.
         contrast: (N, 1, *S), how far the full perturbation moves each position of the inputs, the Euclidean norm over
             their channels; a tuple where the inputs were a tuple. None for channels.
+        others: the further explanations, where several were sought.
     """
 
     masks: Tensor | tuple[Tensor, ...]
@@ -73,6 +74,7 @@ class ExtremalMasks:
     vacuous: Tensor
     settings: dict[str, Any]
     contrast: Tensor | tuple[Tensor, ...] | None = None
+    others: tuple[ExtremalMasks, ...] = ()
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(tuple(mask.shape)) for mask in _as_tuple(self.masks))
@@ -81,7 +83,11 @@ class ExtremalMasks:
             told["optimal_agreement"] = self.optimal_agreement
         if bool(self.vacuous.any()):
             told["vacuous"] = self.vacuous
-        lists = {name: [v if isinstance(v, bool) else round(v, 4) for v in t.tolist()] for name, t in told.items()}
+        if self.others:
+            told["distinct"] = self.distinct
+        lists = {
+            name: [v if isinstance(v, (bool, int)) else round(v, 4) for v in t.tolist()] for name, t in told.items()
+        }
         numbers = ", ".join(f"{name}={values}" for name, values in lists.items())
         return f"ExtremalMasks(masks={shapes}, {numbers})"
 
@@ -94,6 +100,45 @@ class ExtremalMasks:
     def reached(self) -> Tensor:
         """(N,) bool: whether some area is enough, or the image is vacuous."""
         return self.vacuous | ~self.optimal_area.isnan()
+
+    @property
+    def explanations(self) -> tuple[ExtremalMasks, ...]:
+        """The k answers, this one first. In the search of each, what the earlier ones' m_a* keep counts nothing."""
+        return (self, *self.others)
+
+    @property
+    def overlap(self) -> Tensor:
+        """(N, A, k, k): the IoU of the binary masks of each two explanations; 1 where both keep nothing.
+
+        Raises:
+            ValueError: there are no areas, only a*: see ``optimal_overlap``.
+        """
+        return overlap(torch.stack([_flat(one.binary_masks()) for one in self.explanations], dim=2))
+
+    @property
+    def optimal_overlap(self) -> Tensor:
+        """(N, k, k): the IoU of the binary masks of a* of each two explanations; 1 where both keep nothing."""
+        return overlap(torch.stack([_flat(one._optimal_binary()) for one in self.explanations], dim=2))[:, 0]
+
+    @property
+    def distinct(self) -> Tensor:
+        """(N,): how many explanations are answers of their own, 0 where not even the first is enough.
+
+        Such an explanation reaches the threshold at the a* of the first, so its own a* is not larger, and its mask
+        overlaps that of every earlier one by an IoU of at most 0.3.
+        """
+        overlaps, count = self.optimal_overlap, torch.zeros_like(self.optimal_area, dtype=torch.int64)
+        for k, one in enumerate(self.explanations):
+            apart = (overlaps[:, k, :k] <= _DISTINCT).all(1)
+            count += one.reached & apart & (one.optimal_area <= self.optimal_area)
+        return count
+
+    def _optimal_binary(self) -> Tensor | tuple[Tensor, ...]:
+        """(N, 1, 1, *S) or (N, 1, K) bool: the binary masks of a*, or of their means where no area is enough."""
+        parts = _as_tuple(self.optimal_masks)
+        means = torch.cat([part.flatten(1) for part in parts], dim=1).mean(1)
+        areas = torch.where(self.optimal_area.isnan(), means, self.optimal_area)[:, None]
+        return _each(lambda part: binarised(part[:, None], areas), self.optimal_masks)
 
     @property
     def binariness(self) -> Tensor | tuple[Tensor, ...]:
@@ -212,7 +257,11 @@ class ExtremalMasks:
         Args:
             path: the file; ".npz" is not added.
         """
-        files.write(path, {name: getattr(self, name) for name in _FIELDS}, self.settings)
+        tensors = {
+            f"{_prefix(k)}{name}": getattr(one, name) for k, one in enumerate(self.explanations) for name in _FIELDS
+        }
+        further = {_OTHERS: [one.settings for one in self.others]} if self.others else {}
+        files.write(path, tensors, self.settings | further)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> ExtremalMasks:
@@ -224,13 +273,20 @@ class ExtremalMasks:
         """
         found, settings = files.read(path, _FIELDS, "contrast", device)
         parts: dict[str, Any] = found
-        return cls(settings=settings, **parts)
+        others = []
+        for k, of_other in enumerate(settings.pop(_OTHERS, []), 1):
+            prefix = _prefix(k)
+            found, _ = files.read(path, [f"{prefix}{name}" for name in _FIELDS], f"{prefix}contrast", device)
+            further: dict[str, Any] = {name.removeprefix(prefix): part for name, part in found.items()}
+            others.append(cls(settings=of_other, **further))
+        return cls(settings=settings, **parts, others=tuple(others))
 
     def _changed(self, change: Callable[[Tensor], Tensor], names: Iterable[str]) -> ExtremalMasks:
         """The result with its tensors of these names changed."""
         parts: dict[str, Any] = {name: getattr(self, name) for name in names}
         changed = {name: part if part is None else _each(change, part) for name, part in parts.items()}
-        return replace(self, **cast(Any, changed))
+        others = tuple(other._changed(change, names) for other in self.others)
+        return replace(self, **cast(Any, changed), others=others)
 
     def _check_areas(self, what: str) -> None:
         if not len(self.areas):
@@ -241,10 +297,22 @@ def _as_tuple(parts: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return parts if isinstance(parts, tuple) else (parts,)
 
 
+def _flat(parts: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """(N, A, P), the values of all inputs together."""
+    return torch.cat([part.flatten(2) for part in _as_tuple(parts)], dim=2)
+
+
+def _prefix(k: int) -> str:
+    """Of the names in a file of what belongs to the k-th explanation."""
+    return f"explanation_{k}_" if k else ""
+
+
 def _each(function: Callable[..., Tensor], *parts: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
     """The function of each input's tensors; a tuple where the inputs were one."""
     found = tuple(map(function, *map(_as_tuple, parts)))
     return found if isinstance(parts[0], tuple) else found[0]
 
 
-_FIELDS = tuple(field.name for field in fields(ExtremalMasks) if field.name != "settings")
+_FIELDS = tuple(field.name for field in fields(ExtremalMasks) if field.name not in ("settings", "others"))
+_OTHERS = "explanations"  # the name in a file's settings of those of the further explanations
+_DISTINCT = 0.3  # the largest IoU of answers that are not the same

@@ -19,7 +19,14 @@ All raise TypeError or ValueError for an argument of the wrong type, shape or va
 
 from captum_extremal.visualization.comparisons import compare, compare_masks, show_bars, show_randomisation
 from captum_extremal.visualization.layers import show_channels, show_class_channel, show_inversions
-from captum_extremal.visualization.masks import show_curves, show_mask, show_order, show_sweep, show_targets
+from captum_extremal.visualization.masks import (
+    show_curves,
+    show_explanations,
+    show_mask,
+    show_order,
+    show_sweep,
+    show_targets,
+)
 from captum_extremal.visualization.other_inputs import show_signal, show_volume
 from captum_extremal.visualization.robustness import show_robustness
 
@@ -30,6 +37,7 @@ __all__ = [
     "show_channels",
     "show_class_channel",
     "show_curves",
+    "show_explanations",
     "show_inversions",
     "show_mask",
     "show_order",

@@ -68,6 +68,17 @@ def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> V
     return View(one, as_rgb(pictures[index]), best, listed)
 
 
+def box(given: object) -> list[float]:
+    """The corners x0, y0, x1, y1 of a box (4,), [] for None."""
+    if given is None:
+        return []
+    if not isinstance(given, Tensor):
+        raise TypeError(f"box must be a tensor (4,), got {type(given).__name__}")
+    if given.shape != (4,) or not bool(given.isfinite().all() & (given[:2] < given[2:]).all()):
+        raise ValueError(f"box must be x0, y0, x1, y1 with x0 < x1 and y0 < y1, got {given.tolist()}")
+    return [float(corner) for corner in given]
+
+
 def _optimal_panel(one: ExtremalMasks, input_index: int, size: tuple[int, ...]) -> Panel:
     mask, area = _resized(as_tuple(one.optimal_masks)[input_index], size), shown_area(one)
     binary = binarised(mask, mask.new_tensor([area]))[0, 0].cpu().numpy()

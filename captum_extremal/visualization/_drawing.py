@@ -10,6 +10,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
 
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization._arguments import Array, as_tuple, shown_area
@@ -106,6 +107,15 @@ def image(ax: Axes, picture: Array, name: str = "", **how: Any) -> None:
     no_ticks(ax)
     if name:
         title(ax, name)
+
+
+def frame(ax: Axes, corners: Sequence[float]) -> None:
+    """The frame of a box of these x0, y0, x1, y1 in pixels; none where there are no corners."""
+    if corners:
+        x0, y0, x1, y1 = corners
+        for colour, width in (("black", 3.0), (BLUE, 1.6)):  # light on dark, so that it shows on any picture
+            # Pixels are squares around whole numbers, the corners of a box lie between them.
+            ax.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=colour, lw=width))
 
 
 def blank(ax: Axes, shape: Sequence[int], text: str) -> None:

@@ -27,7 +27,13 @@ _LABELS = {  # of the clean, the preserved, the deleted and the perturbed score
 
 
 def show_mask(
-    found: ExtremalMasks, images: Tensor, index: int = 0, *, input_index: int = 0, title: str | None = None
+    found: ExtremalMasks,
+    images: Tensor,
+    index: int = 0,
+    *,
+    input_index: int = 0,
+    box: Tensor | None = None,
+    title: str | None = None,
 ) -> Figure:
     """The image, and the mask of the smallest sufficient area a* over it (figure 1).
 
@@ -37,13 +43,18 @@ def show_mask(
     reached the threshold, it says so, and the largest mask is shown; where nothing is needed, everything is dark. A
     mask of a layer's positions (``mask="spatial"``) is resized to the image and shows which of them keep their
     activation.
+
+    Args:
+        box: (4,), the x0, y0, x1, y1 in pixels of what a detector has found, which is framed in both pictures.
     """
-    view = check.view(found, images, index, input_index)
+    view, corners = check.view(found, images, index, input_index), check.box(box)
     figure, (left, right) = draw.panels(view.rgb.shape, 2, title, base=3.3, least_width=2.2)
     draw.image(left, view.rgb, "image")
     draw_masked(right, view.rgb, view.best)
     draw.title(right, draw.summary(view.found))
     draw.write(right.set_xlabel, under_mask(view.found, view.best.mask), draw.SMALL)
+    for ax in (left, right):
+        draw.frame(ax, corners)
     return figure
 
 
@@ -79,6 +90,33 @@ def show_targets(
     for ax, view, label in zip(others, views, labels):
         draw_masked(ax, view.rgb, view.best)
         draw.title(ax, f"{label}\n{draw.shown_text(view.found)}")
+    return figure
+
+
+def show_explanations(
+    found: ExtremalMasks, images: Tensor, index: int = 0, *, input_index: int = 0, title: str | None = None
+) -> Figure:
+    """The several explanations of one image: for each the mask of its a*, and how much it overlaps the earlier ones.
+
+    Beneath stands how many of them are distinct (:attr:`~captum_extremal.ExtremalMasks.distinct`). A panel stays empty
+    where the first explanation is enough and no further one is.
+    """
+    views = [check.view(one, images, index, input_index) for one in check.result(found).explanations]
+    first, overlaps = views[0], views[0].found.optimal_overlap[0]
+    figure, (left, *others) = draw.panels(
+        first.rgb.shape, len(views) + 1, title, base=2.7, least_width=1.9, title_lines=3, most_columns=5
+    )
+    draw.image(left, first.rgb, "image")
+    for k, (ax, view) in enumerate(zip(others, views)):
+        if bool(first.found.reached) and not bool(view.found.reached):
+            draw.blank(ax, first.rgb.shape[:2], "no further answer")
+            continue
+        draw_masked(ax, view.rgb, view.best)
+        most = f"overlap {draw.number(float(overlaps[k, :k].max()), '.2f')}" if k else ""
+        draw.title(ax, f"{draw.summary(view.found)}\n{most}")
+    count = int(first.found.distinct[0])
+    answers = "no answer" if not count else "one answer" if count == 1 else f"{count} distinct answers"
+    draw.write(figure.supxlabel, f"{answers} at {draw.optimal_text(first.found)}", draw.SMALL)
     return figure
 
 

@@ -34,7 +34,7 @@ class DigitScene:
 
     Attributes:
         image: (3, H, W) float32, normalised by :data:`MEAN` and :data:`STD`. See :func:`to_rgb` for display.
-        labels: the D digits shown, each 0 to 9, no digit twice.
+        labels: the D digits shown, each 0 to 9, no digit twice unless the scenes are ``repeated``.
         boxes: (D, 4) int64, the tight box of each digit's ink as x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
         masks: (D, H, W) bool, the pixels of each digit's own ink.
     """
@@ -49,8 +49,8 @@ class DigitScene:
 class DigitScenes(Dataset[DigitScene]):
     """A map-style data set of :class:`DigitScene`, drawn on access.
 
-    Scene i depends only on `seed`, `split`, i, `size` and `digits_per_scene`; drawing it neither reads nor changes the
-    global random state. Digits are smooth shapes, bright or dark, at random places without overlap. Their longer side
+    Scene i depends only on i and the settings but `length`; drawing it neither reads nor changes the global random
+    state. Digits are smooth shapes, bright or dark, at random places without overlap. Their longer side
     is about 0.19 to 0.375 of the image's shorter side, but 24 to 56 pixels.
 
     Args:
@@ -58,6 +58,7 @@ class DigitScenes(Dataset[DigitScene]):
         size: (H, W) in pixels, each at least 64.
         digits_per_scene: least and greatest number of digits in a scene, 0 to 10 and no more than there is room for.
         seed: at least 0; another seed gives other scenes.
+        repeated: whether one of the digits is shown twice, in two handwritings; then a scene needs two digits at least.
         split: "test", with handwriting on which :func:`digit_network` was not trained; or "train", with scikit-learn's.
 
     Raises:
@@ -70,6 +71,7 @@ class DigitScenes(Dataset[DigitScene]):
     digits_per_scene: tuple[int, int] = (2, 4)
     seed: int = 0
     split: str = "test"
+    repeated: bool = False
 
     def __post_init__(self) -> None:
         check_count("length", self.length)
@@ -81,6 +83,10 @@ class DigitScenes(Dataset[DigitScene]):
             raise ValueError(f"digits_per_scene must be (least, greatest), got {(least, greatest)}")
         if greatest > room:
             raise ValueError(f"digits_per_scene must be at most {room} in a scene of size {self.size}, got {greatest}")
+        if not isinstance(self.repeated, bool):
+            raise TypeError(f"repeated must be True or False, got {self.repeated!r}")
+        if self.repeated and least < 2:
+            raise ValueError(f"digits_per_scene must be at least 2 to show one digit twice, got {(least, greatest)}")
         check_count("seed", self.seed, at_least=0)
         check_choice("split", self.split, _SPLITS)
         _handwriting(self.split)
@@ -96,6 +102,8 @@ class DigitScenes(Dataset[DigitScene]):
         rng = np.random.default_rng((self.seed, _SPLITS.index(self.split), position % self.length))
         count = int(rng.integers(self.digits_per_scene[0], self.digits_per_scene[1] + 1))
         labels = [int(label) for label in rng.permutation(CLASSES)[:count]]
+        if self.repeated:
+            labels[1] = labels[0]
         placed = sorted(_laid_out(rng, self.split, self.size, labels), key=lambda digit: digit[0])
         picture = _paint.background(rng, *self.size)
         _paint.clutter(rng, picture, [box for box, _, _ in placed])
