@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,8 +120,8 @@ class Objective:
             )
         # A constant, such as the score of a detector that finds nothing, has no gradient, and that is no fault.
         _check_depends(has_gradient is not None or not bool((self.perturbed != self.clean).any()))
-        rows = [n for n in range(self.images) if has_gradient is None or not bool(has_gradient[n])]
-        if rows:
+        flat = torch.ones_like(self.clean, dtype=torch.bool) if has_gradient is None else ~has_gradient
+        if rows := flat.nonzero()[:, 0].tolist():
             warn_caller(
                 f"forward_func has no gradient at examples {rows}: its score is constant there, as that of a detector "
                 "that finds nothing, or saturated, or not differentiable; a search has little to go by"
@@ -285,8 +286,9 @@ def first_run(run: Callable[[Tensors, Any], Any], inputs: Tensors, arguments: An
                 f"inputs of shape {tuple(x.shape)} are {x.shape[0]} signals of {x.shape[1]} channels, which "
                 f"forward_func refuses; one image needs a batch dimension, x[None]: {error}"
             ) from error
-        alone = tuple(x[:1] for x in inputs), _first_rows(arguments, len(x))
-        if len(x) > 1 and not fails(lambda: run(*alone)) and fails(lambda: run(inputs, arguments)):
+        alone = [(tuple(one[n : n + 1] for one in inputs), _row(arguments, n, len(x))) for n in range(len(x))]
+        takes_one = len(x) > 1 and not any(fails(partial(run, *one)) for one in alone)
+        if takes_one and fails(lambda: run(inputs, arguments)):
             raise ValueError(
                 f"forward_func must take {len(x)} examples at once, but it takes one: call the method for each, "
                 f"x[n : n + 1], with perturbations_per_eval=1: {error}"
@@ -303,13 +305,12 @@ def fails(run: Callable[[], Any]) -> bool:
     return False
 
 
-def _first_rows(arguments: Any, images: int) -> Any:
-    """The additional arguments of the first example."""
+def _row(arguments: Any, row: int, images: int) -> Any:
+    """The additional arguments of one example."""
     if isinstance(arguments, tuple):
-        return tuple(_first_rows(part, images) for part in arguments)
-    return (
-        arguments[:1] if isinstance(arguments, Tensor) and arguments.dim() and len(arguments) == images else arguments
-    )
+        return tuple(_row(part, row, images) for part in arguments)
+    by_example = isinstance(arguments, Tensor) and arguments.dim() and len(arguments) == images
+    return arguments[row : row + 1] if by_example else arguments
 
 
 def _check_depends(depends: bool) -> None:
