@@ -22,13 +22,14 @@ def scales(shape: Sequence[int], held: Sequence[int] = ()) -> tuple[int, ...]:
     """The side that lengths along each axis are scaled with.
 
     In signals and images it is the shorter side. In three dimensions each axis has its own, because time and slices
-    have another unit than the plane. So has an axis shorter than :data:`SHORT` beside longer ones.
+    have another unit than the plane. An axis shorter than :data:`SHORT` beside longer ones has its own, and the others
+    are those of a signal or an image.
     """
-    free = varying(shape, held)
-    if len(free) == 3:
+    sides = [shape[axis] for axis in varying(shape, held)]
+    sides = [side for side in sides if side >= SHORT] or sides
+    if len(sides) == 3:
         return tuple(shape)
-    sides = [shape[axis] for axis in free] or [1]
-    shared = min([side for side in sides if side >= SHORT] or sides)
+    shared = min(sides, default=1)
     return tuple(side if side < shared else shared for side in shape)
 
 
