@@ -24,12 +24,13 @@ _MOST_COLOURS = 4  # channels of an image
 Tensors = tuple[Tensor, ...]
 
 
-def check_inputs(inputs: object, channel_dim: object = None) -> Tensors:
+def check_inputs(inputs: object, channel_dim: object = 1) -> Tensors:
     """Inputs whose positions are masked, as a tuple of tensors.
 
     Args:
         inputs: (N, C, *S), or with the channels on another axis.
-        channel_dim: their axis, counted with N; None for 1, with a warning where that is likely to be wrong.
+        channel_dim: their axis, counted with N; None for 1 where a caller may say another, with a warning where that
+            is likely.
     """
     tensors = _as_tensors(inputs, "inputs")
     check_axes(channel_dim)

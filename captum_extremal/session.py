@@ -151,7 +151,7 @@ def open_session(
     additional_forward_args: object = None,
     *,
     baselines: BaselineType = None,
-    channel_dim: int | None = None,
+    channel_dim: int | None = 1,
     layer: nn.Module | None = None,
 ) -> Iterator[Session]:
     """A session, within which the model can run. Afterwards the model's state is as before.
@@ -159,8 +159,8 @@ def open_session(
     Args:
         forward_func, inputs, target, additional_forward_args, baselines: as the public methods take them. Targets and
             tensors on another device are moved to that of the inputs.
-        channel_dim: the axis of the inputs' channels; None for 1. The session has them as (N, C, *S), and the model is
-            given them as the caller did.
+        channel_dim: the axis of the inputs' channels; None for 1, with a warning where the inputs look otherwise. The
+            session has them as (N, C, *S), and the model is given them as the caller did.
         layer: where a layer is explained; then the inputs may be of any type and shape.
     """
     tensors = check_inputs(inputs, channel_dim) if layer is None else check_examples(inputs)

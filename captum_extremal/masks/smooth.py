@@ -71,8 +71,7 @@ class SmoothMask:
 
     Examples::
 
-        >>> mask = SmoothMask(step=(1, 7, 7), sigma=(3, 21, 21))  # of a video: 3 frames, 21 pixels
-        >>> found = ExtremalPerturbation(model).extremal_masks(video, target=0, mask=mask)
+        >>> mask = SmoothMask(step=(1, 7, 7), sigma=(3, 21, 21))  # for videos: disks of 3 frames and of 21 pixels
     """
 
     step: float | tuple[float, ...] | None = None

@@ -38,7 +38,7 @@ class SpaceTimeMask:
 
     Examples::
 
-        >>> found = ExtremalPerturbation(model).extremal_masks(video, target=0, mask=SpaceTimeMask())
+        >>> mask = SpaceTimeMask(space=SmoothMask(sigma=21), time=SmoothMask(sigma=3))
     """
 
     space: SmoothMask = field(default_factory=SmoothMask)
