@@ -13,6 +13,7 @@ from .inversion import ImagePrior as ImagePrior
 from .inversion import InvertedFeatures as InvertedFeatures
 from .masks import ChannelMask as ChannelMask
 from .masks import SmoothMask as SmoothMask
+from .masks import SpaceTimeMask as SpaceTimeMask
 from .perturbations import BlurPyramid as BlurPyramid
 from .perturbations import FadePyramid as FadePyramid
 from .results import ExtremalMasks as ExtremalMasks

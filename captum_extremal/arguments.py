@@ -2,7 +2,8 @@
 
 A bad argument raises TypeError or ValueError, with its name, the rule and what came.
 
-Shapes: N examples; inputs (N, ...), with C channels and positions S where a method masks positions.
+Shapes: N examples; inputs (N, ...), with C channels on one axis and positions S on the others where a method masks
+positions.
 """
 
 import math
@@ -14,17 +15,25 @@ import torch
 from torch import Tensor
 
 from captum_extremal._captum import BaselineType, TargetType
+from captum_extremal._state import warn_caller
+from captum_extremal.masks import check_axes
 
-SMALLEST_SIDE = 8
-"""The shortest side, in positions, of an input whose positions are masked."""
 _SPATIAL_RANKS = (1, 2, 3)
+_MOST_COLOURS = 4  # channels of an image
 
 Tensors = tuple[Tensor, ...]
 
 
-def check_inputs(inputs: object) -> Tensors:
-    """Inputs whose positions are masked, as a tuple of tensors (N, C, *S)."""
+def check_inputs(inputs: object, channel_dim: object = 1) -> Tensors:
+    """Inputs whose positions are masked, as a tuple of tensors.
+
+    Args:
+        inputs: (N, C, *S), or with the channels on another axis.
+        channel_dim: their axis, counted with N; None for 1 where a caller may say another, with a warning where that
+            is likely.
+    """
     tensors = _as_tensors(inputs, "inputs")
+    check_axes(channel_dim)
     for name, x in _named("inputs", inputs, tensors):
         if not x.is_floating_point():
             raise TypeError(
@@ -34,9 +43,39 @@ def check_inputs(inputs: object) -> Tensors:
             raise ValueError(
                 f"{name} must be (N, C, *S) with one to three spatial dimensions, got shape {tuple(x.shape)}"
             )
-        if x.numel() and min(x.shape[2:]) < SMALLEST_SIDE:
-            raise ValueError(f"{name} must have spatial sides of at least {SMALLEST_SIDE}, got shape {tuple(x.shape)}")
+        positions = positions_of(x, channel_dim, name)
+        if x.numel() and math.prod(positions) < 2:
+            raise ValueError(f"{name} must have at least 2 positions, got shape {tuple(x.shape)}")
+        if channel_dim is None and x.numel():
+            _warn_of_layout(name, x)
     return check_examples(inputs)
+
+
+def positions_of(x: Tensor, channel_dim: Any, name: str = "inputs") -> tuple[int, ...]:
+    """S, the sides of all axes of x (N, ...) but the first and that of the channels.
+
+    Raises:
+        ValueError: ``channel_dim`` is none of the axes behind the first.
+    """
+    rank, axis = x.dim(), 1 if channel_dim is None else int(channel_dim)
+    if not (1 <= axis < rank or -rank < axis <= -1):
+        raise ValueError(
+            f"channel_dim must be one of the {rank - 1} dimensions of {name} behind the first, got {axis} for shape "
+            f"{tuple(x.shape)}"
+        )
+    return tuple(side for at, side in enumerate(x.shape) if at not in (0, axis % rank))
+
+
+def _warn_of_layout(name: str, x: Tensor) -> None:
+    """Warn where the axis that is taken for the channels looks like positions."""
+    channels, *positions = x.shape[1:]
+    colours_last = x.dim() == 4 and positions[-1] <= _MOST_COLOURS < min(channels, positions[0])
+    if channels > max(positions) or colours_last:
+        warn_caller(
+            f"{name} of shape {tuple(x.shape)} are taken to have {channels} channels, and masks cover the other axes "
+            f"{tuple(positions)}: give channel_dim=-1 where the channels are the last axis, such as the features of "
+            "(N, T, F) or the colours of (N, H, W, C), or channel_dim=1 where they are the second"
+        )
 
 
 def check_examples(inputs: object, argument: str = "inputs") -> Tensors:

@@ -5,7 +5,8 @@ caller's autocast, and guards the model's state. A method then asks the session 
 clean score. A method that explains a layer moves the same session to that layer. A bad argument raises TypeError or
 ValueError before the model runs, and so does an output that cannot be explained at its first run.
 
-Shapes: N images; inputs (N, ...), with C channels and positions S where a method masks positions.
+Shapes: N images; inputs (N, ...), with C channels and positions S where a method masks positions. Inside a session
+they are (N, C, *S), whatever the axis of the channels is outside.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Session:
         forward_func: the model, or the part of it behind a layer.
         inputs: what is masked, each (N, ...), detached and on one device.
         baselines: one for each input, in its shape.
+        channel_dims: the axis of the channels in each of the caller's inputs, counted from 0 with N.
         is_tuple: whether the caller's inputs were a tuple, or the layer has several tensors.
         target, arguments: as Captum takes them.
         caller: the autocast state in which the model runs.
@@ -58,6 +60,7 @@ class Session:
     forward_func: Callable[..., Any]
     inputs: Tensors
     baselines: Tensors
+    channel_dims: tuple[int, ...]
     is_tuple: bool
     target: TargetType
     arguments: object
@@ -98,6 +101,7 @@ class Session:
             forward_func=tail,
             inputs=activation,
             baselines=tuple(torch.zeros_like(x) for x in activation),
+            channel_dims=(1,) * len(activation),
             is_tuple=len(activation) > 1,
             arguments=None,
         )
@@ -140,7 +144,8 @@ class Session:
 
     def like_inputs(self, maps: Tensors) -> Any:
         """:func:`like_inputs` for the inputs of this session."""
-        return like_inputs(maps, self.inputs, self.is_tuple)
+        own = like_inputs(maps, self.inputs, True)
+        return format_output(self.is_tuple, channels_at(own, self.channel_dims))
 
 
 @contextmanager
@@ -151,6 +156,7 @@ def open_session(
     additional_forward_args: object = None,
     *,
     baselines: BaselineType = None,
+    channel_dim: int | None = 1,
     layer: nn.Module | None = None,
 ) -> Iterator[Session]:
     """A session, within which the model can run. Afterwards the model's state is as before.
@@ -158,29 +164,57 @@ def open_session(
     Args:
         forward_func, inputs, target, additional_forward_args, baselines: as the public methods take them. Targets and
             tensors on another device are moved to that of the inputs.
+        channel_dim: the axis of the inputs' channels; None for 1, with a warning where the inputs look otherwise. The
+            session has them as (N, C, *S), and the model is given them as the caller did.
         layer: where a layer is explained; then the inputs may be of any type and shape.
     """
-    tensors = check_inputs(inputs) if layer is None else check_examples(inputs)
+    tensors = check_inputs(inputs, channel_dim) if layer is None else check_examples(inputs)
     if layer is not None:
         check_layer(forward_func, layer)
     images, device = len(tensors[0]), tensors[0].device
     checked_target = check_target(target, images, device)
     check_arguments(additional_forward_args, images)
     references = () if layer is not None else check_baselines(tensors, baselines, isinstance(inputs, tuple))
+    dims = tuple((1 if channel_dim is None else int(channel_dim)) % max(x.dim(), 2) for x in tensors)
+    moved = any(dim != 1 for dim in dims)
     with guarded(forward_func, device) as caller:
         plain = tuple(as_plain(x.detach()) for x in tensors)
         if additional_forward_args is None and isinstance(forward_func, PerImage):
             with caller.forward():
                 additional_forward_args = forward_func.of_images(*plain)
         yield Session(
-            forward_func,
-            plain,
-            tuple(as_plain(reference) for reference in references),
+            _ChannelsBack(forward_func, dims) if moved else forward_func,
+            channels_first(plain, dims),
+            channels_first(tuple(as_plain(reference) for reference in references), dims),
+            dims,
             isinstance(inputs, tuple),
             as_plain(checked_target),
             as_plain(on_device(additional_forward_args, device)),
             caller,
         )
+
+
+@dataclass(frozen=True)
+class _ChannelsBack:
+    """A model whose inputs are given with the channels on the axis 1."""
+
+    forward_func: Callable[..., Any]
+    dims: tuple[int, ...]
+
+    def __call__(self, *given: Any) -> Any:
+        """The output for the inputs, of which there are as many as ``dims``, and further arguments."""
+        count = len(self.dims)
+        return self.forward_func(*channels_at(given[:count], self.dims), *given[count:])
+
+
+def channels_first(tensors: Tensors, dims: tuple[int, ...]) -> Tensors:
+    """Tensors with the axis of their channels moved to 1; there may be none."""
+    return tuple(x if dim == 1 else x.movedim(dim, 1) for x, dim in zip(tensors, dims))
+
+
+def channels_at(tensors: Tensors, dims: tuple[int, ...]) -> Tensors:
+    """Tensors (N, C, *S) with their channels moved to these axes, contiguous where they are moved."""
+    return tuple(x if dim == 1 else x.movedim(1, dim).contiguous() for x, dim in zip(tensors, dims))
 
 
 @contextmanager

@@ -140,21 +140,33 @@ class InputSearchSettings(SearchSettings):
             None for a* alone in ``attribute`` with reduce="extremal", and for the paper's 0.05, 0.1, 0.2, 0.4, 0.6, 0.8
             with the other reductions. ``extremal_masks`` takes None for the paper's areas and an a* between them, and
             "optimal" for a* alone, without masks of areas (A = 0).
-        perturbation: "blur", "fade", or an object with ``bind(x, baseline)`` (section 3.4).
-        mask: the family of masks; None for :class:`~captum_extremal.SmoothMask` (section 3.5).
+        perturbation: "blur", "fade", or an object with ``bind(x, baseline)`` (section 3.4), which is given
+            (N, C, *S) whatever ``channel_dim`` is. "blur" is along the axes that the masks vary along.
+        mask: the family of masks; None for :class:`~captum_extremal.SmoothMask` (section 3.5), which for videos has
+            settings for time and space apart, as has :class:`~captum_extremal.SpaceTimeMask`.
+        channel_dim: the axis of the channels, counted with N, which no mask covers: None for 1, -1 for (N, T, F),
+            (N, L, D) and (N, H, W, C). All other axes but the first are masked, and are the S of the result.
     """
 
     perturbation: str | Perturbation = "blur"
     mask: MaskFamily | None = None
+    channel_dim: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.family()
         as_perturbation(self.perturbation)
+        check_axes(self.channel_dim)
 
     def family(self) -> MaskFamily:
         """The family of the masks."""
         return SmoothMask() if self.mask is None else as_family(self.mask)
+
+    def chosen_perturbation(self) -> Perturbation:
+        """The perturbation. The default blur leaves alone what the masks are constant along."""
+        if self.perturbation == "blur" and isinstance(self.mask, SmoothMask):
+            return BlurPyramid(hold=self.mask.hold)
+        return as_perturbation(self.perturbation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +184,8 @@ class LayerSearchSettings(SearchSettings):
             lengths of a :class:`~captum_extremal.SmoothMask` are in positions of the layer.
         channel_dim: the axis of the layer's activation that holds the channels, of a transformer the embedding. None
             is 1, but activations of three dimensions need it: 1 for signals (N, channels, positions), -1 for tokens
-            (N, tokens, embedding).
+            (N, tokens, embedding). Of four, Swin's are (N, H, W, C) and need -1 too. "channels" masks this axis,
+            "spatial" all others but the first.
         prefix_tokens: for masks over a transformer's tokens, how many stand before the image's and are always kept.
         token_grid: for masks over tokens, the shape in which they lie in the image, such as (14, 14); None for a
             sequence.

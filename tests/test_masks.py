@@ -8,6 +8,8 @@ import copy
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captum_extremal import ChannelMask, SmoothMask
+from captum_extremal import ChannelMask, SmoothMask, SpaceTimeMask
 from captum_extremal.masks import BoundMask, BoundSmoothMask, MaskFamily, kernel
 from captum_extremal.masks.binary import agreement
 from captum_extremal.search.area import mask_of_area
@@ -26,30 +28,36 @@ SHAPES = [(8,), (37,), (224,), (8, 8), (17, 24), (40, 31), (64, 50), (8, 8, 8), 
 LIPSCHITZ = 2 * math.exp(-1 / 2)  # of k, a sigma
 SUPPORT = 2.4
 STEPS_AT_224 = {1: 7, 2: 7, 3: 14}
+Lengths = float | tuple[float, ...]
 
 
 def shape_id(shape: object) -> str:
     return "x".join(map(str, shape)) if isinstance(shape, tuple) else str(shape)
 
 
-def literal_lattice(shape: tuple[int, ...], step: float) -> np.ndarray:
+def each(lengths: Lengths, shape: tuple[int, ...]) -> tuple[float, ...]:
+    """One length for each axis."""
+    return lengths if isinstance(lengths, tuple) else (lengths,) * len(shape)
+
+
+def literal_lattice(shape: tuple[int, ...], steps: Lengths) -> np.ndarray:
     """The positions (D, dimensions) of the lattice points: round(side / step), at least 2, centred."""
     axes = []
-    for side in shape:
+    for side, step in zip(shape, each(steps, shape)):
         points = max(2, round(side / step))
         axes.append([(side - 1) / 2 + (i - (points - 1) / 2) * step for i in range(points)])
     return np.array(list(itertools.product(*axes)))
 
 
 def literal_mask(
-    positions: np.ndarray, lattice: np.ndarray, p: np.ndarray, sigma: float, temperature: float
+    positions: np.ndarray, lattice: np.ndarray, p: np.ndarray, sigma: Lengths, temperature: float
 ) -> np.ndarray:
-    """Equation 7 (equation 6 for temperature 0), one position after another."""
+    """Equation 7 (equation 6 for temperature 0), one position after another. Distances are in sigmas of each axis."""
     values = []
     for position in positions:
-        distance = np.sqrt(((lattice - position) ** 2).sum(1))
-        near = distance <= SUPPORT * sigma + 1e-9
-        k = np.exp(-2 * np.maximum(0, distance[near] / sigma - 1 / 2) ** 2)
+        distance = np.sqrt((((lattice - position) / np.array(sigma)) ** 2).sum(1))
+        near = distance <= SUPPORT + 1e-9
+        k = np.exp(-2 * np.maximum(0, distance[near] - 1 / 2) ** 2)
         f = k * p[near]
         if temperature == 0:
             values.append(f.max())
@@ -105,7 +113,8 @@ def test_nodes_hold_equation_7_exactly(shape: tuple[int, ...], temperature: floa
     p = random_parameters(bound)
     lattice = literal_lattice(shape, bound.step)
     some = np.random.default_rng(0).permutation(math.prod(bound.grid_shape))[:3000]
-    literal = literal_mask(node_positions(bound)[some], lattice, p[0].numpy(), bound.sigma, temperature)
+    sigma = SmoothMask().sigma_for(shape)
+    literal = literal_mask(node_positions(bound)[some], lattice, p[0].numpy(), sigma, temperature)
     np.testing.assert_allclose(bound.grid_values(p)[0].numpy()[some], literal, rtol=0, atol=1e-10)
 
 
@@ -116,15 +125,19 @@ def test_nodes_hold_equation_7_exactly(shape: tuple[int, ...], temperature: floa
         ((21, 26), {"step": 2.5, "sigma": 4.0}),
         ((21, 26), {"temperature": 0.3}),
         ((10, 12, 9), {"step": 2.0, "sigma": 3.0}),
+        ((21, 26), {"step": (2.5, 1.0), "sigma": (4.0, 2.0)}),
+        ((8, 20, 21), {"step": (1.0, 4.0, 3.0), "sigma": (1.5, 6.0, 6.0)}),
+        ((4, 20, 9), {"step": 2.0, "sigma": (2.0, 3.0, 3.0)}),
     ],
     ids=str,
 )
-def test_nodes_hold_equation_7_for_any_settings(shape: tuple[int, ...], settings: dict[str, float]) -> None:
+def test_nodes_hold_equation_7_for_any_settings(shape: tuple[int, ...], settings: dict[str, Any]) -> None:
     bound = bind(shape, **settings)
     p = random_parameters(bound)
     lattice = literal_lattice(bound.shape, bound.step)
     temperature = settings.get("temperature", 1 / 20)
-    literal = literal_mask(node_positions(bound), lattice, p[0].numpy(), bound.sigma, temperature)
+    sigma = SmoothMask(**settings).sigma_for(shape)
+    literal = literal_mask(node_positions(bound), lattice, p[0].numpy(), sigma, temperature)
     np.testing.assert_allclose(bound.grid_values(p)[0].numpy(), literal, rtol=0, atol=1e-10)
 
 
@@ -142,11 +155,18 @@ def test_pixels_between_nodes_are_near_equation_7(shape: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("shape", SHAPES, ids=shape_id)
 def test_lattice_is_the_designs(shape: tuple[int, ...]) -> None:
-    bound = bind(shape)
-    assert bound.step == max(1.0, STEPS_AT_224[len(shape)] * min(shape) / 224)
-    assert bound.sigma == pytest.approx(21 * min(shape) / 224)
-    assert bound.lattice_shape == tuple(max(2, round(side / bound.step)) for side in shape)
+    """With the shorter side of images; along each axis of volumes with its own side."""
+    bound, family = bind(shape), SmoothMask()
+    scale = shape if len(shape) == 3 else (min(shape),) * len(shape)
+    steps = [max(1.0, STEPS_AT_224[len(shape)] * side / 224) for side in scale]
+    assert each(family.step_for(shape), shape) == each(bound.step, shape) == tuple(steps)
+    least = math.sqrt(len(shape)) / SUPPORT  # of a step, or there would be gaps
+    sigmas = [max(21 * side / 224, least * step) for side, step in zip(scale, steps)]
+    assert each(family.sigma_for(shape), shape) == pytest.approx(sigmas)
+    assert bound.sigma == pytest.approx(max(sigmas))
+    assert bound.lattice_shape == tuple(max(2, round(side / step)) for side, step in zip(shape, steps))
     assert bound.parameters == math.prod(bound.lattice_shape)
+    assert isinstance(family.step_for(shape), tuple) == (len(set(steps)) > 1)
 
 
 def test_lattice_has_two_points_along_each_axis_at_least() -> None:
@@ -348,9 +368,9 @@ def test_lengths_of_zero_are_refused(name: str) -> None:
         SmoothMask(**{name: 0.0})
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (8, 1), (2, 2, 1), (8, 8, 8, 8)], ids=shape_id)
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 1, 1), (8, 8, 8, 8)], ids=shape_id)
 def test_shapes_without_masks_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="shape must have one to three sides of at least 2 px"):
+    with pytest.raises(ValueError, match="shape must have one to three sides and at least 2 positions"):
         SmoothMask().bind(shape)
 
 
@@ -362,7 +382,7 @@ def test_settings_are_frozen_values() -> None:
         family.step = 3.0
 
 
-@pytest.mark.parametrize("shape", [(2,), (7,), (2, 2), (2, 9), (5, 3), (2, 2, 2), (4, 3, 2), (7, 7, 7)], ids=shape_id)
+@pytest.mark.parametrize("shape", [(2,), (7,), (2, 2), (5, 3), (2, 2, 2), (4, 3, 2), (7, 7, 7)], ids=shape_id)
 def test_masks_of_small_layers_are_those_of_the_equation(shape: tuple[int, ...]) -> None:
     """Of sides from 2 up: at a distance of one position every node is a pixel, whose masks reach every area."""
     bound = bind(shape)
@@ -403,6 +423,119 @@ def test_gradient_by_the_grid_is_the_transpose_of_the_expansion(shape: tuple[int
     by_mask = torch.randn(2, 1, *shape, dtype=torch.float64)
     (expected,) = torch.autograd.grad(bound.expand(leaf), leaf, by_mask)
     torch.testing.assert_close(bound.by_grid(by_mask), expected, rtol=0, atol=1e-12)
+
+
+# Axes of their own
+
+
+@pytest.mark.parametrize("shape", [(4, 20, 24), (1, 20, 24), (20, 5, 24), (20, 24, 7)], ids=shape_id)
+def test_a_short_axis_has_a_mask_for_each_of_its_positions(shape: tuple[int, ...]) -> None:
+    """Each of them is the mask of an image whose sides are the two long ones."""
+    axis = shape.index(min(shape))
+    plane = shape[:axis] + shape[axis + 1 :]
+    bound, alone = bind(shape), bind(plane)
+    p = random_parameters(bound)
+    by_position = p.unflatten(1, bound.lattice_shape).movedim(axis + 1, 0).flatten(1)
+    slices = alone(by_position)[:, 0]
+    torch.testing.assert_close(bound(p)[0, 0].movedim(axis, 0), slices, rtol=0, atol=1e-12)
+    small = 0.01
+    if shape[axis] > 1:
+        assert SmoothMask().smallest_area(shape) == pytest.approx(SmoothMask().smallest_area(plane) / shape[axis])
+    assert SmoothMask().sigma_for(plane, small * shape[axis]) == pytest.approx(bind(shape, small).sigma)
+    torch.testing.assert_close(
+        mask_of_area(p, 0.1, bind(shape, 0.1)).mean(), torch.tensor(0.1).double(), rtol=0, atol=1e-6
+    )
+
+
+def test_a_signal_of_four_rows_is_masked_row_by_row() -> None:
+    bound = bind((4, 300))
+    assert bound.lattice_shape[0] == 4
+    p = torch.zeros(1, *bound.lattice_shape, dtype=torch.float64)
+    p[0, 2, 10] = 1
+    assert [float(row.max()) > 0 for row in bound(p.flatten(1))[0, 0]] == [False, False, True, False]
+
+
+@pytest.mark.parametrize("hold", [0, (0,), -3, (1, 2), (-1, 1)], ids=str)
+def test_a_mask_is_constant_along_what_it_holds(hold: int | tuple[int, ...]) -> None:
+    """And is the mask of the other axes."""
+    shape = (9, 20, 24)
+    held = {axis % 3 for axis in (hold if isinstance(hold, tuple) else (hold,))}
+    free = tuple(side for axis, side in enumerate(shape) if axis not in held)
+    bound, alone = SmoothMask(hold=hold).bind(shape, "cpu", torch.float64, 0.05), bind(free, 0.05)
+    assert bound.parameters == alone.parameters
+    p = random_parameters(alone, rows=2)
+    view = [1 if axis in held else side for axis, side in enumerate(shape)]
+    expected = alone(p).reshape(2, 1, *view).expand(2, 1, *shape)
+    torch.testing.assert_close(bound(p), expected, rtol=0, atol=1e-12)
+    smoothed, of_alone = (one.smooth_gradient(p, 0.3, 0.5) for one in (bound, alone))
+    torch.testing.assert_close(smoothed, of_alone, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("time_axis", [0, 1, -1])
+def test_a_space_time_mask_is_the_product_of_its_factors(time_axis: int) -> None:
+    shape = (9, 20, 24)
+    axis = time_axis % 3
+    space = shape[:axis] + shape[axis + 1 :]
+    family: MaskFamily = SpaceTimeMask(time_axis=time_axis)
+    (bound,) = family.bind_areas(shape, torch.device("cpu"), torch.float64, (1.0,))
+    in_time, in_space = bind(shape[axis : axis + 1]), bind(space)
+    p_time, p_space = random_parameters(in_time, rows=2), random_parameters(in_space, rows=2, seed=1)
+    expected = in_space(p_space).unsqueeze(axis + 2)
+    view = [-1 if at == axis else 1 for at in range(3)]
+    expected = expected * in_time(p_time).view(2, 1, *view)
+    p = torch.cat([p_time, p_space], dim=1)
+    torch.testing.assert_close(bound(p), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(bound.area(bound.grid_values(p)), expected.flatten(1).mean(1), rtol=0, atol=1e-12)
+    assert family.smallest_area(shape) == pytest.approx(1 / in_time.parameters / in_space.parameters)
+    for area in (0.02, 0.3, 0.9, 1.0):
+        measured = mask_of_area(p, area, bound).flatten(1).mean(1)
+        np.testing.assert_allclose(measured.numpy(), area, rtol=0, atol=1e-6)
+
+
+def test_linearised_space_time_masks_have_the_derivatives_of_autograd() -> None:
+    bound = SpaceTimeMask().bind((9, 10, 12), "cpu", torch.float64, 0.2)
+    p = torch.rand(2, bound.parameters, dtype=torch.float64, requires_grad=True)
+    by_mask = torch.randn(2, 1, 9, 10, 12, dtype=torch.float64)
+    (of_reward,) = torch.autograd.grad((bound(p) * by_mask).sum(), p)
+    (of_area,) = torch.autograd.grad(bound(p).flatten(1).mean(1).sum(), p)
+    here = bound.linearised(p.detach())
+    found = here.gradients(bound.by_grid(by_mask), here.area_by_grid)
+    torch.testing.assert_close(found, (of_reward, of_area), rtol=0, atol=1e-12)
+    torch.testing.assert_close(here.area, bound(p).flatten(1).mean(1).detach(), rtol=0, atol=1e-12)
+    flat = torch.ones(2, bound.parameters, dtype=torch.float64)
+    torch.testing.assert_close(bound.smooth_gradient(flat, 0.3, 0.5), flat, rtol=0, atol=1e-12)
+
+
+def test_space_time_masks_of_areas_with_the_same_disks_are_one_object() -> None:
+    bounds = SpaceTimeMask().bind_areas((16, 40, 40), torch.device("cpu"), torch.float32, (0.0001, 0.5, 1.0))
+    assert bounds[0] is not bounds[1] is bounds[2]
+    assert bounds[0].sigma < bounds[1].sigma
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "error"),
+    [
+        (lambda: SmoothMask(step=(1.0, 0.0)), r"step\[1\] must be above 0", ValueError),
+        (lambda: SmoothMask(sigma=(1.0, "2")), r"sigma\[1\] must be a number", TypeError),
+        (lambda: SmoothMask(sigma=()), "sigma must be a number or one for each", ValueError),
+        (lambda: SmoothMask(sigma=(1.0, 2.0, 3.0, 4.0)), "sigma must be a number or one for each", ValueError),
+        (lambda: SmoothMask(step=(1.0, 2.0)).bind((9, 9, 9)), "step must have one number for each axis", ValueError),
+        (lambda: SmoothMask(hold=1.5), "hold must be an integer", TypeError),
+        (lambda: SmoothMask(hold="time"), "hold must be an integer", TypeError),
+        (lambda: SmoothMask(hold=2).bind((9, 9)), "hold must name axes", ValueError),
+        (lambda: SmoothMask(hold=(0, 1)).bind((9, 9)), "hold must leave an axis", ValueError),
+        (lambda: SmoothMask(hold=0).bind((9, 1)), "hold must leave an axis", ValueError),
+        (lambda: SpaceTimeMask(space=3.0), "space must be a SmoothMask", TypeError),
+        (lambda: SpaceTimeMask(time_axis=None), "time_axis must be an integer", TypeError),
+        (lambda: SpaceTimeMask().bind((9,)), "SpaceTimeMask for positions of two or three axes", ValueError),
+        (lambda: SpaceTimeMask(time_axis=2).bind((9, 9)), "time_axis 2 for positions", ValueError),
+        (lambda: SpaceTimeMask().bind((1, 9)), "must vary in time and in space", ValueError),
+        (lambda: SpaceTimeMask().smallest_area((9, 1)), "must vary in time and in space", ValueError),
+    ],
+)
+def test_bad_settings_of_axes_are_named(make: Callable[[], object], name: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match=name):
+        make()
 
 
 # Masks over channels

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_extremal import BlurPyramid, ExtremalPerturbation, FadePyramid, PathSolver
 from captum_extremal.perturbations import gaussian_blur
@@ -94,6 +95,92 @@ def test_blur_of_a_volume_is_the_papers_formula() -> None:
     fast = BlurPyramid(sigma_max=0.8, levels=3).bind(x, torch.zeros_like(x))(mask)
     literal = literal_pyramid(x[0].numpy(), mask[0, 0].numpy(), 0.8, 3, "replicate")
     np.testing.assert_allclose(fast[0].numpy(), literal, rtol=0, atol=5e-4)
+
+
+def dense_blur(side: int, sigma: float, padding: str) -> Tensor:
+    """The blur of one axis, cut at four sigma, as a matrix (side, side)."""
+    radius = max(1, math.ceil(4 * sigma))
+    weights = torch.tensor(
+        [math.exp(-(o**2) / (2 * sigma**2)) for o in range(-radius, radius + 1)], dtype=torch.float64
+    )
+    matrix = torch.zeros(side, side, dtype=torch.float64)
+    for u in range(side):
+        for weight, position in zip(weights / weights.sum(), range(u - radius, u + radius + 1)):
+            index = literal_index(position, side, padding)
+            if index is not None:
+                matrix[u, index] += weight
+    return matrix
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("sigmas", [(0.3, 5.0), (2.0, 0.0), (40.0, 1.1)], ids=str)
+def test_blur_is_that_of_a_dense_matrix_along_each_axis(sigmas: tuple[float, float], padding: str) -> None:
+    x = random_input(2, 3, (9, 14))
+    expected = x
+    for axis, (side, sigma) in enumerate(zip((9, 14), sigmas), start=2):
+        if sigma:
+            expected = (expected.movedim(axis, -1) @ dense_blur(side, sigma, padding).T).movedim(-1, axis)
+    torch.testing.assert_close(gaussian_blur(x, sigmas, padding), expected, rtol=0, atol=1e-12)
+    single = gaussian_blur(x.float(), sigmas, padding)
+    torch.testing.assert_close(single.double(), expected, rtol=0, atol=1e-6)
+    for dtype in (torch.float16, torch.bfloat16):
+        half = gaussian_blur(x.to(dtype), sigmas, padding)
+        assert half.dtype == dtype
+        torch.testing.assert_close(half.double(), expected, rtol=0, atol=4 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("shape", [(12000,), (256, 256), (20, 32, 32)], ids=str)
+def test_memory_of_the_blur_is_linear(shape: tuple[int, ...]) -> None:
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor):
+                self.numel = max(self.numel, out.untyped_storage().nbytes() // 4)
+            return out
+
+    x = torch.rand(1, 1, *shape)
+    with Largest() as largest:
+        BlurPyramid().bind(x, x)
+    assert largest.numel == 8 * x.numel()  # the pyramid
+
+
+def test_blur_has_the_same_bits_twice() -> None:
+    x = random_input(dtype=torch.float32)
+    assert torch.equal(gaussian_blur(x, 2.0), gaussian_blur(x, 2.0))
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_gradient_through_a_blur_is_the_derivative(padding: str) -> None:
+    x = random_input(1, 2, (5, 8)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: gaussian_blur(x, (1.5, 3.0), padding), (x,))
+
+
+@pytest.mark.parametrize(
+    ("shape", "sigmas"),
+    [
+        ((112, 300), 10.0),
+        ((224, 224, 224), 20.0),
+        ((16, 112, 224), (20 * 16 / 224, 10.0, 20.0)),
+        ((4, 112, 300), (20 * 4 / 224, 10.0, 10.0)),
+        ((5, 300), (20 * 5 / 224, 20 * 300 / 224)),
+        ((3, 4), 20 * 3 / 224),
+    ],
+    ids=str,
+)
+def test_default_blur_of_each_axis(shape: tuple[int, ...], sigmas: object) -> None:
+    assert BlurPyramid().sigma_for(shape) == pytest.approx(sigmas)
+
+
+@pytest.mark.parametrize("hold", [0, (-2, -1)], ids=str)
+def test_held_axes_are_not_blurred(hold: int | tuple[int, ...]) -> None:
+    x = random_input(1, 2, (9, 12, 10))
+    nothing = torch.zeros(1, 1, 9, 12, 10, dtype=torch.float64)
+    blurred = BlurPyramid(sigma_max=(2.0, 3.0, 4.0), hold=hold).bind(x, x)(nothing)
+    sigmas = (0.0, 3.0, 4.0) if hold == 0 else (2.0, 0.0, 0.0)
+    assert torch.equal(blurred, gaussian_blur(x, sigmas))
+    assert BlurPyramid(hold=hold).sigma_for((9, 24, 12))[0] == (0 if hold == 0 else 20 * 9 / 224)
 
 
 @pytest.mark.parametrize("sigma", [0.7, 3.0, 20.0])
@@ -259,6 +346,9 @@ def test_a_perturbation_that_forgets_several_masks_is_told_the_rule(
         ({"sigma_max": 0.0}, ValueError),
         ({"sigma_max": math.nan}, ValueError),
         ({"sigma_max": "20"}, TypeError),
+        ({"sigma_max": (1.0, 0.0)}, ValueError),
+        ({"sigma_max": ()}, ValueError),
+        ({"hold": 0.5}, TypeError),
         ({"levels": 1}, ValueError),
         ({"levels": 2.0}, TypeError),
         ({"padding": "circular"}, ValueError),

@@ -37,6 +37,7 @@ PUBLIC = [
     "RemovalDrop",
     "Robustness",
     "SmoothMask",
+    "SpaceTimeMask",
     "area_loss",
     "class_channels",
 ]

@@ -31,7 +31,7 @@ class CenterAttribution(BaseAttribution):
         """The same map for every input of a shape.
 
         Args:
-            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these.
+            inputs: (N, C, *S), S of one to three sides, or a tuple of these.
             target, additional_forward_args: checked, but not used.
 
         Returns:

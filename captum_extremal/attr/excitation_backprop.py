@@ -74,7 +74,7 @@ class ExcitationBackprop(BaseAttribution, GradientAttribution):
         """The probability of each neuron of the layer, or of each value of the inputs.
 
         Args:
-            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these.
+            inputs: (N, C, *S), S of one to three sides, or a tuple of these.
             target: which output, in any of Captum's forms. Outputs with positions share the probability equally.
             additional_forward_args: passed on to the model.
 

@@ -16,7 +16,7 @@ from captum_extremal.perturbations import Perturbation
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.robustness import Robustness, robustness_of
 from captum_extremal.session import Session, open_session
-from captum_extremal.settings import InputSearchSettings, as_perturbation, documents, warn_of_baselines
+from captum_extremal.settings import InputSearchSettings, documents, warn_of_baselines
 
 _REDUCTIONS = {
     "extremal": ExtremalMasks.optimal_mask,
@@ -68,8 +68,9 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         does, a* is 0 and the mask zero. One warning each counts such images.
 
         Args:
-            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these, each with a mask
-                of area a. What must not be masked goes into ``additional_forward_args``.
+            inputs: (N, C, *S), S of one to three sides, or a tuple of these, each with a mask of area a over S. The
+                channels may lie on another axis, see ``channel_dim``. What must not be masked goes into
+                ``additional_forward_args``.
             baselines: what "fade" fades to: a number, a tensor that broadcasts to the input's shape, such as
                 (1, C, 1, 1), or a tuple of these. Default 0, the mean colour of a normalised image. The blur does not
                 use it, and warns of it.
@@ -90,8 +91,15 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         """
         check_choice("reduce", reduce, _REDUCTIONS)
         options = InputSearchSettings.of(settings, ExtremalPerturbation.attribute)
-        with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
-            warn_of_baselines(baselines, as_perturbation(options.perturbation))
+        with open_session(
+            self.forward_func,
+            inputs,
+            target,
+            additional_forward_args,
+            baselines=baselines,
+            channel_dim=options.channel_dim,
+        ) as session:
+            warn_of_baselines(baselines, options.chosen_perturbation())
             found = self._search(session, options, reduce)
         if reduce == "extremal":
             warn_of_optimum(found)
@@ -124,8 +132,15 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
             TypeError, ValueError: as :meth:`attribute`.
         """
         options = InputSearchSettings.of(settings, ExtremalPerturbation.extremal_masks)
-        with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
-            warn_of_baselines(baselines, as_perturbation(options.perturbation))
+        with open_session(
+            self.forward_func,
+            inputs,
+            target,
+            additional_forward_args,
+            baselines=baselines,
+            channel_dim=options.channel_dim,
+        ) as session:
+            warn_of_baselines(baselines, options.chosen_perturbation())
             found = self._search(session, options)
         warn_of_threshold(found)
         return found
@@ -141,6 +156,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         *,
         others: Tensor | tuple[Tensor, ...] | None = None,
         perturbation: str | Perturbation | None = None,
+        channel_dim: int | None = None,
         perturbations_per_eval: int | None = None,
     ) -> Robustness:
         """Do masks keep their value where the input is hidden in another way than the search hid it?
@@ -152,10 +168,11 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         Args:
             found: the masks of these inputs, of :meth:`extremal_masks`.
             inputs, baselines, target, additional_forward_args: as :meth:`extremal_masks` was given them.
-            others: (M, C, *S), what the hidden positions show in turn; values are means over all M. A tuple where the
-                inputs are one. None for one other image of the batch each, the nearest before it that differs; where
-                there is none, "others" is left out.
+            others: (M, C, *S), or with the channels where the inputs have them: what the hidden positions show in turn;
+                values are means over all M. A tuple where the inputs are one. None for one other image of the batch
+                each, the nearest before it that differs; where there is none, "others" is left out.
             perturbation: the search's, where it is an object of your own. None for the one that ``found.settings`` say.
+            channel_dim: as the search was given it.
             perturbations_per_eval: how many masked copies of each image go through the model at once; None for all,
                 2 (A + 1), and twice as many for games of two scores.
 
@@ -174,11 +191,13 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
             >>> robust = extremal.robustness(found, x, target=207)
             >>> robust.names, robust.soft_percent[0, -1]  # at a* of the first image
         """
-        with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+        with open_session(
+            self.forward_func, inputs, target, additional_forward_args, baselines=baselines, channel_dim=channel_dim
+        ) as session:
             return robustness_of(session, found, others, perturbation, perturbations_per_eval)
 
     def _search(self, session: Session, settings: InputSearchSettings, reduce: str | None = None) -> ExtremalMasks:
-        family, perturbation = settings.family(), as_perturbation(settings.perturbation)
+        family, perturbation = settings.family(), settings.chosen_perturbation()
         layouts = [family.layout(read_axes(x, channel_dim=1)) for x in session.inputs]
         for layout, x in zip(layouts, session.inputs):
             if layout.mask_shape != (1, *x.shape[2:]):

@@ -8,6 +8,7 @@ from captum.attr import LayerAttribution, PerturbationAttribution
 from torch import Tensor, nn
 
 from captum_extremal._captum import TargetType, log_usage
+from captum_extremal._state import warn_caller
 from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_threshold
 from captum_extremal.layers import LayerTail, check_layer, name_of
@@ -154,6 +155,9 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         settings.check_for(session.images)
         here = session.at_layer(self.layer, to_input, self.device_ids)
         family, tail = settings.family(), cast(LayerTail, here.forward_func)
+        if settings.channel_dim is None:
+            for x in here.inputs:
+                _warn_of_layout(self.layer, x)
         where = (settings.channel_dim, settings.prefix_tokens, settings.token_grid)
         layouts = [family.layout(read_axes(x, *where)) for x in here.inputs]
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs again
@@ -175,3 +179,19 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         objective = objective_at(here, differentiable=True)  # that of some images is checked with all of them
         task = Task(objective, objective_of, family, layouts, sought)
         return sweep(here, task, settings, self.get_name(), about), here.inputs, layouts
+
+
+def _warn_of_layout(layer: nn.Module, activation: Tensor) -> None:
+    """Warn where the last axis looks like the channels: in Swin transformers, activations are (N, H, W, C)."""
+    *others, last = activation.shape[1:]
+    if len(others) < 2 or last <= max(others):
+        return
+    widths = {part.normalized_shape[-1] for part in layer.modules() if isinstance(part, nn.LayerNorm)}
+    for part in layer.modules():
+        if isinstance(part, nn.Linear):
+            widths |= {part.in_features, part.out_features}
+    if last in widths or len(set(others)) == 1:
+        warn_caller(
+            f"the layer's activation of shape {tuple(activation.shape)} is taken to have {others[0]} channels, on axis "
+            "1: give channel_dim=-1 where they are the last axis, as in (N, H, W, C), or channel_dim=1 where not"
+        )

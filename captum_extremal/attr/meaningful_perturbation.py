@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage, progress_bar
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.attr._base import BaseAttribution, upsample
-from captum_extremal.masks import REFERENCE_SIDE
+from captum_extremal.masks.lengths import REFERENCE_SIDE, scales
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, Perturbation, gaussian_blur
 from captum_extremal.search.games import Game, as_game
@@ -67,12 +67,13 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
         variation_weight: float = 1e-2,
         variation_power: float = 3.0,
         seed: int = 0,
+        channel_dim: int | None = None,
         show_progress: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric:
         """One mask for each input, near 1 on what deletes or preserves the score, depending on the game.
 
         Args:
-            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these, each with a mask.
+            inputs: (N, C, *S), S of one to three sides, or a tuple of these, each with a mask over S.
             baselines: what "fade" fades to, default 0. This, target and additional_forward_args are as
                 :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
             game: "delete", "preserve", "hybrid", or a :class:`~captum_extremal.Game`.
@@ -81,6 +82,8 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
             area_weight: lambda_1, of the sum of the mask's cells.
             variation_weight, variation_power: lambda_2, of the sum of differences of neighbouring cells, and beta.
             seed: of the shifts, which all images of a batch share.
+            channel_dim: the axis of the channels, counted with N, which no mask covers: None for 1, -1 for (N, T, F),
+                (N, L, D) and (N, H, W, C). All other axes but the first are masked.
             show_progress: draw a progress bar.
 
         Returns:
@@ -104,9 +107,12 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
             blur = BlurPyramid(sigma_max=_scaled(_IMAGE_BLUR, x.shape[2:]))
             chosen = blur if perturbation == "blur" else chosen_perturbation
             # Small images are shifted as well, by at most a pixel.
-            return _shifted(chosen.bind(x, baseline), shift, max(2.0, _scaled(_JITTER, x.shape[2:])))
+            largest = [max(2.0, length) for length in _scaled(_JITTER, x.shape[2:])]
+            return _shifted(chosen.bind(x, baseline), shift, largest)
 
-        with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+        with open_session(
+            self.forward_func, inputs, target, additional_forward_args, baselines=baselines, channel_dim=channel_dim
+        ) as session:
             warn_of_baselines(baselines, chosen_perturbation)
             objective = session.objective(bind, perturbations_per_eval=1)  # more than one mask only for the disks
             shapes = [tuple(x.shape[2:]) for x in session.inputs]
@@ -132,9 +138,9 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
         return cast(TensorOrTupleOfTensorsGeneric, session.like_inputs(maps))
 
 
-def _scaled(length: float, shape: Sequence[int]) -> float:
-    """A length given for a shorter side of 224 pixels, in pixels of an input of this shape S."""
-    return length * min(shape) / REFERENCE_SIDE
+def _scaled(length: float, shape: Sequence[int]) -> tuple[float, ...]:
+    """A length given for an image whose shorter side is 224 pixels, along each axis of an input of this shape S."""
+    return tuple(length * side / REFERENCE_SIDE for side in scales(shape))
 
 
 def _enlarge(cells: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -144,8 +150,7 @@ def _enlarge(cells: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _disks(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Cells (R, 1, ...) of disks in the middle, from the smallest to one that covers everything."""
-    cell = max(1.0, _scaled(_CELL, shape))
-    counts = [max(1, round(side / cell)) for side in shape]
+    counts = [max(1, round(side / max(1.0, cell))) for side, cell in zip(shape, _scaled(_CELL, shape))]
     axes = [torch.arange(count, dtype=like.dtype, device=like.device) - (count - 1) / 2 for count in counts]
     distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
     radii = torch.lerp(
@@ -167,11 +172,11 @@ def _smallest_disks(objective: Objective, shapes: list[tuple[int, ...]], game: G
     return [disk[first].clone().requires_grad_() for disk in disks]
 
 
-def _shifted(perturb: BoundPerturbation, shift: list[float], largest: float) -> BoundPerturbation:
+def _shifted(perturb: BoundPerturbation, shift: list[float], largest: list[float]) -> BoundPerturbation:
     """The perturbation after the present shift of the input, with its mask in place."""
 
     def perturb_shifted(mask: Tensor) -> Tensor:
-        pixels = [int(part * largest) for part in shift][: mask.dim() - 2]
+        pixels = [int(part * most) for part, most in zip(shift, largest)]
         return _shift(perturb(_shift(mask, [-count for count in pixels])), pixels)
 
     return perturb_shifted

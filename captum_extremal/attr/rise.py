@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage, progress_bar
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.attr._base import BaseAttribution, upsample
+from captum_extremal.masks.lengths import SHORT
 from captum_extremal.perturbations import FadePyramid
 from captum_extremal.session import open_session
 
@@ -52,20 +53,23 @@ class RISE(BaseAttribution, PerturbationAttribution):
         cells: int = 7,
         probability: float = 0.5,
         seed: int = 0,
+        channel_dim: int | None = None,
         perturbations_per_eval: int = 1,
         show_progress: bool = False,
     ) -> TensorOrTupleOfTensorsGeneric:
         """One map for each input. All images of a batch share the masks.
 
         Args:
-            inputs: (N, C, *S), S of one to three sides of at least 8 positions, or a tuple of these, each with a mask.
+            inputs: (N, C, *S), S of one to three sides, or a tuple of these, each with a mask over S.
             baselines: what a hidden position becomes, default 0. This, target and additional_forward_args are as
                 :meth:`~captum_extremal.ExtremalPerturbation.attribute` takes them.
             n_samples: n, the number of masks, each of which is one forward pass of every image. The default, the
                 reference's for VGG-16, takes minutes on a CPU: ``show_progress`` tells how many.
-            cells: number of cells of the grid along each side.
+            cells: number of cells of the grid along each side; along a side shorter than 8 at most one a position.
             probability: that a cell is shown, in (0, 1).
             seed: of the masks, which are the same on every device. The global random state is not used.
+            channel_dim: the axis of the channels, counted with N, which no mask covers: None for 1, -1 for (N, T, F),
+                (N, L, D) and (N, H, W, C). All other axes but the first are masked.
             perturbations_per_eval: how many masks of each image go through the model at once; more are faster on a GPU.
             show_progress: draw a progress bar with the time left.
 
@@ -80,9 +84,11 @@ class RISE(BaseAttribution, PerturbationAttribution):
         check_number("probability", probability, above=0, below=1)
         check_count("seed", seed, at_least=None)
         check_count("perturbations_per_eval", perturbations_per_eval)
-        with open_session(self.forward_func, inputs, target, additional_forward_args, baselines=baselines) as session:
+        with open_session(
+            self.forward_func, inputs, target, additional_forward_args, baselines=baselines, channel_dim=channel_dim
+        ) as session:
             shapes = [tuple(x.shape[2:]) for x in session.inputs]
-            if cells > (shortest := min(map(min, shapes))):
+            if cells > (shortest := min(max(side, SHORT) for shape in shapes for side in shape)):
                 raise ValueError(f"cells must be at most the shortest side, {shortest}, got {cells}")
             objective = session.objective(
                 FadePyramid().bind, perturbations_per_eval=perturbations_per_eval, differentiable=False
@@ -113,12 +119,14 @@ def _random_masks(
     drawn_by: Any = {"generator": generator, "device": "cpu", "dtype": torch.float32}
     drawn = []
     for shape in shapes:
-        lengths = [math.ceil(side / cells) for side in shape]  # of a cell, in pixels
-        grids = (torch.rand(n, 1, *[cells] * len(shape), **drawn_by) < probability).float()
+        counts = [min(cells, side) for side in shape]
+        lengths = [math.ceil(side / count) for side, count in zip(shape, counts)]  # of a cell, in pixels
+        large = tuple((count + 1) * length for count, length in zip(counts, lengths))
+        grids = (torch.rand(n, 1, *counts, **drawn_by) < probability).float()
         corners = torch.stack(
             [torch.randint(length + 1, (n,), generator=generator, device="cpu") for length in lengths], dim=1
         )
-        drawn.append((shape, grids, tuple((cells + 1) * length for length in lengths), corners.tolist()))
+        drawn.append((shape, grids, large, corners.tolist()))
     for first in range(0, n, at_once):
         chunk = slice(first, first + at_once)
         yield tuple(

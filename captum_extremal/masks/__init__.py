@@ -3,8 +3,10 @@
 from captum_extremal.masks.axes import Axes, check_axes, read_axes
 from captum_extremal.masks.channels import BoundChannelMask, ChannelMask
 from captum_extremal.masks.family import BoundMask, Layout, Linearised, MaskFamily
-from captum_extremal.masks.smooth import REFERENCE_SIDE, BoundSmoothMask, SmoothMask
+from captum_extremal.masks.lengths import REFERENCE_SIDE
+from captum_extremal.masks.smooth import BoundSmoothMask, SmoothMask
 from captum_extremal.masks.smooth_maximum import kernel
+from captum_extremal.masks.space_time import SpaceTimeMask
 
 __all__ = [
     "REFERENCE_SIDE",
@@ -17,6 +19,7 @@ __all__ = [
     "Linearised",
     "MaskFamily",
     "SmoothMask",
+    "SpaceTimeMask",
     "check_axes",
     "kernel",
     "read_axes",

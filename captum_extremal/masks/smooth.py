@@ -15,6 +15,7 @@ D x H x W).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -24,81 +25,130 @@ from torch import Tensor
 from captum_extremal._checks import check_number
 from captum_extremal.masks.axes import Axes
 from captum_extremal.masks.family import BoundMask, Layout, Linearised
+from captum_extremal.masks.lengths import (
+    REFERENCE_SIDE,
+    SHORT,
+    Hold,
+    check_hold,
+    check_lengths,
+    each_axis,
+    held_axes,
+    one_or_each,
+    scales,
+    varying,
+)
 from captum_extremal.masks.smooth_maximum import SUPPORT, SmoothMaximum, kernel
-
-REFERENCE_SIDE = 224
-"""The side in pixels that the paper's lengths (step, sigma, blur) refer to."""
 
 _STEP = {1: 7.0, 2: 7.0, 3: 14.0}  # px at 224; a volume's lattice is coarser, to have about as many neighbours
 _SIGMA = 21.0  # px at 224
 _NODES_PER_SIGMA = {1: 6, 2: 6, 3: 4}
-_MIN_SIDE = 2
+_APART = 0.25  # px: a disk so narrow reaches no other position of its axis
 _LEAST_WIDTH = 0.7  # lattice steps, of the average of gradients
-_AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # section 4, and everything
+DEFAULT_AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # section 4, and everything
 
 
 @dataclass(frozen=True)
 class SmoothMask:
     """The family of smooth masks over an input's positions (equations 6 and 7).
 
-    Lengths are in pixels of the input; ``None`` scales the paper's choice for 224 px with the input's shorter
-    side, so that a mask covers the same fraction of every input.
+    Lengths are in positions of the input, one number for all axes or a tuple with one for each axis of S. ``None``
+    scales the paper's choice for 224 px: with the shorter side of an image, so that a mask covers the same fraction of
+    every input, and along each axis of a volume or a video with its own side. An axis shorter than 8 beside longer
+    ones has a value for each of its positions, which knows nothing of its neighbours along this axis.
 
     Args:
         step: distance of the lattice points. Default 7 px at 224 (14 for volumes), at least 1.
-        sigma: radius of the disk that one lattice point draws. Default 21 px at 224, and less for areas that
-            have no room for such a disk (see :meth:`sigma_for`). A number is used as it is.
+        sigma: radius of the disk that one lattice point draws, an ellipse where the axes have different ones. Default
+            21 px at 224, and less for areas that have no room for such a disk (see :meth:`sigma_for`). A number is
+            used as it is.
         temperature: T of the smooth maximum; 0 is the hard maximum of equation 6.
+        hold: the axes of S along which a mask is constant, counted from 0, one or a tuple. For videos (N, C, T, H, W)
+            ``hold=0`` is one spatial mask for all frames, and ``hold=(1, 2)`` one temporal mask for all pixels;
+            :class:`SpaceTimeMask` is a product of both. The default blur then leaves these axes alone.
 
     Raises:
-        TypeError, ValueError: a setting is not a number, or is out of range.
+        TypeError, ValueError: a setting has the wrong type or is out of range.
+
+    Examples::
+
+        >>> mask = SmoothMask(step=(1, 7, 7), sigma=(3, 21, 21))  # for videos: disks of 3 frames and of 21 pixels
     """
 
-    step: float | None = None
-    sigma: float | None = None
+    step: float | tuple[float, ...] | None = None
+    sigma: float | tuple[float, ...] | None = None
     temperature: float = 1 / 20
+    hold: Hold = ()
 
     def __post_init__(self) -> None:
-        for name in ("step", "sigma"):
-            value = getattr(self, name)
-            if value is not None:
-                check_number(name, value, above=0)
+        check_lengths("step", self.step)
+        check_lengths("sigma", self.sigma)
         check_number("temperature", self.temperature, at_least=0)
+        check_hold(self.hold)
 
     def layout(self, axes: Axes) -> Layout:
         """One value per position. The default areas are those that are not too small for a mask."""
         shape = axes.grid
-        if not 1 <= len(shape) <= 3 or min(shape) < _MIN_SIDE:
+        if not _is_covered(shape):
             raise ValueError(
-                "mask must be 'channels' for a layer without one to three dimensions of at least "
-                f"{_MIN_SIDE} positions, got an activation of shape (N, {', '.join(map(str, axes.shape))})"
+                "mask must be 'channels' for a layer without one to three dimensions of positions, 2 of them at least, "
+                f"got an activation of shape (N, {', '.join(map(str, axes.shape))})"
             )
-        areas = tuple(area for area in _AREAS if area >= self.smallest_area(shape))
+        areas = tuple(area for area in DEFAULT_AREAS if area >= self.smallest_area(shape))
         return Layout(shape, (1, *shape), "positions", areas, axes.over_positions)
 
-    def step_for(self, shape: tuple[int, ...]) -> float:
-        """The lattice step in pixels for inputs whose positions have this shape."""
-        if self.step is not None:
-            return float(self.step)
-        return max(1.0, _STEP[len(shape)] * min(shape) / REFERENCE_SIDE)
+    def step_for(self, shape: tuple[int, ...]) -> float | tuple[float, ...]:
+        """The lattice step in pixels for inputs whose positions have this shape, one for each axis if they differ."""
+        return one_or_each(self._steps(shape))
 
-    def sigma_for(self, shape: tuple[int, ...], area: float = 1.0) -> float:
-        """The disk's radius in pixels for masks of this area, a fraction of the input.
+    def sigma_for(self, shape: tuple[int, ...], area: float = 1.0) -> float | tuple[float, ...]:
+        """The disk's radius in pixels for masks of this area, a fraction of the input; for each axis if they differ.
 
         One disk of the default radius covers nearly 4 % of a square image, so that masks of smaller areas would come
         out grey. Their radius is that of a single disk of the area.
         """
-        if self.sigma is not None:
-            return float(self.sigma)
-        sigma = _SIGMA * min(shape) / REFERENCE_SIDE
-        shrunk = sigma * min(1.0, (area / _dot_area(sigma, shape)) ** (1 / len(shape)))
-        # No smaller than reaches across a cell of the lattice, or there would be gaps between the disks.
-        return float(max(shrunk, math.sqrt(len(shape)) * self.step_for(shape) / SUPPORT))
+        return one_or_each(self._sigmas(shape, area))
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:
         """One lattice cell as a fraction of the input: no mask is smaller."""
-        step = self.step_for(shape)
-        return 1 / math.prod(_lattice_points(side, step) for side in shape)
+        return 1 / math.prod(self._lattice_shape(shape))
+
+    def _lattice_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        free, steps = varying(shape, held_axes(self.hold, shape)), self._steps(shape)
+        return tuple(_lattice_points(side, steps[axis]) if axis in free else 1 for axis, side in enumerate(shape))
+
+    def _apart(self, shape: tuple[int, ...]) -> list[int]:
+        """The short axes beside longer ones, which have a value for each position."""
+        free = varying(shape, held_axes(self.hold, shape))
+        short = [axis for axis in free if shape[axis] < SHORT]
+        return short if self.step is None and self.sigma is None and len(short) < len(free) else []
+
+    def _joined(self, shape: tuple[int, ...]) -> list[int]:
+        """The axes along which disks reach."""
+        apart = self._apart(shape)
+        return [axis for axis in varying(shape, held_axes(self.hold, shape)) if axis not in apart]
+
+    def _steps(self, shape: tuple[int, ...]) -> tuple[float, ...]:
+        if self.step is not None:
+            return each_axis("step", self.step, shape)
+        at_reference = _STEP[len(self._joined(shape))]
+        return tuple(
+            max(1.0, at_reference * side / REFERENCE_SIDE) for side in scales(shape, held_axes(self.hold, shape))
+        )
+
+    def _sigmas(self, shape: tuple[int, ...], area: float) -> tuple[float, ...]:
+        if self.sigma is not None:
+            return each_axis("sigma", self.sigma, shape)
+        joined, apart, steps = self._joined(shape), self._apart(shape), self._steps(shape)
+        sigmas = [_SIGMA * side / REFERENCE_SIDE for side in scales(shape, held_axes(self.hold, shape))]
+        dot = _dot_area([sigmas[axis] for axis in joined], [shape[axis] for axis in joined])
+        dot /= math.prod(shape[axis] for axis in apart)
+        shrunk = min(1.0, (area / dot) ** (1 / len(joined)))
+        # No smaller than reaches across a cell of the lattice, or there would be gaps between the disks.
+        cell = math.sqrt(len(joined)) / SUPPORT
+        return tuple(
+            _APART if axis in apart else float(max(shrunk * sigma, cell * step))
+            for axis, (sigma, step) in enumerate(zip(sigmas, steps))
+        )
 
     def bind(
         self,
@@ -115,11 +165,12 @@ class SmoothMask:
             area: fraction of the input that the masks will cover; small areas get smaller disks.
 
         Raises:
-            ValueError: the shape does not have one to three sides of at least 2 px, or the disks leave gaps.
+            ValueError: the shape does not have one to three sides and at least 2 positions, a setting does not fit it,
+                or the disks leave gaps.
         """
         shape = tuple(shape)
-        if not 1 <= len(shape) <= 3 or min(shape) < _MIN_SIDE:
-            raise ValueError(f"shape must have one to three sides of at least {_MIN_SIDE} px, got {shape}")
+        if not _is_covered(shape):
+            raise ValueError(f"shape must have one to three sides and at least 2 positions, got {shape}")
         return BoundSmoothMask(self, shape, torch.device(device), dtype, area)
 
     def bind_areas(
@@ -131,12 +182,16 @@ class SmoothMask:
         return [bound[sigma] for sigma in radii]
 
 
-def _dot_area(sigma: float, shape: tuple[int, ...]) -> float:
+def _is_covered(shape: Sequence[int]) -> bool:
+    return 1 <= len(shape) <= 3 and math.prod(shape) > 1
+
+
+def _dot_area(sigmas: Sequence[float], shape: Sequence[int]) -> float:
     """The mean over the input of a single disk, away from the border."""
     radius = torch.linspace(0, SUPPORT, 1001, dtype=torch.float64, device="cpu")
     shell = {1: 2 * torch.ones_like(radius), 2: 2 * torch.pi * radius, 3: 4 * torch.pi * radius**2}
     integral = torch.trapezoid(kernel(radius, 1.0) * shell[len(shape)], radius)
-    return float(integral) * sigma ** len(shape) / math.prod(shape)
+    return float(integral) * math.prod(sigmas) / math.prod(shape)
 
 
 def _lattice_points(side: int, step: float) -> int:
@@ -145,7 +200,7 @@ def _lattice_points(side: int, step: float) -> int:
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis of the input: its lattice points and its grid nodes, in pixels, and how nodes become pixels."""
+    """One axis of the input: its lattice points and its grid nodes, in sigmas, and how nodes become pixels."""
 
     lattice: Tensor
     nodes: Tensor
@@ -166,7 +221,13 @@ class _Axis:
         nodes = _centred(count, spacing) + centre
         pixels = torch.arange(side, dtype=torch.float64, device="cpu")
         hat = 1 - (pixels[:, None] - nodes[None, :]).abs() / spacing
-        return cls(lattice, nodes, hat.clamp(min=0))
+        return cls(lattice / sigma, nodes / sigma, hat.clamp(min=0))
+
+    @classmethod
+    def constant(cls, side: int) -> _Axis:
+        """An axis along which masks do not vary: one lattice point and one node for all its pixels."""
+        point = torch.zeros(1, dtype=torch.float64, device="cpu")
+        return cls(point, point, torch.ones(side, 1, dtype=torch.float64, device="cpu"))
 
 
 def _centred(count: int, spacing: float) -> Tensor:
@@ -178,7 +239,11 @@ class BoundSmoothMask:
 
     Attributes:
         shape: S.
-        sigma, step: in pixels.
+        sigma: in pixels, the largest of the axes along which disks reach.
+        step: in pixels, one for each axis if they differ.
+        joined: the axes along which disks reach.
+        expansions: a matrix for each axis, from nodes to pixels.
+        area_by_node: (1, G), the derivative of the area by the node values.
         parameters: D, the number of lattice points.
         largest_area: the mean of the mask whose parameters are all 1 (a little below 1 with the smooth maximum).
     """
@@ -188,17 +253,24 @@ class BoundSmoothMask:
     ) -> None:
         self.shape = shape
         self.step = settings.step_for(shape)
-        self.sigma = settings.sigma_for(shape, area)
-        per_sigma = _NODES_PER_SIGMA[len(shape)]
-        axes = [_Axis.of(side, self.step, self.sigma, per_sigma) for side in shape]
+        steps, sigmas = settings._steps(shape), settings._sigmas(shape, area)
+        self.joined = settings._joined(shape)
+        self.sigma = max(sigmas[axis] for axis in self.joined)
+        per_sigma = _NODES_PER_SIGMA[len(self.joined)]
+        held = held_axes(settings.hold, shape)
+        free = varying(shape, held)
+        axes = [
+            _Axis.of(side, steps[axis], sigmas[axis], per_sigma) if axis in free else _Axis.constant(side)
+            for axis, side in enumerate(shape)
+        ]
         self.lattice_shape = tuple(len(axis.lattice) for axis in axes)
         self.grid_shape = tuple(len(axis.nodes) for axis in axes)
         self.parameters = math.prod(self.lattice_shape)
-        self._expansions = [axis.expansion.to(device, dtype) for axis in axes]
+        self.expansions = [axis.expansion.to(device, dtype) for axis in axes]
         self._means = [axis.expansion.mean(0).to(device, dtype) for axis in axes]
-        self._area_by_node = reduce(torch.kron, self._means)[None]
+        self.area_by_node = reduce(torch.kron, self._means)[None]
         lattice, nodes = [axis.lattice for axis in axes], [axis.nodes for axis in axes]
-        self._maximum = SmoothMaximum(nodes, lattice, self.sigma, settings.temperature, device, dtype)
+        self._maximum = SmoothMaximum(nodes, lattice, settings.temperature, device, dtype)
         self.largest_area = float(self.area(self.grid_values(self.new_parameters(1) + 1)))
 
     def __call__(self, p: Tensor) -> Tensor:
@@ -215,20 +287,20 @@ class BoundSmoothMask:
 
     def area(self, grid_values: Tensor) -> Tensor:
         """The exact mean (B,) of the expanded masks, from their node values (B, G)."""
-        return grid_values @ self._area_by_node[0]
+        return grid_values @ self.area_by_node[0]
 
     def expand(self, grid_values: Tensor) -> Tensor:
         """Masks (B, 1, *S) from node values (B, G), by linear interpolation along each axis in turn."""
-        return _along_axes(grid_values.view(-1, *self.grid_shape), self._expansions).unsqueeze(1)
+        return along_axes(grid_values.view(-1, *self.grid_shape), self.expansions).unsqueeze(1)
 
     def by_grid(self, by_mask: Tensor) -> Tensor:
         """The derivative (B, G) by the node values from that by the masks (B, 1, *S)."""
-        return _along_axes(by_mask.squeeze(1), [matrix.T for matrix in self._expansions]).flatten(1)
+        return along_axes(by_mask.squeeze(1), [matrix.T for matrix in self.expansions]).flatten(1)
 
     def linearised(self, p: Tensor) -> Linearised:
         """The node values and the area of parameters (B, D) with their derivatives, without autograd."""
         grid_values, pullback = self._maximum.linearised(p)
-        return Linearised(grid_values, self.area(grid_values), self._area_by_node, pullback)
+        return Linearised(grid_values, self.area(grid_values), self.area_by_node, pullback)
 
     def smooth_gradient(self, gradient: Tensor, area: float | Tensor, share: float) -> Tensor:
         """A gradient (B, D) by the parameters, averaged over the lattice with Gaussian weights.
@@ -243,16 +315,17 @@ class BoundSmoothMask:
                 least 0.7 lattice steps.
         """
         areas = torch.as_tensor(area, dtype=gradient.dtype, device=gradient.device).reshape(-1)
-        width = (share * min(self.lattice_shape) * areas ** (1 / len(self.shape))).clamp(min=_LEAST_WIDTH)
+        shortest = min(self.lattice_shape[axis] for axis in self.joined)
+        width = (share * shortest * areas ** (1 / len(self.joined))).clamp(min=_LEAST_WIDTH)
         smoothed = gradient.view(-1, *self.lattice_shape)
-        for axis, points in enumerate(self.lattice_shape, start=1):
+        for axis, points in [(axis + 1, self.lattice_shape[axis]) for axis in self.joined]:
             rows = smoothed.movedim(axis, -1)
             weights = _gaussian(points, width).transpose(1, 2)  # (1 or B, points, points)
             smoothed = (rows.reshape(len(rows), -1, points) @ weights).view_as(rows).movedim(-1, axis)
         return smoothed.flatten(1)
 
 
-def _along_axes(values: Tensor, matrices: list[Tensor]) -> Tensor:
+def along_axes(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """Values (B, ...) multiplied by a matrix along each of their axes."""
     for axis, matrix in enumerate(matrices, start=1):
         values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)

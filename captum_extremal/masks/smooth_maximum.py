@@ -44,8 +44,8 @@ class SmoothMaximum:
     """Equation 7 on the nodes of a grid.
 
     Args:
-        nodes, lattice: the positions in pixels along each axis; their products are the G nodes and the D points.
-        sigma: the radius of the disks in pixels.
+        nodes, lattice: the positions along each axis, in units of the disks' radius there; their products are the G
+            nodes and the D points.
         temperature: T; 0 is the hard maximum of equation 6.
         device, dtype: of the masks.
 
@@ -57,13 +57,12 @@ class SmoothMaximum:
         self,
         nodes: list[Tensor],
         lattice: list[Tensor],
-        sigma: float,
         temperature: float,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self._of_node = _neighbours(nodes, lattice, sigma, device, dtype)
-        self._of_point = _neighbours(lattice, nodes, sigma, device, dtype)
+        self._of_node = _neighbours(nodes, lattice, device, dtype)
+        self._of_point = _neighbours(lattice, nodes, device, dtype)
         self._temperature = temperature
 
     def __call__(self, p: Tensor) -> Tensor:
@@ -142,17 +141,14 @@ class _Neighbours:
     missing: Tensor
 
 
-def _neighbours(
-    queries: list[Tensor], sources: list[Tensor], sigma: float, device: torch.device, dtype: torch.dtype
-) -> _Neighbours:
-    """The sources within reach of each query. Both are the products of their axes' positions, in pixels."""
-    reach = SUPPORT * sigma
+def _neighbours(queries: list[Tensor], sources: list[Tensor], device: torch.device, dtype: torch.dtype) -> _Neighbours:
+    """The sources within reach of each query. Both are the products of their axes' positions, in sigmas."""
     index = torch.zeros(1, 1, dtype=torch.int64, device="cpu")
     squared = torch.zeros(1, 1, dtype=torch.float64, device="cpu")
     for query, source in zip(queries, sources):
-        spacing = float(source[1] - source[0])
-        window = torch.arange(math.floor(2 * reach / spacing + 1e-9) + 1, device="cpu")
-        first = torch.ceil((query - reach - source[0]) / spacing - 1e-9).to(torch.int64)
+        spacing = float(source[1] - source[0]) if len(source) > 1 else math.inf
+        window = torch.arange(math.floor(2 * SUPPORT / spacing + 1e-9) + 1, device="cpu")
+        first = torch.ceil((query - SUPPORT - source[0]) / spacing - 1e-9).to(torch.int64)
         near = first[:, None] + window  # (queries, window), on this axis
         inside = (near >= 0) & (near < len(source))
         near = near.clamp(0, len(source) - 1)
@@ -160,12 +156,12 @@ def _neighbours(
         index = _outer(index * len(source), near)
         squared = _outer(squared, offset**2)
     distance = squared.sqrt()
-    within = distance <= reach + 1e-9
-    weight = torch.where(within, kernel(distance, sigma), 0.0)
+    within = distance <= SUPPORT + 1e-9
+    weight = torch.where(within, kernel(distance, 1.0), 0.0)
     if not bool(within.any(1).all()):
         raise ValueError(
-            f"sigma must be large enough for every position to be within {SUPPORT} sigma of a lattice point, "
-            f"got {sigma:g} px"
+            f"sigma must be large enough for every position to be within {SUPPORT} sigma of a lattice point, got a "
+            f"nearest one at {float(distance.amin(1).max()):.3g}"
         )
     used = within.any(0)  # the corners of the window are out of reach of every query
     return _Neighbours(

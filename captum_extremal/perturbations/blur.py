@@ -1,13 +1,18 @@
 """Gaussian blur, the perturbation of the paper (section 3.4)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
+from torch.nn import functional as F
 
-from captum_extremal._checks import check_choice, check_count, check_number
+from captum_extremal._checks import check_choice, check_count
 from captum_extremal.masks import REFERENCE_SIDE
+from captum_extremal.masks.lengths import Hold, check_hold, check_lengths, each_axis, held_axes, one_or_each, scales
 from captum_extremal.perturbations.pyramid import BoundPerturbation, Levels
 
 _BLUR = 20.0  # px at 224: sigma_max
@@ -19,66 +24,105 @@ class BlurPyramid:
     """Gaussian blur, the paper's perturbation: what is hidden keeps its mean colour and loses its detail.
 
     Args:
-        sigma_max: standard deviation of the strongest blur in pixels; default 20 px at 224 px, scaled with the
-            input's shorter side.
+        sigma_max: standard deviation of the strongest blur in positions, a number or one for each axis of S. Default
+            20 px at 224 px, scaled with the shorter side of an image, and along each axis of a volume or a video with
+            its own side.
         levels: how many intensities the pyramid holds, the clean input and the strongest included.
         padding: how the input goes on beyond its border: "replicate", "reflect" or "zeros".
+        hold: the axes of S that are not blurred, as in :class:`~captum_extremal.SmoothMask`.
 
     Raises:
         TypeError, ValueError: a setting has the wrong type or is out of range.
     """
 
-    sigma_max: float | None = None
+    sigma_max: float | tuple[float, ...] | None = None
     levels: int = 8
     padding: str = "replicate"
+    hold: Hold = ()
 
     def __post_init__(self) -> None:
-        if self.sigma_max is not None:
-            check_number("sigma_max", self.sigma_max, above=0)
+        check_lengths("sigma_max", self.sigma_max)
         check_count("levels", self.levels, at_least=2)
         check_choice("padding", self.padding, ("replicate", "reflect", "zeros"))
+        check_hold(self.hold)
 
-    def sigma_for(self, shape: tuple[int, ...]) -> float:
-        """The standard deviation of the strongest blur, in pixels, for inputs of this spatial shape."""
-        return self.sigma_max or _BLUR * min(shape) / REFERENCE_SIDE
+    def sigma_for(self, shape: tuple[int, ...]) -> float | tuple[float, ...]:
+        """The standard deviation of the strongest blur for inputs whose positions have this shape.
+
+        It is one number, or one for each axis where they differ: 0 where the axis is not blurred.
+        """
+        held = held_axes(self.hold, shape)
+        if self.sigma_max is None:
+            sigmas = tuple(_BLUR * side / REFERENCE_SIDE for side in scales(shape, held))
+        else:
+            sigmas = each_axis("sigma_max", self.sigma_max, shape)
+        return one_or_each([0.0 if axis in held else sigma for axis, sigma in enumerate(sigmas)])
 
     def bind(self, x: Tensor, baseline: Tensor) -> BoundPerturbation:
         """Blur x (N, C, *S) at every level once; the baseline plays no part."""
-        sigma_max = self.sigma_for(tuple(x.shape[2:]))
-        sigmas = [sigma_max * level / (self.levels - 1) for level in range(1, self.levels)]
-        blurred = [gaussian_blur(x, sigma, self.padding) for sigma in sigmas]
-        return Levels(torch.stack([x, *blurred], dim=1))
+        shape = tuple(x.shape[2:])
+        strongest = each_axis("sigma_max", self.sigma_for(shape), shape)
+        levels = x.new_empty(len(x), self.levels, *x.shape[1:])  # filled in place, or the memory would be twice this
+        levels[:, 0] = x
+        for level in range(self.levels - 1, 0, -1):
+            sigmas = [sigma * level / (self.levels - 1) for sigma in strongest]
+            levels[:, level] = gaussian_blur(x, sigmas, self.padding)
+        return Levels(levels)
 
 
-def gaussian_blur(x: Tensor, sigma: float, padding: str = "replicate", *, normalise: bool = False) -> Tensor:
-    """Separable Gaussian blur over the positions of x (N, C, *S), sigma in pixels.
+def gaussian_blur(
+    x: Tensor, sigma: float | Sequence[float], padding: str = "replicate", *, normalise: bool = False
+) -> Tensor:
+    """Separable Gaussian blur over the positions of x (N, C, *S), sigma in positions.
+
+    Time and memory grow with the number of positions, and hardly with sigma.
 
     Args:
         x: any floating type; sides of any length, also shorter than the Gaussian.
-        sigma: standard deviation in pixels, above 0.
+        sigma: standard deviation, at least 0, a number or one for each axis; 0 leaves the axis as it is.
         padding: "replicate", "reflect" or "zeros".
         normalise: with "zeros", divide by the part of the Gaussian that lies inside.
     """
-    for axis in range(2, x.dim()):
-        matrix = _blur_matrix(x.shape[axis], sigma, padding)
-        if normalise:
-            matrix = matrix / matrix.sum(1, keepdim=True)
-        x = (x.movedim(axis, -1) @ matrix.to(x).T).movedim(-1, axis)
-    return x
+    sigmas = (sigma,) * (x.dim() - 2) if isinstance(sigma, (int, float)) else sigma
+    blurred = x.to(torch.promote_types(x.dtype, torch.float32))
+    for axis, along in enumerate(sigmas, start=2):
+        if along:
+            rows = blurred.movedim(axis, -1)
+            inside = _blurred_rows(rows.new_ones(rows.shape[-1]), along, padding) if normalise else 1.0
+            blurred = (_blurred_rows(rows, along, padding) / inside).movedim(-1, axis)
+    return blurred.to(x.dtype)
 
 
-def _blur_matrix(side: int, sigma: float, padding: str) -> Tensor:
-    """The blur of one axis as a matrix (side, side) in float64: row u holds the weights of the pixels."""
-    radius = max(1, math.ceil(_TRUNCATE * sigma))
-    offsets = torch.arange(-radius, radius + 1, device="cpu")
-    weights = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
-    weights = (weights / weights.sum()).expand(side, -1)
-    taps = torch.arange(side, device="cpu")[:, None] + offsets
+def _blurred_rows(rows: Tensor, sigma: float, padding: str) -> Tensor:
+    """The blur (..., W) along the last axis of rows (..., W), by the convolution theorem."""
+    side, radius = rows.shape[-1], max(1, math.ceil(_TRUNCATE * sigma))
+    length: int = cast(Any, next_fast_len)(side + 2 * radius, real=True)
+    response = _response(sigma, radius, length, rows)
+    spectrum: Tensor = torch.fft.rfft(_extended(rows, radius, padding), n=length)
+    spectrum *= response
+    blurred: Tensor = torch.fft.irfft(spectrum, n=length)
+    return blurred[..., radius : radius + side]
+
+
+def _response(sigma: float, radius: int, length: int, like: Tensor) -> Tensor:
+    """What the blur does to each of the frequencies of rows of this length."""
+    weights = torch.exp(-0.5 * (torch.arange(radius + 1, dtype=torch.float64, device="cpu") / sigma) ** 2)
+    weights /= 2 * weights.sum() - 1
+    kernel = torch.zeros(length, dtype=like.dtype, device="cpu")
+    kernel[: radius + 1] = weights
+    kernel[-radius:] = weights[1:].flip(0)
+    spectrum: Tensor = torch.fft.rfft(kernel)
+    return spectrum.real.to(like, copy=True)  # real, because the Gaussian around the first entry is symmetric
+
+
+def _extended(rows: Tensor, radius: int, padding: str) -> Tensor:
+    """Rows (..., W) with ``radius`` more entries at both ends."""
+    side = rows.shape[-1]
     if padding == "zeros":
-        weights = weights.masked_fill((taps < 0) | (taps >= side), 0.0)
-    if padding == "reflect":
-        period = max(1, 2 * (side - 1))
-        taps = taps.remainder(period)
-        taps = torch.minimum(taps, period - taps)
-    matrix = torch.zeros(side, side, dtype=torch.float64, device="cpu")
-    return matrix.scatter_add_(1, taps.clamp(0, side - 1), weights)
+        return F.pad(rows, (radius, radius))
+    if padding == "replicate":
+        first, last = (rows[..., end].expand(*rows.shape[:-1], radius) for end in (slice(0, 1), slice(-1, None)))
+        return torch.cat([first, rows, last], dim=-1)
+    period = max(1, 2 * (side - 1))
+    at = torch.arange(-radius, side + radius, device=rows.device).remainder(period)
+    return rows.index_select(-1, torch.minimum(at, period - at).clamp(max=side - 1))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal.masks.binary import binarised
+from captum_extremal.masks.lengths import scales
 from captum_extremal.perturbations import gaussian_blur
 
 SALIENCY_BLUR = 0.09  # of the shorter side (section 4.2)
@@ -22,16 +23,20 @@ def binariness(masks: Tensor) -> Tensor:
 def summed(masks: Tensor, blur: float) -> Tensor:
     """The sum over the areas, blurred by a fraction of the shorter side: (N, 1, *S), or (N, K) without a blur."""
     total = masks.sum(1)
-    sigma = blur * min(total.shape[2:], default=0)
-    return gaussian_blur(total, sigma, "zeros", normalise=True) if sigma else total
+    return gaussian_blur(total, _scaled(blur, total), "zeros", normalise=True)
 
 
 def refined(masks: Tensor, areas: Tensor, contrast: Tensor) -> Tensor:
     """The mean weighted by 1 / a, and the contrast (N, 1, *S) where all masks agree: (N, 1, *S)."""
     weights = (1 / areas / (1 / areas).sum()).to(masks).view(-1, *[1] * (masks.dim() - 2))
-    detail = gaussian_blur(contrast.to(masks), _CONTRAST_BLUR * min(contrast.shape[2:]), "zeros", normalise=True)
+    detail = gaussian_blur(contrast.to(masks), _scaled(_CONTRAST_BLUR, contrast), "zeros", normalise=True)
     strongest = detail.flatten(1).amax(1).clamp(min=1e-30).view(-1, *[1] * (detail.dim() - 1))
     return (weights * masks).sum(1) + masks.prod(1) * detail / strongest
+
+
+def _scaled(fraction: float, maps: Tensor) -> list[float]:
+    """A fraction of the shorter side, as a length along each axis of maps (N, 1, *S); none for (N, K)."""
+    return [fraction * side for side in scales(maps.shape[2:])]
 
 
 def first_area(masks: Tensor, areas: Tensor) -> Tensor:

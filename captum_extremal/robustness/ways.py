@@ -8,8 +8,9 @@ from torch import Tensor
 
 from captum_extremal._state import as_plain
 from captum_extremal.arguments import Tensors, check_examples
+from captum_extremal.masks.lengths import each_axis
 from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, FadePyramid, Perturbation
-from captum_extremal.session import Bind, Session
+from captum_extremal.session import Bind, Session, channels_first
 
 _BLURS = {"half blur": 0.5, "blur": 1.0, "double blur": 2.0}  # times the default standard deviation
 _SEED = 0  # of the noise, which is the same in every call
@@ -34,8 +35,9 @@ def ways_of_hiding(session: Session, own: Perturbation, others: Tensor | Tensors
 
 
 def _blurred(factor: float, x: Tensor, baseline: Tensor) -> BoundPerturbation:
-    sigma = factor * BlurPyramid().sigma_for(tuple(x.shape[2:]))
-    return BlurPyramid(sigma_max=sigma).bind(x, baseline)
+    shape = tuple(x.shape[2:])
+    default = each_axis("sigma_max", BlurPyramid().sigma_for(shape), shape)
+    return BlurPyramid(sigma_max=tuple(factor * along for along in default)).bind(x, baseline)
 
 
 def _contents_of_others(session: Session, others: Tensor | Tensors | None) -> list[Tensors]:
@@ -80,6 +82,8 @@ def _check_others(others: Tensor | Tensors, session: Session) -> Tensors:
         kind = "a tuple of tensors" if session.is_tuple else "a tensor"
         raise TypeError(f"others must be {kind} as the inputs are, got {type(others).__name__}")
     given = check_examples(others, "others")
+    if [x.dim() for x in given] == [x.dim() for x in session.inputs]:
+        given = channels_first(given, session.channel_dims)
     shapes, wanted = [[tuple(x.shape[1:]) for x in tensors] for tensors in (given, session.inputs)]
     if shapes != wanted or not all(x.is_floating_point() for x in given):
         rule = f"floating tensors (M, C, *S) of the inputs' shapes {wanted} after the first dimension"
