@@ -22,21 +22,37 @@ _SPATIAL_RANKS = (1, 2, 3)
 Tensors = tuple[Tensor, ...]
 
 
+def check_features(inputs: object) -> Tensors:
+    """Inputs of which groups of features are masked, as a tuple of tensors (N, ...)."""
+    tensors = _as_tensors(inputs, "inputs")
+    for name, x in _named("inputs", inputs, tensors):
+        _check_floating(name, x)
+        if x.dim() < 2:
+            raise ValueError(f"{name} must be (N, ...) with at least two dimensions, got shape {tuple(x.shape)}")
+    return check_examples(inputs)
+
+
 def check_inputs(inputs: object) -> Tensors:
     """Inputs whose positions are masked, as a tuple of tensors (N, C, *S)."""
     tensors = _as_tensors(inputs, "inputs")
     for name, x in _named("inputs", inputs, tensors):
-        if not x.is_floating_point():
-            raise TypeError(
-                f"{name} must be a floating tensor, got {x.dtype}: convert and normalise it as the model expects"
-            )
+        _check_floating(name, x)
         if x.dim() - 2 not in _SPATIAL_RANKS:
             raise ValueError(
-                f"{name} must be (N, C, *S) with one to three spatial dimensions, got shape {tuple(x.shape)}"
+                f"{name} must be (N, C, *S) with one to three spatial dimensions, got shape {tuple(x.shape)}: "
+                "feature_mask=... names groups of features of tensors of any shape"
             )
         if x.numel() and min(x.shape[2:]) < SMALLEST_SIDE:
             raise ValueError(f"{name} must have spatial sides of at least {SMALLEST_SIDE}, got shape {tuple(x.shape)}")
     return check_examples(inputs)
+
+
+def _check_floating(name: str, x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise TypeError(
+            f"{name} must be a floating tensor, got {x.dtype}: convert and normalise it as the model expects; of "
+            "integers such as token ids, mask an embedding layer with LayerExtremalPerturbation"
+        )
 
 
 def check_examples(inputs: object, argument: str = "inputs") -> Tensors:
@@ -65,14 +81,16 @@ def _as_tensors(inputs: object, argument: str) -> Tensors:
     return tensors
 
 
-def check_baselines(inputs: Tensors, baselines: BaselineType, is_tuple: bool) -> Tensors:
+def check_baselines(
+    inputs: Tensors, baselines: BaselineType, is_tuple: bool, argument: str = "baselines"
+) -> Tensors:
     """The baseline of each input tensor, in its shape: 0 where none is given."""
     if baselines is None:
         baselines = (0.0,) * len(inputs)
     given = baselines if isinstance(baselines, tuple) else (baselines,)
     if len(given) != len(inputs):
-        raise ValueError(f"baselines must be one for each of {len(inputs)} inputs, got {len(given)}")
-    names = [f"baselines[{k}]" if is_tuple else "baselines" for k in range(len(inputs))]
+        raise ValueError(f"{argument} must be one for each of {len(inputs)} inputs, got {len(given)}")
+    names = [f"{argument}[{k}]" if is_tuple else argument for k in range(len(inputs))]
     return tuple(_baseline(name, x, value) for name, x, value in zip(names, inputs, given))
 
 

@@ -4,7 +4,8 @@ An :class:`Objective` knows how the model is called, which of its outputs is :ma
 through it at once, and in which precision. It knows nothing about the search.
 
 Shapes: N inputs (N, C, *S), R masks an input as rows (R N, 1, *S), mask-major; scores (R, N). For the channels of a
-layer the inputs are its activations, and the rows (R N, K).
+layer the inputs are its activations, and the rows (R N, K). Of feature groups there is one tensor of masks, rows (R N, G),
+for all inputs together. A perturbation of M samples turns R N rows into M R N inputs, sample-major.
 """
 
 from collections.abc import Callable
@@ -36,16 +37,18 @@ class Objective:
         forward_func: the model or a wrapper of it, as Captum takes it.
         inputs: the input tensors, each (N, C, *S).
         perturbations: how each of them is perturbed by its masks.
-        hidden: the fully perturbed inputs, in the shapes of ``inputs``.
+        hidden: the fully perturbed inputs, in the shapes of ``inputs``, or M N of them.
         target, additional_forward_args: as Captum takes them, for the N examples.
-        perturbations_per_eval: how many masks of every image go through the model at once; None for all.
+        perturbations_per_eval: how many perturbed copies of every image go through the model at once; None for all.
         caller: the autocast state in which the model runs; None for the present one.
         differentiable: whether the scores must carry a gradient. False where they are only measured.
+        spread: from the masks to one tensor for each input; None where they are that already.
 
     Attributes:
         clean: the score (N,) of the inputs.
         perturbed: the score (N,) of the fully perturbed inputs.
         hidden: the fully perturbed inputs.
+        samples: M, how many perturbed copies of an image each mask needs.
 
     Raises:
         TypeError, ValueError: the model's output for the unperturbed inputs is not a floating tensor with one row per
@@ -63,10 +66,13 @@ class Objective:
         perturbations_per_eval: int | None = None,
         caller: ForwardPrecision | None = None,
         differentiable: bool = True,
+        spread: Callable[[Tensors], Tensors] | None = None,
     ) -> None:
         self._forward_func = forward_func
         self._inputs = inputs
         self._perturbations = perturbations
+        self._spread = spread
+        self.samples = max(samples_of(perturb) for perturb in perturbations)
         self._target = target
         self._arguments = additional_forward_args
         self._at_once = perturbations_per_eval
@@ -75,7 +81,8 @@ class Objective:
         self.hidden = hidden
         self.clean = self._checked_clean_score(differentiable)
         with torch.no_grad():
-            self.perturbed = self._call(tuple(h.to(x.dtype) for h, x in zip(hidden, inputs)), None).to(self.clean)
+            rows = tuple(h.to(x.dtype) for h, x in zip(hidden, inputs))
+            self.perturbed = self._averaged(self._scores(rows, None).to(self.clean))[0]
         if bool(self.perturbed.isnan().any()):
             raise ValueError(
                 f"forward_func's output for the fully perturbed inputs must not be NaN, got {self.perturbed.tolist()}"
@@ -91,8 +98,9 @@ class Objective:
     ) -> Tensor:
         """The value (R, N) of :meth:`value_and_grad` alone."""
         rows, factors = _sides(masks, kept, removed)
-        scores = torch.cat([self._forward(chunk, precision, flip=False) for chunk in self._chunks(rows)])
-        return _combined(scores, factors)
+        scores = [self._scores(self._perturbed(chunk, flip=False), precision) for chunk in self._chunks(rows)]
+        averaged = torch.cat([self._averaged(of_chunk.to(masks[0].dtype)) for of_chunk in scores])
+        return _combined(averaged, factors)
 
     def value_and_grad(
         self,
@@ -120,28 +128,60 @@ class Objective:
         rows, factors = _sides(masks, kept, removed)
         scores, gradients = [], []
         for chunk in self._chunks(rows):
-            with torch.enable_grad():
-                leaves = tuple(mask.detach().requires_grad_() for mask in chunk)
-                score = self._forward(leaves, precision, flip)
-                gradients.append(_gradients(score, leaves))
-            scores.append(score.detach())
+            score, gradient = self._score_and_gradients(chunk, precision, flip)
+            scores.append(score)
+            gradients.append(gradient)
         by_side = [torch.cat(parts) for parts in zip(*gradients)]
         # The removed masks are 1 - m, whose derivative by m is -1. A weight of 0 has no rows, so no factor.
         by_mask = [kept, -removed] if len(factors) > 1 else [kept or -removed]
         return _combined(torch.cat(scores), factors), tuple(_combined(part, by_mask) for part in by_side)
 
     def _chunks(self, masks: Tensors) -> list[Tensors]:
-        rows = (self._at_once or len(masks[0])) * self.images
-        return list(zip(*(torch.split(mask, rows) for mask in masks)))
+        at_once = len(masks[0]) if self._at_once is None else max(1, self._at_once // self.samples) * self.images
+        return list(zip(*(torch.split(mask, at_once) for mask in masks)))
 
-    def _forward(self, masks: Tensors, precision: torch.dtype | None, flip: bool) -> Tensor:
-        """Scores (R, N) of one chunk of masks, in the masks' precision."""
+    def _perturbed(self, masks: Tensors, flip: bool) -> Tensors:
+        """The inputs (M R N, ...) under one chunk of masks."""
+        spread = masks if self._spread is None else self._spread(masks)
         perturbed = tuple(
-            perturb(mask).to(x.dtype) for perturb, mask, x in zip(self._perturbations, masks, self._inputs)
+            perturb(mask).to(x.dtype) for perturb, mask, x in zip(self._perturbations, spread, self._inputs)
         )
-        if flip:
-            perturbed = tuple(x.flip(-1) for x in perturbed)
-        return self._call(perturbed, precision).to(masks[0].dtype).view(-1, self.images)
+        return tuple(x.flip(-1) for x in perturbed) if flip else perturbed
+
+    def _score_and_gradients(
+        self, masks: Tensors, precision: torch.dtype | None, flip: bool
+    ) -> tuple[Tensor, Tensors]:
+        """The scores (R, N) of one chunk of masks, and their gradients by the masks."""
+        with torch.enable_grad():
+            leaves = tuple(mask.detach().requires_grad_() for mask in masks)
+            perturbed = self._perturbed(leaves, flip)
+            if len(self._parts(perturbed)) == 1:
+                score = self._averaged(self._call(perturbed, precision).to(masks[0].dtype))
+                return score.detach(), _gradients(score, leaves)
+            # So many samples that they go through the model in parts, whose memory is that of one part.
+            scores, by_input = [], []
+            for part in self._parts(perturbed):
+                rows = tuple(x.detach().requires_grad_() for x in part)
+                score = self._call(tuple(map(torch.clone, rows)), precision).to(masks[0].dtype)
+                by_input.append(_gradients(score / self.samples, rows))
+                scores.append(score.detach())
+            gradients = tuple(map(torch.cat, zip(*by_input)))
+            by_mask = torch.autograd.grad(perturbed, leaves, gradients, allow_unused=True)
+        found = tuple(torch.zeros_like(mask) if one is None else one for mask, one in zip(masks, by_mask))
+        return self._averaged(torch.cat(scores)), found
+
+    def _scores(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
+        """One score for each row (M R N, ...) of the inputs, without gradients."""
+        return torch.cat([self._call(part, precision) for part in self._parts(inputs)])
+
+    def _parts(self, inputs: Tensors) -> list[Tensors]:
+        """The rows (M R N, ...) of the inputs, as many at once as the model may be given."""
+        at_once = len(inputs[0]) if self._at_once is None or self.samples == 1 else self._at_once * self.images
+        return list(zip(*(torch.split(x, at_once) for x in inputs)))
+
+    def _averaged(self, scores: Tensor) -> Tensor:
+        """The mean over the samples of scores (M R N,): (R, N)."""
+        return scores.view(self.samples, -1, self.images).mean(0) if self.samples > 1 else scores.view(-1, self.images)
 
     def _call(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
         """One score for each row of the inputs. Outputs with positions are averaged over them."""
@@ -204,6 +244,11 @@ def _check_depends(score: Tensor, leaves: Tensors) -> None:
             "forward_func must be differentiable by its inputs (or the activation of the layer that is explained), but "
             "its output carries no gradient: look for detach(), no_grad(), argmax or numpy inside it"
         )
+
+
+def samples_of(perturb: BoundPerturbation) -> int:
+    """M, how many perturbed inputs a perturbation makes of one mask."""
+    return int(getattr(perturb, "samples", 1))
 
 
 def mean_over_positions(scores: Tensor) -> Tensor:

@@ -26,13 +26,14 @@ from captum_extremal.arguments import (
     check_arguments,
     check_baselines,
     check_examples,
+    check_features,
     check_inputs,
     check_target,
     on_device,
     target_of_rows,
 )
 from captum_extremal.layers import LayerTail, check_layer
-from captum_extremal.objective import Objective
+from captum_extremal.objective import Objective, samples_of
 from captum_extremal.perturbations import BoundPerturbation
 
 Tensors = tuple[Tensor, ...]
@@ -103,6 +104,7 @@ class Session:
         self,
         bind: Bind,
         mask_shapes: Sequence[tuple[int, ...]] | None = None,
+        spread: Callable[[Tensors], Tensors] | None = None,
         *,
         perturbations_per_eval: int | None = None,
         differentiable: bool = True,
@@ -112,11 +114,14 @@ class Session:
         Args:
             bind: makes the perturbation of one input tensor and its baseline.
             mask_shapes: the shape of one mask of each input; None for masks over its positions, (1, *S).
+            spread: from the masks, of which there are as many as shapes, to one tensor for each input; None where they
+                are that already.
             perturbations_per_eval, differentiable: as :class:`~captum_extremal.objective.Objective` takes them.
         """
         perturb = tuple(bind(x.to(self.dtype), b.to(self.dtype)) for x, b in zip(self.inputs, self.baselines))
         shapes = mask_shapes or [(1, *x.shape[2:]) for x in self.inputs]
-        nothing = [torch.zeros(self.images, *shape, dtype=self.dtype, device=self.device) for shape in shapes]
+        nothing = tuple(torch.zeros(self.images, *shape, dtype=self.dtype, device=self.device) for shape in shapes)
+        nothing = nothing if spread is None else spread(nothing)
         hidden = tuple(map(_hidden, perturb, nothing, self.inputs))
         if perturbations_per_eval != 1:
             for one, zeros in zip(perturb, nothing):
@@ -131,6 +136,7 @@ class Session:
             perturbations_per_eval,
             self.caller,
             differentiable,
+            spread,
         )
 
     def like_inputs(self, maps: Tensors) -> Any:
@@ -147,6 +153,7 @@ def open_session(
     *,
     baselines: BaselineType = None,
     layer: nn.Module | None = None,
+    grouped: bool = False,
 ) -> Iterator[Session]:
     """A session, within which the model can run. Afterwards the model's state is as before.
 
@@ -154,8 +161,12 @@ def open_session(
         forward_func, inputs, target, additional_forward_args, baselines: as the public methods take them. Targets and
             tensors on another device are moved to that of the inputs.
         layer: where a layer is explained; then the inputs may be of any type and shape.
+        grouped: whether groups of features are masked; then floating inputs may be of any shape (N, ...).
     """
-    tensors = check_inputs(inputs) if layer is None else check_examples(inputs)
+    if layer is not None:
+        tensors = check_examples(inputs)
+    else:
+        tensors = check_features(inputs) if grouped else check_inputs(inputs)
     if layer is not None:
         check_layer(forward_func, layer)
     images, device = len(tensors[0]), tensors[0].device
@@ -190,16 +201,18 @@ def _hidden(perturb: BoundPerturbation, nothing: Tensor, x: Tensor) -> Tensor:
     """The input under a mask of zeros."""
     check_callable("perturbation.bind's result", perturb, "mask")
     hidden = perturb(nothing)
-    if not isinstance(hidden, Tensor) or hidden.shape != x.shape:
+    rows = samples_of(perturb) * len(x)
+    if not isinstance(hidden, Tensor) or hidden.shape != (rows, *x.shape[1:]):
         got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
-        raise ValueError(f"perturbation must turn one mask per image into inputs of shape {tuple(x.shape)}, got {got}")
+        wanted = (rows, *x.shape[1:])
+        raise ValueError(f"perturbation must turn one mask per image into inputs of shape {wanted}, got {got}")
     return hidden
 
 
 def _check_several(perturb: BoundPerturbation, nothing: Tensor) -> None:
     """Raise ValueError unless a perturbation, which takes a mask of each of N images, takes two of each as well."""
     twice = torch.cat([nothing, nothing])
-    images, rows = len(nothing), len(twice)
+    images, rows = len(nothing), samples_of(perturb) * len(twice)
     must = (
         "perturbation must take R masks of each of N images, as R N rows, and return R N inputs, the first masks' of "
         f"all images first: with R = 2 and N = {images}"

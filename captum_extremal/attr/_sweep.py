@@ -5,8 +5,8 @@ import platform
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import captum
 import torch
@@ -16,14 +16,15 @@ from captum_extremal._captum import progress_bar
 from captum_extremal._state import warn_caller
 from captum_extremal._version import own_version
 from captum_extremal.areas import Sought
-from captum_extremal.masks import Layout, MaskFamily
-from captum_extremal.masks.binary import agreement
+from captum_extremal.masks import FeatureGroups, Layout, MaskFamily
+from captum_extremal.masks.binary import agreement, agreement_of
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, Measured, assemble, threshold_of
 from captum_extremal.search import Game, Search, Solver, as_game
 from captum_extremal.search.area import mask_of_area
 from captum_extremal.search.precision import chosen_precision
 from captum_extremal.search.problem import BoundMasks, Goal, Parameters
+from captum_extremal.search.smallest_set import SmallestSets, proof, smallest_sets
 from captum_extremal.session import Session
 from captum_extremal.settings import SearchSettings
 
@@ -47,6 +48,11 @@ class Task:
     layouts: Sequence[Layout]
     sought: Sought
 
+    @property
+    def groups(self) -> FeatureGroups | None:
+        """The family, where it is of groups of features."""
+        return self.family if isinstance(self.family, FeatureGroups) else None
+
     def bind(self, areas: tuple[float, ...], session: Session) -> list[BoundMasks]:
         """The mask families of each area, one for each input."""
         bound = [self.family.bind_areas(at.shape, session.device, session.dtype, areas) for at in self.layouts]
@@ -62,7 +68,7 @@ class Task:
             threshold=threshold,
             whole=game.value(clean, perturbed),
             nothing=game.value(perturbed, clean),
-            unit=1 / max(math.prod(layout.shape) for layout in self.layouts),
+            unit=1 / max(max(layout.counts or (math.prod(layout.shape),)) for layout in self.layouts),
             smallest=smallest,
             bounds_of=lambda area: bounds[bisect_left(rungs, area * (1 - 1e-9), hi=len(rungs) - 1)],
             objective_of=self.objective_of,
@@ -102,24 +108,29 @@ def sweep(
             by_row = at if at.dim() == values.dim() else at[:, None]
             settings.callback(step, by_row.expand_as(values).T.contiguous(), values.T)
 
-    plan = solver.plan(Search(objective, game, areas, bounds, report, goal))
+    search = Search(objective, game, areas, bounds, report, goal)
+    plan = solver.plan(search)
     with progress_bar(settings.show_progress, plan.steps, name) as bar:
         found = plan.run()
     # Area by area, to limit the memory.
     measured = [
-        _measured(objective, parameters, area, of_area, found.searches[k] if found.searches else None)
+        _measured(task, parameters, area, of_area, found.searches[k] if found.searches else None)
         for k, (parameters, area, of_area) in enumerate(zip(found.parameters, areas, bounds))
     ]
-    best = found.optimum if beyond else None
+    best, sets = found.optimum if beyond else None, None
     optimum = [] if best is None else [Measured.by(objective, best.masks, best.area, best.sigma, best.agreement)]
-    return assemble(
+    if task.groups is not None and sought.beyond:
+        sets = _smallest_sets(task, task.groups, game, threshold, optimum, measured, settings)
+        optimum = [Measured.by(objective, (sets.masks,), sets.areas, torch.full((session.images, 1), torch.nan))]
+    result = assemble(
         listed=measured if sought.areas else [],
         others=optimum if sought.areas or optimum else measured,
+        among_listed=sets is None,
         game=game,
         clean_score=objective.clean,
         perturbed_score=objective.perturbed,
         threshold=threshold,
-        is_tuple=session.is_tuple,
+        is_tuple=session.is_tuple and task.groups is None,
         settings={
             **about,
             "mask": repr(task.family),
@@ -137,6 +148,36 @@ def sweep(
         },
         contrast=contrast,
     )
+    if task.groups is None:
+        return result
+    if sets is None:
+        masks = cast(Tensor, result.optimal_masks)
+        how = (objective, task.objective_of, game, threshold, masks, settings.perturbations_per_eval)
+        minimal, losses = proof(*how)
+        minimal |= result.vacuous
+    else:
+        minimal, losses = sets.minimal, sets.losses
+    return replace(result, group_ids=task.groups.ids, minimal=minimal, removal_losses=losses)
+
+
+def _smallest_sets(
+    task: Task,
+    groups: FeatureGroups,
+    game: Game,
+    threshold: Tensor,
+    optimum: list[Measured],
+    measured: list[Measured],
+    settings: SearchSettings,
+) -> SmallestSets:
+    """The smallest sets of groups, from the masks of a* and those of the smallest of the areas that is enough."""
+    starts = list(optimum)
+    if measured:
+        enough = torch.stack([game.value(one.score, one.complement) >= threshold for one in measured])
+        first = enough.int().argmax(0).masked_fill(~enough.any(0), len(measured) - 1)
+        starts.append(Measured.chosen(measured, first.tolist()))
+    orders = [one.masks[0] for one in starts]
+    how = (task.objective, task.objective_of, game, threshold, groups.weights)
+    return smallest_sets(*how, orders, groups.mask.passes, settings.perturbations_per_eval)
 
 
 def _precision(solver: Solver, device: torch.device) -> str | None:
@@ -150,17 +191,29 @@ def _finds_optimum(solver: Solver) -> bool:
 
 
 def _measured(
-    objective: Objective, parameters: Parameters, area: float, bounds: BoundMasks, searches: Parameters | None
+    task: Task, parameters: Parameters, area: float, bounds: BoundMasks, searches: Parameters | None
 ) -> Measured:
     """The masks of one area (N, D) with their scores, and how far searches (R N, D) agree on them."""
-    masks = tuple(mask_of_area(p, area, bound) for p, bound in zip(parameters, bounds))
+    objective, groups = task.objective, task.groups
+    masks = _masks_at(groups, parameters, area, bounds)
     areas = torch.full_like(objective.clean, area)
     sigma = torch.tensor([[bound.sigma for bound in bounds]] * objective.images)
     if searches is None:
         return Measured.by(objective, masks, areas, sigma)
-    rows = tuple(mask_of_area(p, area, bound) for p, bound in zip(searches, bounds))
-    shares, overlap = agreement(rows, area, objective.images)
+    rows = _masks_at(groups, searches, area, bounds)
+    if groups is None:
+        shares, overlap = agreement(rows, area, objective.images)
+    else:
+        shares, overlap = agreement_of([rows[0].unflatten(0, (-1, objective.images)) >= 0.5], rows[0].dtype)
     return Measured.by(objective, masks, areas, sigma, overlap, shares)
+
+
+def _masks_at(
+    groups: FeatureGroups | None, parameters: Parameters, area: float, bounds: BoundMasks
+) -> tuple[Tensor, ...]:
+    """The masks of exactly an area."""
+    masks = tuple(mask_of_area(p, area, bound) for p, bound in zip(parameters, bounds))
+    return masks if groups is None else (groups.filled(masks[0], area),)
 
 
 def warn_of_optimum(found: ExtremalMasks) -> None:

@@ -3,6 +3,7 @@
 from captum_extremal.masks.axes import Axes, check_axes, read_axes
 from captum_extremal.masks.channels import BoundChannelMask, ChannelMask
 from captum_extremal.masks.family import BoundMask, Layout, Linearised, MaskFamily
+from captum_extremal.masks.groups import FeatureGroups, GroupMask, check_ids, check_ids_fit
 from captum_extremal.masks.smooth import REFERENCE_SIDE, BoundSmoothMask, SmoothMask
 from captum_extremal.masks.smooth_maximum import kernel
 
@@ -13,11 +14,15 @@ __all__ = [
     "BoundMask",
     "BoundSmoothMask",
     "ChannelMask",
+    "FeatureGroups",
+    "GroupMask",
     "Layout",
     "Linearised",
     "MaskFamily",
     "SmoothMask",
     "check_axes",
+    "check_ids",
+    "check_ids_fit",
     "kernel",
     "read_axes",
 ]
