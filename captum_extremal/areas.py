@@ -48,7 +48,9 @@ def check_areas(areas: object, counts: bool) -> tuple[int, ...] | tuple[float, .
     values = _as_numbers(areas)
     whole = [counts and isinstance(value, Integral) for value in values]
     if any(whole) and not all(whole):
-        raise TypeError(f"areas must be all integers, numbers of channels or groups, or all floats, fractions, got {areas!r}")
+        raise TypeError(
+            f"areas must be all integers, numbers of channels or groups, or all floats, fractions, got {areas!r}"
+        )
     rising = all(before < after for before, after in pairwise(values))
     if whole[0]:
         if values[0] < 1 or not rising:

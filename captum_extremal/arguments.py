@@ -81,9 +81,7 @@ def _as_tensors(inputs: object, argument: str) -> Tensors:
     return tensors
 
 
-def check_baselines(
-    inputs: Tensors, baselines: BaselineType, is_tuple: bool, argument: str = "baselines"
-) -> Tensors:
+def check_baselines(inputs: Tensors, baselines: BaselineType, is_tuple: bool, argument: str = "baselines") -> Tensors:
     """The baseline of each input tensor, in its shape: 0 where none is given."""
     if baselines is None:
         baselines = (0.0,) * len(inputs)

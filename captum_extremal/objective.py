@@ -148,9 +148,7 @@ class Objective:
         )
         return tuple(x.flip(-1) for x in perturbed) if flip else perturbed
 
-    def _score_and_gradients(
-        self, masks: Tensors, precision: torch.dtype | None, flip: bool
-    ) -> tuple[Tensor, Tensors]:
+    def _score_and_gradients(self, masks: Tensors, precision: torch.dtype | None, flip: bool) -> tuple[Tensor, Tensors]:
         """The scores (R, N) of one chunk of masks, and their gradients by the masks."""
         with torch.enable_grad():
             leaves = tuple(mask.detach().requires_grad_() for mask in masks)

@@ -227,9 +227,7 @@ class LayerSearchSettings(SearchSettings):
         return tuple(area for area in (*AREAS, 1.0) if area >= smallest)
 
 
-def _not_below(
-    areas: tuple[int, ...] | tuple[float, ...], smallest: float
-) -> tuple[int, ...] | tuple[float, ...]:
+def _not_below(areas: tuple[int, ...] | tuple[float, ...], smallest: float) -> tuple[int, ...] | tuple[float, ...]:
     """The areas without fractions that are too small for a mask."""
     return areas if isinstance(areas[0], int) else tuple(area for area in areas if area >= smallest)
 

@@ -204,7 +204,7 @@ def _measured(
     if groups is None:
         shares, overlap = agreement(rows, area, objective.images)
     else:
-        shares, overlap = agreement_of([rows[0].unflatten(0, (-1, objective.images)) >= 0.5], rows[0].dtype)
+        shares, overlap = agreement_of([rows[0].view(-1, *masks[0].shape) >= 0.5], rows[0].dtype)
     return Measured.by(objective, masks, areas, sigma, overlap, shares)
 
 

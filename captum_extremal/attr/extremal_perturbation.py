@@ -1,6 +1,6 @@
 """Extremal perturbations of the input (section 3): the smallest part of it that is enough for the model's output."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -195,7 +195,11 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         """The result, and how its masks spread over the inputs."""
         settings.check_for(session.images)
         perturbation, mask = settings.chosen_perturbation(), settings.family()
-        groups = groups_of(mask, ids, session.inputs, session.is_tuple, "feature_mask") if isinstance(mask, GroupMask) else None
+        groups = (
+            groups_of(mask, ids, session.inputs, session.is_tuple, "feature_mask")
+            if isinstance(mask, GroupMask)
+            else None
+        )
         family = groups or cast(MaskFamily, mask)
         layouts = [groups.layout()] if groups else _layouts_of_positions(cast(MaskFamily, mask), session)
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs
@@ -205,9 +209,9 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
             return images.objective(_binds(perturbation, images), shapes, spread, perturbations_per_eval=at_once)
 
         def objective_of(rows: Tensor) -> Objective:
-            return objective_at(session.of_images(rows), groups and groups.of_images(rows).spread)
+            return objective_at(session.of_images(rows), groups.of_images(rows).spread if groups else None)
 
-        objective = objective_at(session, groups and groups.spread)
+        objective = objective_at(session, groups.spread if groups else None)
         task = Task(objective, objective_of, family, layouts, sought)
         contrast = None if groups else tuple(map(_contrast, objective.hidden, session.inputs))
         found = sweep(session, task, settings, self.get_name(), {"perturbation": repr(perturbation)}, contrast)
@@ -234,7 +238,7 @@ def _layouts_of_positions(family: MaskFamily, session: Session) -> list[Layout]:
 
 def _binds(perturbation: Perturbation, session: Session) -> Bind:
     """What binds the perturbation to the inputs, one after the other."""
-    parts = [perturbation] * len(session.inputs)
+    parts: Sequence[Perturbation] = [perturbation] * len(session.inputs)
     if isinstance(perturbation, SamplePerturbation):
         parts = perturbation.of_inputs(len(session.inputs))
     if isinstance(perturbation, BlurPyramid) and any(x.dim() < 3 for x in session.inputs):

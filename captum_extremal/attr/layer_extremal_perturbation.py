@@ -161,7 +161,11 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         settings.check_for(session.images)
         here = self._at_layer(session, to_input, given)
         mask, tail = settings.family(), cast(LayerTail, here.forward_func)
-        groups = groups_of(mask, given.ids, here.inputs, here.is_tuple, "layer_mask") if isinstance(mask, GroupMask) else None
+        groups = (
+            groups_of(mask, given.ids, here.inputs, here.is_tuple, "layer_mask")
+            if isinstance(mask, GroupMask)
+            else None
+        )
         family = groups or cast(MaskFamily, mask)
         layouts = [groups.layout()] if groups else _layouts(family, settings, here)
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs again

@@ -140,7 +140,7 @@ class FeatureGroups:
         by_size = self.mask.weights == "size"
         units = self.sizes.sum(1) if by_size else self.present.sum(1)
         every = tuple(sorted({int(one) for one in units.tolist()}))
-        areas = default_counts(count) if not by_size and len(every) == 1 else _AREAS
+        areas = default_counts(every[0]) if not by_size and len(every) == 1 else _AREAS
         return Layout((count,), (count,), "elements" if by_size else "groups", areas, self._view, every)
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:

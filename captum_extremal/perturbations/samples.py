@@ -65,8 +65,9 @@ class SamplePerturbation:
         if not isinstance(background, Tensor):
             return self.of_inputs(1)[0].bind(x, baseline)
         if background.shape[1:] != x.shape[1:]:
-            raise ValueError(f"background must have rows of the inputs' shape {tuple(x.shape[1:])}, got "
-                             f"{tuple(background.shape)}")
+            raise ValueError(
+                f"background must have rows of the inputs' shape {tuple(x.shape[1:])}, got {tuple(background.shape)}"
+            )
         return _Replaced(x, as_plain(background.detach()).to(x))
 
 

@@ -61,7 +61,9 @@ def read(
             found: dict[str, Field] = {}
             for name in names:
                 keys = [f"{name}_{k}" for k in range(tuples[name])] if name in tuples else [name]
-                parts = [torch.from_numpy(arrays[key]).to(device) for key in keys if key in arrays or name not in optional]
+                parts = [
+                    torch.from_numpy(arrays[key]).to(device) for key in keys if key in arrays or name not in optional
+                ]
                 found[name] = tuple(parts) if name in tuples else parts[0] if parts else None
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"path must be a file written by save, got {os.fspath(path)!r}: {error}") from error

@@ -72,9 +72,7 @@ class Goal:
             whole = self.bounds_of(area)
             return cut.setdefault(id(whole), bounds_of_images(whole, rows))
 
-        return replace(
-            self, **by_image, bounds_of=bounds_of, objective_of=lambda inner: self.objective_of(rows[inner])
-        )
+        return replace(self, **by_image, bounds_of=bounds_of, objective_of=lambda inner: self.objective_of(rows[inner]))
 
 
 def bounds_of_images(bounds: BoundMasks, rows: Tensor) -> BoundMasks:

@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,9 +65,9 @@ class _Case:
         """The groups of the example."""
         return np.flatnonzero(self.weights)
 
-    def area(self, sets: Set) -> Values:
-        """The areas (R,) of sets (R, G), or of one."""
-        return np.asarray(sets @ self.weights, dtype=np.float64)
+    def area(self, sets: Set) -> Any:
+        """The areas (R,) of sets (R, G), or that of one."""
+        return sets @ self.weights
 
     def ask(self, sets: Set) -> Generator[Set, Values, Values]:
         """The values (R,) of sets (R, G), each tried once."""
@@ -195,7 +196,7 @@ def proof(
         (N,) bool, whether the mask is enough and is not without any single group; and (N, G), what the value loses
         without each single group that the mask keeps, NaN for the others. Masks of more than 512 groups are not tried.
     """
-    sets = masks.cpu().double().numpy()
+    sets: Any = masks.cpu().double().numpy()  # at most one value of each lies between 0 and 1
     cases = {n: _Case(np.ones(len(one)), float(threshold[n]), 0) for n, one in enumerate(sets)}
     together = _Together(objective, objective_of, game, perturbations_per_eval)
     together.run({n: _tried(case, sets[n]) for n, case in cases.items() if (sets[n] > 0).sum() <= MOST_PROVEN})
@@ -204,7 +205,7 @@ def proof(
     return torch.tensor(minimal, device=masks.device), torch.from_numpy(losses).to(masks)
 
 
-def _tried(case: _Case, one: Values) -> Asking:
+def _tried(case: _Case, one: Set) -> Asking:
     """Try a mask, and the mask without each single group."""
     yield from case.ask(np.concatenate([one[None], _without_each(one)]))
     return None
@@ -344,7 +345,8 @@ def _smaller(case: _Case, best: Set) -> Asking:
         values = yield from case.ask_if_cheap(below)
         if values is not None:
             enough = below[values >= case.threshold]
-            return enough[np.argmin(case.area(enough))] if len(enough) else None
+            smallest: Set | None = enough[np.argmin(case.area(enough))] if len(enough) else None
+            return smallest
     losses = case.losses(best)
     for group in np.argsort(losses, kind="stable")[: min(_CLIMBS, int(best.sum()))]:
         start = best.copy()
