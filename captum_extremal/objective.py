@@ -4,8 +4,8 @@ An :class:`Objective` knows how the model is called, which of its outputs is :ma
 through it at once, and in which precision. It knows nothing about the search.
 
 Shapes: N inputs (N, C, *S), R masks an input as rows (R N, 1, *S), mask-major; scores (R, N). For the channels of a
-layer the inputs are its activations, and the rows (R N, K). Of feature groups there is one tensor of masks, rows (R N, G),
-for all inputs together. A perturbation of M samples turns R N rows into M R N inputs, sample-major.
+layer the inputs are its activations, and the rows (R N, K). Of feature groups there is one tensor of masks for all
+inputs together, rows (R N, G). A perturbation of M samples turns R N rows into M R N inputs, sample-major.
 """
 
 from collections.abc import Callable

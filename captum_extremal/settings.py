@@ -181,12 +181,12 @@ class LayerSearchSettings(SearchSettings):
     """What is set for masks over a layer.
 
     Args:
-        areas: strictly increasing, all integers, numbers of channels or groups (of positions for masks over them), or all
-            floats, fractions in (0, 1]: 1 is one channel, 1.0 all of them. a* is the smallest of them that is enough.
-            None for a* alone in ``attribute``. ``extremal_masks`` takes None for the paper's areas and an a* between
-            them, and "optimal" for a* alone (A = 0). The paper's are 1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100,
-            150, 200, ... and all channels; for masks over positions 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, as far as a
-            mask can be that small.
+        areas: strictly increasing, all integers, numbers of channels or groups (of positions for masks over them), or
+            all floats, fractions in (0, 1]: 1 is one channel, 1.0 all of them. a* is the smallest of them that is
+            enough. None for a* alone in ``attribute``. ``extremal_masks`` takes None for the paper's areas and an a*
+            between them, and "optimal" for a* alone (A = 0). The paper's are 1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80,
+            90, 100, 150, 200, ... and all channels or groups; for masks over positions 0.05, 0.1, 0.2, 0.4, 0.6, 0.8,
+            1.0, as far as a mask can be that small.
         mask: "channels" (equation 9), "spatial" for smooth masks over the layer's positions, or a mask family. The
             lengths of a :class:`~captum_extremal.SmoothMask` are in positions of the layer. With a ``layer_mask`` it is
             :class:`~captum_extremal.GroupMask`.

@@ -24,7 +24,7 @@ from captum_extremal.search import Game, Search, Solver, as_game
 from captum_extremal.search.area import mask_of_area
 from captum_extremal.search.precision import chosen_precision
 from captum_extremal.search.problem import BoundMasks, Goal, Parameters
-from captum_extremal.search.smallest_set import SmallestSets, proof, smallest_sets
+from captum_extremal.search.smallest_set import Asked, SmallestSets, proof, smallest_sets
 from captum_extremal.session import Session
 from captum_extremal.settings import SearchSettings
 
@@ -119,8 +119,9 @@ def sweep(
     ]
     best, sets = found.optimum if beyond else None, None
     optimum = [] if best is None else [Measured.by(objective, best.masks, best.area, best.sigma, best.agreement)]
+    asked = Asked(objective, task.objective_of, game, threshold, settings.perturbations_per_eval)
     if task.groups is not None and sought.beyond:
-        sets = _smallest_sets(task, task.groups, game, threshold, optimum, measured, settings)
+        sets = _smallest_sets(asked, task.groups, optimum, measured)
         optimum = [Measured.by(objective, (sets.masks,), sets.areas, torch.full((session.images, 1), torch.nan))]
     result = assemble(
         listed=measured if sought.areas else [],
@@ -151,9 +152,7 @@ def sweep(
     if task.groups is None:
         return result
     if sets is None:
-        masks = cast(Tensor, result.optimal_masks)
-        how = (objective, task.objective_of, game, threshold, masks, settings.perturbations_per_eval)
-        minimal, losses = proof(*how)
+        minimal, losses = proof(asked, cast(Tensor, result.optimal_masks))
         minimal |= result.vacuous
     else:
         minimal, losses = sets.minimal, sets.losses
@@ -161,23 +160,16 @@ def sweep(
 
 
 def _smallest_sets(
-    task: Task,
-    groups: FeatureGroups,
-    game: Game,
-    threshold: Tensor,
-    optimum: list[Measured],
-    measured: list[Measured],
-    settings: SearchSettings,
+    asked: Asked, groups: FeatureGroups, optimum: list[Measured], measured: list[Measured]
 ) -> SmallestSets:
     """The smallest sets of groups, from the masks of a* and those of the smallest of the areas that is enough."""
     starts = list(optimum)
     if measured:
-        enough = torch.stack([game.value(one.score, one.complement) >= threshold for one in measured])
+        values = [asked.game.value(one.score, one.complement) for one in measured]
+        enough = torch.stack(values) >= asked.threshold  # (A, N)
         first = enough.int().argmax(0).masked_fill(~enough.any(0), len(measured) - 1)
         starts.append(Measured.chosen(measured, first.tolist()))
-    orders = [one.masks[0] for one in starts]
-    how = (task.objective, task.objective_of, game, threshold, groups.weights)
-    return smallest_sets(*how, orders, groups.mask.passes, settings.perturbations_per_eval)
+    return smallest_sets(asked, groups.weights, [one.masks[0] for one in starts], groups.mask.passes)
 
 
 def _precision(solver: Solver, device: torch.device) -> str | None:

@@ -139,8 +139,9 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
 
         Returns:
             masks (N, A, K) of channels, (N, A, 1, *S) of positions or (N, A, G) of groups, areas as fractions, scores
-            (N, A), a* (N,), and more. ``settings["runs"]`` is "tail" where a step runs the layers behind alone, and "model" where it runs
-            the whole model; ``settings["not_split"]`` then says why.
+            (N, A), a* (N,), and more; the mask of a* over groups is a set of whole groups, with its proof, ``minimal``.
+            ``settings["runs"]`` is "tail" where a step runs the layers behind alone, and "model" where it runs the
+            whole model; ``settings["not_split"]`` then says why.
 
         Raises:
             TypeError, ValueError: as :meth:`attribute`.

@@ -52,8 +52,8 @@ class ExtremalMasks:
         contrast: (N, 1, *S), how far the full perturbation moves each position of the inputs, the Euclidean norm over
             their channels; a tuple where the inputs were a tuple. None for channels and groups.
         group_ids: (G,), the ids of the groups, ascending; None where the masks are not over groups.
-        minimal: (N,) bool, for groups whether the set of a* is enough and no single group of it can be left out, each of
-            which was tried by a forward pass. True for vacuous images. False where some group can be left out, which
+        minimal: (N,) bool, for groups whether the set of a* is enough and no single group of it can be left out, each
+            of which was tried by a forward pass. True for vacuous images. False where some group can be left out, which
             happens where the areas were given; where no area is enough; and for sets of more than 512 groups, which are
             not tried. None where the masks are not over groups.
         removal_losses: (N, G), how far the game's value falls when the mask of a* loses a single group, as the proof

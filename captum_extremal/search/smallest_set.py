@@ -4,21 +4,17 @@ A search over soft masks says in which order the groups matter. From there, whol
 the ordinary objective, for each example on its own:
 
 1. The shortest start of an order that is enough.
-2. Groups that can be left out are left out, those first whose loss is least, until no single one can. This is the proof.
-3. While passes are left, a smaller set is sought: all of them where they are few; else by swapping one group for
-   another, uphill, from the set without one of its groups. A smaller set goes through step 2 again.
-
-Each example's search is a generator that yields sets (R, G) and is sent their values (R,). So all of them run side by
-side, and the model gets one batch.
+2. Groups that can be left out are left out, those first whose loss is least, until no single one can. That is the proof.
+3. While passes are left, a smaller set is sought: all of them where they are few; else by adding the best group again
+   and again to nothing; else by swapping one group for another, uphill, from the set without one of its groups. The
+   derivative by the mask recommends what to try. A smaller set goes through step 2 again.
 
 Shapes: N examples, G groups, R sets of an example at a time.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -36,68 +32,108 @@ MOST_PROVEN = 512
 Values = NDArray[np.float64]
 Set = NDArray[np.bool_]
 """(G,), or (R, G) of several sets."""
-Asking = Generator[Set, Values, "Set | None"]
-"""Yields sets (R, G), is sent their values (R,), and returns a set (G,), or None where there is none."""
+Numbers = NDArray[np.int64]
 
 _ROWS = 32  # that go through the model at once where the caller does not say how many
 _EVERY_START = 64  # groups up to which all starts of an order are tried; above, about as many, spread geometrically
-_CLIMBS = 4  # starts of the search by swaps
+_PASSES_OF_SLOPES = 3  # what a forward and a backward pass take
+_TRIED = 12  # of the groups or swaps that the slopes recommend
+_SMALLER = 1 - 1e-9  # times an area: what is smaller, and not by rounding alone
 _ROUNDING = 16  # times the type's epsilon: what a model's value may lose when the batch has another size
 
 
-@dataclass
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the model.
+
+    Attributes:
+        objective: of masks (N, G).
+        objective_of: from rows (n,), numbers of examples, to that of these examples alone.
+        game: which value of the scores counts.
+        threshold: Phi_0 (N,).
+        perturbations_per_eval: sets of an example that are tried at once; None for 32.
+    """
+
+    objective: Objective
+    objective_of: Callable[[Tensor], Objective]
+    game: Game
+    threshold: Tensor
+    perturbations_per_eval: int | None
+
+    def of_example(self, n: int) -> Objective:
+        """The objective of one example."""
+        return self.objective if len(self.threshold) == 1 else self.objective_of(self.threshold.new_tensor([n]).long())
+
+    def value(self, masks: Tensor) -> Tensor:
+        """The value (N,) of masks (N, G), as the result measures it."""
+        return self.game.value(*(scores[0] for scores in self.objective.measure((masks,))))
+
+
 class _Case:
     """One example: what its groups weigh, what is enough, and the values of the sets tried.
 
-    Attributes:
+    Args:
+        asked: of all examples.
+        objective: of this one.
         weights: (G,), 0 where the example lacks a group.
         threshold: the least value that is enough.
-        passes: what step 3 may still take.
+        passes: what step 3 may take.
     """
 
-    weights: Values
-    threshold: float
-    passes: int
-    values: dict[bytes, float] = field(default_factory=dict)
-
-    @property
-    def present(self) -> NDArray[np.int64]:
-        """The groups of the example."""
-        return np.flatnonzero(self.weights)
+    def __init__(self, asked: Asked, objective: Objective, weights: Values, threshold: float, passes: int) -> None:
+        self.weights, self.threshold, self.passes = weights, threshold, passes
+        self.present: Numbers = np.flatnonzero(weights)
+        self._objective, self._game = objective, (asked.game.kept, asked.game.removed)
+        self._at_once = asked.perturbations_per_eval or max(1, _ROWS // objective.samples)
+        self._known: dict[bytes, float] = {}
 
     def area(self, sets: Set) -> Any:
         """The areas (R,) of sets (R, G), or that of one."""
         return sets @ self.weights
 
-    def ask(self, sets: Set) -> Generator[Set, Values, Values]:
+    def values(self, sets: Set) -> Values:
         """The values (R,) of sets (R, G), each tried once."""
         keys = [one.tobytes() for one in sets]
-        new = {key: one for key, one in zip(keys, sets) if key not in self.values}
+        new = {key: one for key, one in zip(keys, sets) if key not in self._known}
         if new:
-            values = yield np.stack(list(new.values()))
-            self.values.update(zip(new, values.tolist()))
-        return np.array([self.values[key] for key in keys])
+            masks = self._as_masks(np.stack(list(new.values())))
+            values = [self._objective.value((part,), *self._game)[:, 0] for part in masks.split(self._at_once)]
+            self._known.update(zip(new, torch.cat(values).tolist()))
+        return np.array([self._known[key] for key in keys])
 
-    def ask_if_cheap(self, sets: Set) -> Generator[Set, Values, Values | None]:
-        """:meth:`ask`, where passes are left; it takes them."""
-        count = len({one.tobytes() for one in sets} - self.values.keys())
-        if count > self.passes:
+    def values_if_cheap(self, sets: Set) -> Values | None:
+        """:meth:`values`, where passes are left for them."""
+        count = len({one.tobytes() for one in sets} - self._known.keys())
+        return self.values(sets) if len(sets) and self._takes(count) else None
+
+    def slopes_if_cheap(self, one: Set) -> Values | None:
+        """The derivatives (G,) of the value by the mask at a set (G,), where passes are left for them."""
+        if not self._takes(_PASSES_OF_SLOPES):
             return None
-        self.passes -= count
-        return (yield from self.ask(sets))
+        _, (slopes,) = self._objective.value_and_grad((self._as_masks(one[None]),), *self._game)
+        return slopes[0].double().cpu().numpy()
 
     def losses(self, one: Set) -> Values:
         """What the value of a set (G,) loses without each of its groups (G,); NaN for other groups and untried ones."""
-        losses, whole = np.full(len(one), np.nan), self.values.get(one.tobytes(), np.nan)
+        losses, whole = np.full(len(one), np.nan), self._known.get(one.tobytes(), np.nan)
         for group, smaller in zip(np.flatnonzero(one), _without_each(one)):
-            losses[group] = whole - self.values.get(smaller.tobytes(), np.nan)
+            losses[group] = whole - self._known.get(smaller.tobytes(), np.nan)
         return losses
 
     def is_minimal(self, one: Set) -> bool:
-        """Whether the set without each single group was tried, and was never enough."""
-        values = [self.values.get(smaller.tobytes(), np.inf) for smaller in _without_each(one)]
-        is_enough = self.values.get(one.tobytes(), -np.inf) >= self.threshold
+        """Whether the set is enough, and without each single group was tried and was not."""
+        values = [self._known.get(smaller.tobytes(), np.inf) for smaller in _without_each(one)]
+        is_enough = self._known.get(one.tobytes(), -np.inf) >= self.threshold
         return is_enough and all(value < self.threshold for value in values)
+
+    def _as_masks(self, sets: Set) -> Tensor:
+        return torch.from_numpy(sets).to(self._objective.clean)
+
+    def _takes(self, count: int) -> bool:
+        """Take passes, where there are so many."""
+        enough = count <= self.passes
+        self.passes -= count * enough
+        return enough
 
 
 @dataclass(frozen=True)
@@ -117,180 +153,84 @@ class SmallestSets:
     losses: Tensor
 
 
-def smallest_sets(
-    objective: Objective,
-    objective_of: Callable[[Tensor], Objective],
-    game: Game,
-    threshold: Tensor,
-    weights: Tensor,
-    orders: Sequence[Tensor],
-    passes: int,
-    perturbations_per_eval: int | None,
-) -> SmallestSets:
+def smallest_sets(asked: Asked, weights: Tensor, orders: Sequence[Tensor], passes: int) -> SmallestSets:
     """The smallest set of groups of each example whose value reaches its threshold.
 
     Args:
-        objective: of masks (N, G).
-        objective_of: from rows (n,), numbers of examples, to that of these examples alone.
-        game: which value of the scores counts.
-        threshold: Phi_0 (N,).
+        asked: what is asked of the model.
         weights: (N, G) or (1, G), each group's share of the area; 0 where an example lacks it.
         orders: masks (N, G), whose highest values come first.
         passes: of each example for step 3.
-        perturbations_per_eval: sets of each example that are tried at once; None for as many as make 32 rows.
     """
-    whole = game.value(objective.clean, objective.perturbed)
-    nothing = game.value(objective.perturbed, objective.clean)
+    objective, threshold = asked.objective, asked.threshold
+    whole = asked.game.value(objective.clean, objective.perturbed)
+    nothing = asked.game.value(objective.perturbed, objective.clean)
+    vacuous = nothing >= threshold
     shares = weights.expand(len(threshold), -1).cpu().double().numpy()
-    ranked = [order.cpu().double().numpy() for order in orders]
+    masks = torch.from_numpy(shares > 0).to(threshold).masked_fill(vacuous[:, None], 0)
+    areas = torch.ones_like(threshold).masked_fill(whole < threshold, torch.nan).masked_fill(vacuous, 0)
+    minimal, losses = vacuous.clone(), torch.full_like(masks, torch.nan)
     scale = torch.stack([whole.abs(), nothing.abs(), threshold.abs()]).amax(0)
     slack = _ROUNDING * torch.finfo(threshold.dtype).eps * scale
-    together = _Together(objective, objective_of, game, perturbations_per_eval)
-    proven: dict[int, tuple[_Case, Set]] = {}
-    rest = (nothing < threshold).nonzero()[:, 0].tolist()
+    rest = (~vacuous).nonzero()[:, 0].tolist()
     # A set of the first try may be enough by rounding alone. The second takes no chances.
-    for least in ((threshold - slack).tolist(), threshold.tolist()):
-        cases = {n: _Case(shares[n], least[n], passes) for n in rest}
-        sets = together.run({n: _smallest(case, [order[n] for order in ranked]) for n, case in cases.items()})
-        tried = {n: (cases[n], one) for n, one in sets.items() if one is not None}
-        masks = _everything(shares, threshold)
-        for n, (_, one) in tried.items():
-            masks[n] = torch.from_numpy(one).to(masks)
-        value = game.value(*(scores[0] for scores in objective.measure((masks,))))
-        proven |= {n: found for n, found in tried.items() if bool(value[n] >= threshold[n])}
-        rest = [n for n in tried if n not in proven]
-    return _result(proven, shares, threshold, whole >= threshold, nothing >= threshold)
-
-
-def _everything(shares: Values, like: Tensor) -> Tensor:
-    """The masks (N, G) of all groups that each example has."""
-    return torch.from_numpy(shares > 0).to(like)
-
-
-def _result(
-    proven: dict[int, tuple[_Case, Set]], shares: Values, like: Tensor, whole_is_enough: Tensor, vacuous: Tensor
-) -> SmallestSets:
-    """Sets and their proofs; all groups where there is no set, and none where nothing is needed."""
-    masks = _everything(shares, like).masked_fill(vacuous[:, None], 0)
-    areas = torch.ones_like(like).masked_fill(~whole_is_enough, torch.nan).masked_fill(vacuous, 0)
-    minimal, losses = vacuous.clone(), torch.full_like(masks, torch.nan)
-    for n, (case, one) in proven.items():
-        masks[n] = torch.from_numpy(one).to(masks)
-        areas[n] = 1.0 if one.sum() == len(case.present) else float(case.area(one))
-        minimal[n] = case.is_minimal(one)
-        losses[n] = torch.from_numpy(case.losses(one)).to(losses)
+    for least in (threshold - slack, threshold):
+        sets, tried = {}, masks.clone()
+        for n in rest:
+            case = _Case(asked, asked.of_example(n), shares[n], float(least[n]), passes)
+            found = _smallest(case, [order[n].cpu().double().numpy() for order in orders])
+            if found is not None:
+                sets[n] = (case, found)
+                tried[n] = torch.from_numpy(found).to(masks)
+        enough = asked.value(tried) >= threshold
+        for n, (case, found) in sets.items():
+            if bool(enough[n]):
+                masks[n], areas[n] = tried[n], float(case.area(found)) if found.sum() < len(case.present) else 1.0
+                minimal[n], losses[n] = case.is_minimal(found), torch.from_numpy(case.losses(found)).to(losses)
+        rest = [n for n in sets if not bool(enough[n])]
+        if not rest:
+            break
     return SmallestSets(masks, areas, minimal, losses)
 
 
-def proof(
-    objective: Objective,
-    objective_of: Callable[[Tensor], Objective],
-    game: Game,
-    threshold: Tensor,
-    masks: Tensor,
-    perturbations_per_eval: int | None,
-) -> tuple[Tensor, Tensor]:
+def proof(asked: Asked, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Whether each single group of given masks (N, G) is needed.
 
     Returns:
         (N,) bool, whether the mask is enough and is not without any single group; and (N, G), what the value loses
         without each single group that the mask keeps, NaN for the others. Masks of more than 512 groups are not tried.
     """
-    sets: Any = masks.cpu().double().numpy()  # at most one value of each lies between 0 and 1
-    cases = {n: _Case(np.ones(len(one)), float(threshold[n]), 0) for n, one in enumerate(sets)}
-    together = _Together(objective, objective_of, game, perturbations_per_eval)
-    together.run({n: _tried(case, sets[n]) for n, case in cases.items() if (sets[n] > 0).sum() <= MOST_PROVEN})
-    minimal = [case.is_minimal(sets[n]) for n, case in cases.items()]
-    losses = np.stack([case.losses(sets[n]) for n, case in cases.items()])
-    return torch.tensor(minimal, device=masks.device), torch.from_numpy(losses).to(masks)
+    minimal = torch.zeros_like(masks[:, 0], dtype=torch.bool)
+    losses = torch.full_like(masks, torch.nan)
+    for n, mask in enumerate(masks):
+        one: Any = mask.double().cpu().numpy()  # at most one of its values lies between 0 and 1
+        if 0 < (one > 0).sum() <= MOST_PROVEN:
+            case = _Case(asked, asked.of_example(n), np.ones(len(one)), float(asked.threshold[n]), 0)
+            case.values(np.concatenate([one[None], _without_each(one)]))
+            minimal[n], losses[n] = case.is_minimal(one), torch.from_numpy(case.losses(one)).to(losses)
+    return minimal, losses
 
 
-def _tried(case: _Case, one: Set) -> Asking:
-    """Try a mask, and the mask without each single group."""
-    yield from case.ask(np.concatenate([one[None], _without_each(one)]))
-    return None
-
-
-class _Together:
-    """Runs the searches of several examples side by side, so that the model gets batches."""
-
-    def __init__(
-        self,
-        objective: Objective,
-        objective_of: Callable[[Tensor], Objective],
-        game: Game,
-        perturbations_per_eval: int | None,
-    ) -> None:
-        self._whole, self._objective_of, self._game = objective, objective_of, game
-        self._at_once = perturbations_per_eval
-
-    def run(self, searches: dict[int, Asking]) -> dict[int, Set | None]:
-        """What each search returns."""
-        self._objective, self._rows = self._whole, list(range(self._whole.images))
-        found: dict[int, Set | None] = {}
-        asked: dict[int, Set] = {}  # the sets of each example that have no value yet
-        known: dict[int, list[float]] = {}  # the values of those before them
-
-        def go_on(n: int, values: Values | None) -> None:
-            try:
-                asked[n], known[n] = searches[n].send(values) if values is not None else next(searches[n]), []
-            except StopIteration as end:
-                found[n] = end.value
-                asked.pop(n, None)
-
-        for n in searches:
-            go_on(n, None)
-        while asked:
-            for n, values in self._values(asked).items():
-                asked[n] = asked[n][len(values) :]
-                known[n] += values
-                if not len(asked[n]):
-                    go_on(n, np.array(known[n]))
-        return found
-
-    def _values(self, asked: dict[int, Set]) -> dict[int, list[float]]:
-        """The values of as many sets of each example as go through the model at once."""
-        if 2 * len(asked) <= len(self._rows):  # examples that are done leave the batch
-            self._rows = sorted(asked)
-            self._objective = self._objective_of(torch.tensor(self._rows, device=self._whole.clean.device))
-        rows = self._at_once or max(1, _ROWS // (len(self._rows) * self._objective.samples))
-        count = min(rows, max(map(len, asked.values())))
-        groups = next(iter(asked.values())).shape[1]
-        batch = np.zeros((count, len(self._rows), groups))
-        for place, n in enumerate(self._rows):
-            some = asked.get(n, batch[:0, 0])[:count]
-            batch[: len(some), place] = some
-        masks = torch.from_numpy(batch).flatten(0, 1).to(self._whole.clean)
-        values = self._objective.value((masks,), self._game.kept, self._game.removed).double().cpu()
-        counts = {n: min(count, len(sets)) for n, sets in asked.items()}
-        return {n: values[: counts[n], place].tolist() for place, n in enumerate(self._rows) if n in counts}
-
-
-def _smallest(case: _Case, orders: Sequence[Values]) -> Asking:
+def _smallest(case: _Case, orders: Sequence[Values]) -> Set | None:
     """The smallest set found from some orders (G,), with its proof; None where no set is enough."""
-    best = yield from _shortest_start(case, orders)
-    if best is None:
-        return None
-    best = yield from _without_needless(case, best)
-    while True:
-        smaller = yield from _smaller(case, best)
-        if smaller is None:
-            return best
-        best = yield from _without_needless(case, smaller)
+    smaller = _shortest_start(case, orders)
+    best = None
+    while smaller is not None:
+        best = _without_needless(case, smaller)
+        smaller = _smaller(case, best)
+    return best
 
 
-def _shortest_start(case: _Case, orders: Sequence[Values]) -> Asking:
+def _shortest_start(case: _Case, orders: Sequence[Values]) -> Set | None:
     """The smallest of the sets of the highest groups of the orders that is enough."""
     best: Set | None = None
     for order in orders:
         ranked = case.present[np.argsort(-order[case.present], kind="stable")]
-        count = len(ranked)
-        low, high = 0, count  # between which the shortest start lies, as far as known
-        sizes = np.arange(1, count + 1)
+        low, high, count = 0, len(ranked), len(ranked)  # between low and high lies the shortest start, as far as known
         while True:
-            tried = sizes if count <= _EVERY_START else _spread_out(low, high)
+            tried = np.arange(1, count + 1) if count <= _EVERY_START else _spread_out(low, high)
             starts = _first(ranked, tried, len(order))
-            enough = (yield from case.ask(starts)) >= case.threshold
+            enough = case.values(starts) >= case.threshold
             if not enough.any():
                 break
             shortest = int(np.argmax(enough))
@@ -302,59 +242,59 @@ def _shortest_start(case: _Case, orders: Sequence[Values]) -> Asking:
     return best
 
 
-def _spread_out(low: int, high: int) -> NDArray[np.int64]:
+def _spread_out(low: int, high: int) -> Numbers:
     """Sizes above ``low`` up to ``high``, spread geometrically."""
     return np.unique(np.geomspace(low + 1, high, _EVERY_START // 2).round().astype(np.int64))
 
 
-def _first(ranked: NDArray[np.int64], sizes: NDArray[np.int64], groups: int) -> Set:
+def _first(ranked: Numbers, sizes: Numbers, groups: int) -> Set:
     """The sets (R, G) of the first groups, as many as each size says."""
     rank = np.full(groups, groups)
     rank[ranked] = np.arange(len(ranked))
     return rank[None] < sizes[:, None]
 
 
-def _without_needless(case: _Case, best: Set) -> Generator[Set, Values, Set]:
+def _without_needless(case: _Case, best: Set) -> Set:
     """The set without groups that can be left out, so that at the end each single one is tried and needed."""
     while 0 < best.sum() <= MOST_PROVEN:
-        smaller = _without_each(best)
-        values = yield from case.ask(smaller)
+        values = case.values(_without_each(best))
         needless = np.flatnonzero(values >= case.threshold)
         if not len(needless):
             break
         # Those first whose loss is least; several at once, as long as the rest is enough.
         groups = np.flatnonzero(best)[needless[np.argsort(-values[needless], kind="stable")]]
         rest = best & ~_first(groups, np.arange(1, len(groups) + 1), len(best))
-        enough = (yield from case.ask(rest)) >= case.threshold
-        best = rest[np.flatnonzero(enough)[-1]]
+        best = rest[np.flatnonzero(case.values(rest) >= case.threshold)[-1]]
     return best
 
 
 def _without_each(one: Set) -> Set:
     """The sets (R, G) without each single group of a set."""
-    groups = np.flatnonzero(one)
+    return _changed(one, np.flatnonzero(one), False)
+
+
+def _changed(one: Set, groups: Numbers, kept: bool) -> Set:
+    """The sets (R, G) in which each single one of some groups is kept, or is not."""
     sets = np.repeat(one[None], len(groups), axis=0)
-    sets[np.arange(len(groups)), groups] = False
+    sets[np.arange(len(groups)), groups] = kept
     return sets
 
 
-def _smaller(case: _Case, best: Set) -> Asking:
+def _smaller(case: _Case, best: Set) -> Set | None:
     """A set of a smaller area that is enough, found with the passes that are left; None if there was none."""
-    below = _all_below(case, best)
-    if below is not None:
-        values = yield from case.ask_if_cheap(below)
-        if values is not None:
-            enough = below[values >= case.threshold]
-            smallest: Set | None = enough[np.argmin(case.area(enough))] if len(enough) else None
-            return smallest
-    losses = case.losses(best)
-    for group in np.argsort(losses, kind="stable")[: min(_CLIMBS, int(best.sum()))]:
+    area, below = float(case.area(best)), _all_below(case, best)
+    if below is not None and (values := case.values_if_cheap(below)) is not None:
+        enough: list[Set] = list(below[values >= case.threshold])
+        return min(enough, key=case.area, default=None)
+    found = _grown(case, area)
+    # The groups whose loss was least are left out first.
+    for group in np.argsort(case.losses(best), kind="stable")[: int(best.sum())]:
+        if found is not None or not case.passes:
+            break
         start = best.copy()
         start[group] = False
-        found = yield from _climbed(case, start, case.area(best))
-        if found is not None:
-            return found
-    return None
+        found = _climbed(case, start, area)
+    return found
 
 
 def _all_below(case: _Case, best: Set) -> Set | None:
@@ -366,31 +306,42 @@ def _all_below(case: _Case, best: Set) -> Set | None:
     sets = np.zeros((len(members), len(best)), dtype=np.bool_)
     for one, groups in zip(sets, members):
         one[groups] = True
-    return sets if len(sets) else None
+    return sets
 
 
-def _climbed(case: _Case, start: Set, area: float) -> Asking:
-    """A set of less than an area that is enough, by swaps that raise the value; None if there was none."""
-    here = start
-    while True:
-        value = float((yield from case.ask(here[None]))[0])
-        inside, outside = np.flatnonzero(here), np.setdiff1d(case.present, np.flatnonzero(here))
-        with_each = np.repeat(here[None], len(outside), axis=0)
-        with_each[np.arange(len(outside)), outside] = True
-        both = yield from case.ask_if_cheap(np.concatenate([_without_each(here), with_each]))
-        if both is None or not len(outside):
-            return None
-        less, more = both[: len(inside)], both[len(inside) :]
-        # A swap is worth about its two halves. The best of them are tried.
-        guess = (less[:, None] + more[None, :]).ravel()
-        chosen = np.argsort(-guess, kind="stable")[: len(case.present)]
-        swapped = np.repeat(here[None], len(chosen), axis=0)
-        swapped[np.arange(len(chosen)), inside[chosen // len(outside)]] = False
-        swapped[np.arange(len(chosen)), outside[chosen % len(outside)]] = True
-        swapped = swapped[case.area(swapped) < area * (1 - 1e-9)]
-        values = (yield from case.ask_if_cheap(swapped)) if len(swapped) else None
-        if values is None or values.max() <= value:
-            return None
-        here = swapped[np.argmax(values)]
+def _grown(case: _Case, area: float) -> Set | None:
+    """A set of less than an area that is enough, by adding the best group again and again; None if there was none."""
+    here: Set = np.zeros(len(case.weights), dtype=np.bool_)
+    while (slopes := case.slopes_if_cheap(here)) is not None:
+        outside = np.setdiff1d(case.present, np.flatnonzero(here))
+        chosen = outside[np.argsort(-slopes[outside], kind="stable")[:_TRIED]]
+        larger = _changed(here, chosen, True)
+        larger = larger[case.area(larger) < area * _SMALLER]
+        values = case.values_if_cheap(larger)
+        if values is None:
+            break
+        here = larger[np.argmax(values)]
         if values.max() >= case.threshold:
             return here
+    return None
+
+
+def _climbed(case: _Case, here: Set, area: float) -> Set | None:
+    """A set of less than an area that is enough, by swaps that raise the value; None if there was none."""
+    value = -np.inf
+    while (slopes := case.slopes_if_cheap(here)) is not None:
+        inside, outside = np.flatnonzero(here), np.setdiff1d(case.present, np.flatnonzero(here))
+        if not len(inside) or not len(outside):
+            break
+        gain = (slopes[outside][None, :] - slopes[inside][:, None]).ravel()
+        chosen = np.argsort(-gain, kind="stable")[:_TRIED]
+        swapped = _changed(here, outside[chosen % len(outside)], True)
+        swapped[np.arange(len(chosen)), inside[chosen // len(outside)]] = False
+        swapped = swapped[case.area(swapped) < area * _SMALLER]
+        values = case.values_if_cheap(swapped)
+        if values is None or values.max() <= value:
+            break
+        here, value = swapped[np.argmax(values)], float(values.max())
+        if value >= case.threshold:
+            return here
+    return None
