@@ -3,7 +3,7 @@
     python benchmarks/groups.py [--examples 100] [--data breast_cancer wine digits] [--share 1.0]
 
 Small networks are trained on the spot. The score is the log-probability of the predicted class, and what is hidden is
-the mean of the training data. Enough is a share of the clean probability. Every ranking is cut where it is enough first.
+the mean of the training data. Enough is a share of the clean probability. Rankings are cut where they are first enough.
 A backward pass counts as two forward passes; rankings that sample may take at least as many passes as ours.
 
 Prints, for each table and method, the mean number of features, for how many examples it is larger than ours and for how
@@ -30,7 +30,7 @@ from captum_extremal import ExtremalPerturbation, GroupMask
 
 TABLES = {"breast_cancer": load_breast_cancer, "wine": load_wine, "digits": load_digits}
 EXHAUSTIVE = 12  # features up to which every set is tried
-ROUNDING = 1e-6  # that the score may lose in a batch of another size
+ROUNDING = 1e-12  # that the score may lose in a batch of another size
 AT_ONCE = 4096  # rows that go through the network at once
 
 
@@ -53,7 +53,7 @@ def report(name: str, count: int | None, options: argparse.Namespace) -> None:
     """The rows of one table, of its first features or of all of them."""
     torch.manual_seed(0)
     data = TABLES[name]()
-    features = torch.tensor(data.data[:, :count], dtype=torch.float32)
+    features = torch.tensor(data.data[:, :count], dtype=torch.float64)
     labels = torch.tensor(data.target)
     train, test = train_test_split(range(len(labels)), test_size=0.4, random_state=0, stratify=data.target)
     scale = features[train].std(0).clamp(min=1e-3)
@@ -75,7 +75,7 @@ def report(name: str, count: int | None, options: argparse.Namespace) -> None:
         seconds = time.perf_counter() - started
         counted = question.passes / len(x)
         sizes = sets.sum(1)
-        assert bool((question.value(sets.float(), range(len(x))) >= question.threshold - ROUNDING).all()), method
+        assert bool((question.value(sets.to(x), range(len(x))) >= question.threshold - ROUNDING).all()), method
         if ours is None:
             ours, passes = sizes, int(counted)
         more, fewer = int((sizes > ours).sum()), int((sizes < ours).sum())
@@ -88,6 +88,7 @@ def trained(features: Tensor, labels: Tensor) -> nn.Module:
     network = nn.Sequential(
         nn.Linear(features.shape[1], 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU(), nn.Linear(48, int(labels.max()) + 1)
     )
+    network = network.to(features)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-2, weight_decay=1e-2)
     for _ in range(200):
         optimizer.zero_grad()
@@ -124,7 +125,7 @@ class Question:
         return self.scores(sets, row) >= self.threshold[row] - ROUNDING
 
     def scores(self, sets: Tensor, row: int) -> Tensor:
-        return self.value(sets.float(), [row] * len(sets))
+        return self.value(sets.to(self.x), [row] * len(sets))
 
 
 Answer = Callable[[Question, int], Tensor]

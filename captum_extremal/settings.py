@@ -42,8 +42,10 @@ class SearchSettings:
             keeps everything, a number, one number per image (N,), or a callable ``(clean, perturbed) -> (N,)`` of the
             scores of the unmasked and of the fully perturbed inputs (or activation).
         perturbations_per_eval: how many perturbed copies of each image go through the model at once; None for all
-            (one for each of the path's searches, one per area for "penalty"; twice as many for "hybrid"). It changes
-            the memory, and the result by rounding alone, which a search in float32 can amplify.
+            (one for each of the path's searches, one per area for "penalty"; twice as many for "hybrid", M times as
+            many for :class:`~captum_extremal.SamplePerturbation`; 32 while the smallest set of groups is sought, one
+            image after the other). It changes the memory, and the result by rounding alone, which a search in float32
+            can amplify.
         callback: called after each step with its number, the areas (N, R) and the game's values there (N, R): the best
             of the masks of one area, NaN for images that are finished. The path goes from large areas to small ones,
             then each area is refined, and a* is sought; the penalty's steps are of all areas at once.

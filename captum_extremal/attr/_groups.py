@@ -39,11 +39,11 @@ def has_columns_alone(inputs: object) -> bool:
     return bool(parts) and all(isinstance(x, Tensor) and x.dim() == 2 for x in parts)
 
 
-def groups_of(mask: GroupMask, ids: Tensors | None, tensors: Tensors, is_tuple: bool, argument: str) -> FeatureGroups:
+def groups_of(mask: GroupMask, ids: Tensors | None, tensors: Tensors, argument: str) -> FeatureGroups:
     """The groups of tensors (N, ...), from ids that :func:`check_ids` checked; None for a group of every element."""
     if ids is None:
         return FeatureGroups.of_every_column(mask, tensors)
-    return FeatureGroups.of(mask, check_ids_fit(argument, ids, tensors, is_tuple), tensors)
+    return FeatureGroups.of(mask, check_ids_fit(argument, ids, tensors), tensors)
 
 
 __all__ = ["check_ids", "groups_of", "has_columns_alone", "with_group_mask"]

@@ -195,11 +195,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         """The result, and how its masks spread over the inputs."""
         settings.check_for(session.images)
         perturbation, mask = settings.chosen_perturbation(), settings.family()
-        groups = (
-            groups_of(mask, ids, session.inputs, session.is_tuple, "feature_mask")
-            if isinstance(mask, GroupMask)
-            else None
-        )
+        groups = groups_of(mask, ids, session.inputs, "feature_mask") if isinstance(mask, GroupMask) else None
         family = groups or cast(MaskFamily, mask)
         layouts = [groups.layout()] if groups else _layouts_of_positions(cast(MaskFamily, mask), session)
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs
@@ -223,7 +219,7 @@ def _options(
 ) -> tuple[InputSearchSettings, Tensors | None]:
     """The settings of a method, and the checked ids of the feature mask."""
     settings = with_group_mask(settings, None, feature_mask, has_columns_alone(inputs), "feature_mask")
-    ids = None if feature_mask is None else check_ids("feature_mask", feature_mask, isinstance(inputs, tuple))
+    ids = None if feature_mask is None else check_ids("feature_mask", feature_mask)
     return InputSearchSettings.of(settings, method), ids
 
 

@@ -162,11 +162,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         settings.check_for(session.images)
         here = self._at_layer(session, to_input, given)
         mask, tail = settings.family(), cast(LayerTail, here.forward_func)
-        groups = (
-            groups_of(mask, given.ids, here.inputs, here.is_tuple, "layer_mask")
-            if isinstance(mask, GroupMask)
-            else None
-        )
+        groups = groups_of(mask, given.ids, here.inputs, "layer_mask") if isinstance(mask, GroupMask) else None
         family = groups or cast(MaskFamily, mask)
         layouts = [groups.layout()] if groups else _layouts(family, settings, here)
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs again
@@ -222,7 +218,7 @@ def _options(
 ) -> tuple[LayerSearchSettings, _AtLayer]:
     """The settings of a method, and what it was given in the shape of the layer's activation."""
     settings = with_group_mask(settings, "channels", layer_mask, False, "layer_mask")
-    ids = None if layer_mask is None else check_ids("layer_mask", layer_mask, isinstance(layer_mask, tuple))
+    ids = None if layer_mask is None else check_ids("layer_mask", layer_mask)
     return LayerSearchSettings.of(settings, method), _AtLayer(ids, layer_baselines)
 
 

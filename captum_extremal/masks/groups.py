@@ -65,7 +65,7 @@ class FeatureGroups:
     def of(cls, mask: GroupMask, ids: Tensors, tensors: Tensors) -> FeatureGroups:
         """The groups of input tensors (N, ...), from ids of each that were checked by :func:`check_ids`."""
         every, counts = torch.unique(torch.cat([one.flatten() for one in ids])), []
-        index = tuple(torch.searchsorted(every, one) for one in ids)
+        index = tuple(torch.searchsorted(every, one.contiguous()) for one in ids)
         for one, x in zip(index, tensors):
             rows = one.flatten(1) + len(every) * torch.arange(len(one), device=one.device)[:, None]
             found = torch.bincount(rows.flatten(), minlength=len(one) * len(every)).view(len(one), -1)
@@ -167,19 +167,18 @@ def _spread(masks: Tensor, index: Tensor) -> Tensor:
     return rows[:, images, index.flatten(1)].view(len(masks), *index.shape[1:])
 
 
-def check_ids(name: str, given: object, is_tuple: bool) -> Tensors:
+def check_ids(name: str, given: object) -> Tensors:
     """The ids of a feature mask, as a tuple of int64 tensors, as far as they can be checked without the inputs.
 
     Raises:
         TypeError, ValueError: they are no tensors of integers, some are negative, or there are too many.
     """
     parts = given if isinstance(given, tuple) else (given,)
-    if isinstance(given, tuple) != is_tuple:
-        kind = "a tuple with a tensor for each input" if is_tuple else "one tensor, as the inputs are"
-        raise TypeError(f"{name} must be {kind}, got {type(given).__name__}")
+    if not parts:
+        raise ValueError(f"{name} must hold at least one tensor, got an empty tuple")
     found = []
     for k, part in enumerate(parts):
-        label = f"{name}[{k}]" if is_tuple else name
+        label = f"{name}[{k}]" if isinstance(given, tuple) else name
         if not isinstance(part, Tensor):
             raise TypeError(f"{label} must be a tensor of integers, got {type(part).__name__}")
         if part.is_floating_point() or part.is_complex() or part.dtype == torch.bool:
@@ -195,7 +194,7 @@ def check_ids(name: str, given: object, is_tuple: bool) -> Tensors:
     return tuple(found)
 
 
-def check_ids_fit(name: str, ids: Tensors, tensors: Tensors, is_tuple: bool) -> Tensors:
+def check_ids_fit(name: str, ids: Tensors, tensors: Tensors) -> Tensors:
     """The ids on the tensors' device.
 
     Raises:
@@ -204,9 +203,10 @@ def check_ids_fit(name: str, ids: Tensors, tensors: Tensors, is_tuple: bool) -> 
     if len(ids) != len(tensors):
         raise ValueError(f"{name} must be one tensor for each of {len(tensors)} tensors, got {len(ids)}")
     for k, (one, x) in enumerate(zip(ids, tensors)):
+        label = f"{name}[{k}]" if len(ids) > 1 else name
         if one.dim() != x.dim() or any(ours not in (1, theirs) for ours, theirs in zip(one.shape, x.shape)):
             raise ValueError(
-                f"{f'{name}[{k}]' if is_tuple else name} must have the shape of what it groups, {tuple(x.shape)}, or 1 "
+                f"{label} must have the shape of what it groups, {tuple(x.shape)}, or 1 "
                 f"in dimensions over which it is repeated, got {tuple(one.shape)}"
             )
     return tuple(one.to(x.device) for one, x in zip(ids, tensors))

@@ -4,7 +4,7 @@ A search over soft masks says in which order the groups matter. From there, whol
 the ordinary objective, for each example on its own:
 
 1. The shortest start of an order that is enough.
-2. Groups that can be left out are left out, those first whose loss is least, until no single one can. That is the proof.
+2. Groups that can be left out are left out, those first whose loss is least, until no single one can: the proof.
 3. While passes are left, a smaller set is sought: all of them where they are few; else by adding the best group again
    and again to nothing; else by swapping one group for another, uphill, from the set without one of its groups. The
    derivative by the mask recommends what to try. A smaller set goes through step 2 again.
@@ -97,7 +97,7 @@ class _Case:
         new = {key: one for key, one in zip(keys, sets) if key not in self._known}
         if new:
             masks = self._as_masks(np.stack(list(new.values())))
-            values = [self._objective.value((part,), *self._game)[:, 0] for part in masks.split(self._at_once)]
+            values = [self._objective.value((part,), *self._game)[:, 0] for part in torch.split(masks, self._at_once)]
             self._known.update(zip(new, torch.cat(values).tolist()))
         return np.array([self._known[key] for key in keys])
 
@@ -114,10 +114,14 @@ class _Case:
         return slopes[0].double().cpu().numpy()
 
     def losses(self, one: Set) -> Values:
-        """What the value of a set (G,) loses without each of its groups (G,); NaN for other groups and untried ones."""
+        """What the value of a set (G,) loses without each of its groups (G,).
+
+        NaN for other groups, and for all where some were not tried.
+        """
         losses, whole = np.full(len(one), np.nan), self._known.get(one.tobytes(), np.nan)
-        for group, smaller in zip(np.flatnonzero(one), _without_each(one)):
-            losses[group] = whole - self._known.get(smaller.tobytes(), np.nan)
+        values = np.array([self._known.get(smaller.tobytes(), np.nan) for smaller in _without_each(one)])
+        if not np.isnan(values).any():
+            losses[np.flatnonzero(one)] = whole - values
         return losses
 
     def is_minimal(self, one: Set) -> bool:
@@ -213,8 +217,9 @@ def proof(asked: Asked, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 def _smallest(case: _Case, orders: Sequence[Values]) -> Set | None:
     """The smallest set found from some orders (G,), with its proof; None where no set is enough."""
-    smaller = _shortest_start(case, orders)
-    best = None
+    smaller, best = _shortest_start(case, orders), None
+    if smaller is None:
+        smaller = _grown(case, math.inf)
     while smaller is not None:
         best = _without_needless(case, smaller)
         smaller = _smaller(case, best)
