@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from captum_extremal import (
     SmoothMask,
 )
 from captum_extremal.masks import FeatureGroups
+from captum_extremal.settings import InputSearchSettings
 
 DOUBLE = torch.float64
 QUICK = PathSolver(steps=12)
@@ -234,7 +236,9 @@ def test_ids_need_not_be_consecutive_and_are_shared_by_all_examples() -> None:
     assert found.group_ids.tolist() == [7, 40, 900]
     assert ids_of(found) == [[40], [40]]
     torch.testing.assert_close(found.optimal_area, torch.full((2,), 1 / 3, dtype=DOUBLE))
-    attribution = ExtremalPerturbation(linear).attribute(table(), target=0, feature_mask=IDS, score_threshold=4.9)
+    attribution = ExtremalPerturbation(linear).attribute(
+        table(), target=0, feature_mask=IDS, score_threshold=4.9, solver=QUICK
+    )
     assert torch.equal(attribution, (IDS == 40).double().expand(2, -1))
     assert attribution.is_contiguous()
 
@@ -270,7 +274,7 @@ def test_one_group_spans_an_image_and_its_metadata() -> None:
     image, facts = torch.ones(2, 3, 4, 4, dtype=DOUBLE), torch.ones(2, 3, dtype=DOUBLE)
     of_image = torch.tensor([5, 5, 6, 6]).view(1, 1, 4, 1).expand(1, 1, 4, 4)
     of_facts = torch.tensor([[6, 5, 8]])
-    how: dict[str, Any] = {"feature_mask": (of_image, of_facts), "score_threshold": 1.0, "target": 0}
+    how: dict[str, Any] = {"feature_mask": (of_image, of_facts), "score_threshold": 1.0, "target": 0, "solver": QUICK}
     found = search(model, image, facts, **how)
     assert ids_of(found) == [[5], [5]]
     assert single(found.optimal_masks).shape == (2, 3)
@@ -300,7 +304,7 @@ def test_inputs_of_every_rank(shape: tuple[int, ...]) -> None:
 
     found = search(model, x, feature_mask=ids)
     assert ids_of(found) == [[3], [3]]
-    attribution = ExtremalPerturbation(model).attribute(x, target=0, feature_mask=ids)
+    attribution = ExtremalPerturbation(model).attribute(x, target=0, feature_mask=ids, solver=QUICK)
     assert torch.equal(attribution, (ids == 3).double().expand_as(x))
 
 
@@ -372,7 +376,8 @@ def test_tables_of_few_columns(columns: int) -> None:
 
 
 def test_penalty_solver_starts_the_search_for_sets_too() -> None:
-    found = search(linear, table(1), solver="penalty", score_threshold=4.9)
+    assert InputSearchSettings(mask=GroupMask(), solver="penalty").chosen_solver() == PenaltySolver.channels()
+    found = search(linear, table(1), solver=replace(PenaltySolver.channels(), steps=20), score_threshold=4.9)
     assert sorted(ids_of(found)[0]) == [0, 3]
     with pytest.raises(ValueError, match="solver must not flip"):
         search(linear, table(1), solver=PenaltySolver())
@@ -511,20 +516,25 @@ def test_layer_baselines_are_what_hidden_values_become() -> None:
     method = LayerExtremalPerturbation(model, model.embeddings)
     baseline = torch.full((1, 4, 4), -0.25)  # -1 for each hidden token
     how: dict[str, Any] = {"target": 0, "layer_mask": WORD_IDS[:1], "layer_baselines": baseline, "areas": "optimal"}
+    how |= {"solver": QUICK}
     found = method.extremal_masks(TOKENS[:1], score_threshold=0.5, **how)
     assert found.perturbed_score.tolist() == [-4.0]
     assert sorted(ids_of(found)[0]) == [0, 1]  # 2 + 1 - 1; the first word alone has 2 - 2
     per_example = how | {"layer_baselines": baseline.repeat(2, 1, 1), "layer_mask": WORD_IDS}
     both = method.extremal_masks(TOKENS, score_threshold=0.5, **per_example)
     assert ids_of(both)[0] == ids_of(found)[0]
-    channels = method.extremal_masks(TOKENS[:1], target=0, areas=(4,), channel_dim=-1, layer_baselines=-0.25)
+    channels = method.extremal_masks(
+        TOKENS[:1], target=0, areas=(4,), channel_dim=-1, layer_baselines=-0.25, solver=QUICK
+    )
     assert channels.perturbed_score.tolist() == [-4.0]
 
 
 def test_group_mask_on_a_layer_without_ids_takes_every_value() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
     x = torch.randn(2, 3)
-    found = LayerExtremalPerturbation(model, model[0]).extremal_masks(x, target=1, mask=GroupMask(), areas=(1, 4))
+    found = LayerExtremalPerturbation(model, model[0]).extremal_masks(
+        x, target=1, mask=GroupMask(), areas=(1, 4), solver=QUICK
+    )
     assert single(found.masks).shape == (2, 2, 4)
     assert found.covers == "groups"
 
