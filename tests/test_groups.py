@@ -27,6 +27,7 @@ from captum_extremal import (
 )
 from captum_extremal.masks import FeatureGroups
 from captum_extremal.settings import InputSearchSettings
+from captum_extremal.visualization import show_curves, show_mask
 
 DOUBLE = torch.float64
 QUICK = PathSolver(steps=12)
@@ -612,6 +613,17 @@ def test_nothing_of_the_callers_changes() -> None:
     assert torch.equal(torch.get_rng_state(), rng)
     assert torch.equal(x, state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_figures_of_scores_take_groups() -> None:
+    found = search(linear, table(), areas=(1, 2, 5), score_threshold=4.9)
+    (ax,) = show_curves(found, 1).axes
+    labels = [str(line.get_label()) for line in ax.lines]
+    assert "only the mask's groups" in labels
+    assert "a* = 28.6 % of the groups" in labels
+    assert ax.get_xlabel() == "area of the mask, % of the groups"
+    with pytest.raises(ValueError, match="show_curves draws the scores of any"):
+        show_mask(found, torch.rand(2, 3, 8, 8))
 
 
 # Bad input

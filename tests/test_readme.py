@@ -71,7 +71,7 @@ def test_python_blocks_run_one_after_another(
         "segmenter": lambda x: {"out": x.mean(1, keepdim=True).expand(-1, 21, -1, -1)},
         "region": torch.ones(1, SIDE, SIDE),
         "other": torch.zeros_like(names["x"]),
-        "classifier": torch.nn.Linear(5, 2),
+        "classifier": torch.nn.Linear(5, 2).eval(),
         "rows": torch.rand(2, 5),
         "training_rows": torch.rand(4, 5),
         "superpixels": (torch.arange(SIDE) * 4 // SIDE).expand(1, 1, SIDE, SIDE),
