@@ -108,8 +108,7 @@ def sweep(
             by_row = at if at.dim() == values.dim() else at[:, None]
             settings.callback(step, by_row.expand_as(values).T.contiguous(), values.T)
 
-    search = Search(objective, game, areas, bounds, report, goal)
-    plan = solver.plan(search)
+    plan = solver.plan(Search(objective, game, areas, bounds, report, goal))
     with progress_bar(settings.show_progress, plan.steps, name) as bar:
         found = plan.run()
     # Area by area, to limit the memory.

@@ -39,8 +39,8 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
 
         m_a = argmax_{m : mean(m) = a} \Phi(m \otimes x)
 
-    and the attribution is the mask of the smallest area whose score reaches that of the whole input (equation 3). With a
-    ``feature_mask``, and for tables (N, F), masks are over groups of features instead, which are kept or not kept.
+    and the attribution is the mask of the smallest area whose score reaches that of the whole input (equation 3). With
+    a ``feature_mask``, and for tables (N, F), masks are over groups of features, which are kept or not kept.
 
     Reference: R. Fong, M. Patrick, A. Vedaldi, *Understanding Deep Networks via Extremal Perturbations and Smooth
     Masks*, ICCV 2019.

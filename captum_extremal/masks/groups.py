@@ -14,9 +14,9 @@ from captum_extremal._checks import check_choice, check_count
 from captum_extremal.masks.axes import Axes
 from captum_extremal.masks.channels import BoundChannelMask, default_counts
 from captum_extremal.masks.family import BoundMask, Layout
+from captum_extremal.masks.smooth import AREAS
 
 MOST_GROUPS = 2**15
-_AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 _ROUNDED = 1e-6  # of a group: what rounding may take from a number of groups
 
 Tensors = tuple[Tensor, ...]
@@ -140,7 +140,7 @@ class FeatureGroups:
         by_size = self.mask.weights == "size"
         units = self.sizes.sum(1) if by_size else self.present.sum(1)
         every = tuple(sorted({int(one) for one in units.tolist()}))
-        areas = default_counts(every[0]) if not by_size and len(every) == 1 else _AREAS
+        areas = default_counts(every[0]) if not by_size and len(every) == 1 else AREAS
         return Layout((count,), (count,), "elements" if by_size else "groups", areas, self._view, every)
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:

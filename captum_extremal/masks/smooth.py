@@ -34,7 +34,7 @@ _SIGMA = 21.0  # px at 224
 _NODES_PER_SIGMA = {1: 6, 2: 6, 3: 4}
 _MIN_SIDE = 2
 _LEAST_WIDTH = 0.7  # lattice steps, of the average of gradients
-_AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # section 4, and everything
+AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)  # section 4, and everything
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class SmoothMask:
                 "mask must be 'channels' for a layer without one to three dimensions of at least "
                 f"{_MIN_SIDE} positions, got an activation of shape (N, {', '.join(map(str, axes.shape))})"
             )
-        areas = tuple(area for area in _AREAS if area >= self.smallest_area(shape))
+        areas = tuple(area for area in AREAS if area >= self.smallest_area(shape))
         return Layout(shape, (1, *shape), "positions", areas, axes.over_positions)
 
     def step_for(self, shape: tuple[int, ...]) -> float:
