@@ -12,10 +12,12 @@ from .inversion import FeatureInversion as FeatureInversion
 from .inversion import ImagePrior as ImagePrior
 from .inversion import InvertedFeatures as InvertedFeatures
 from .masks import ChannelMask as ChannelMask
+from .masks import GroupMask as GroupMask
 from .masks import SmoothMask as SmoothMask
 from .masks import SpaceTimeMask as SpaceTimeMask
 from .perturbations import BlurPyramid as BlurPyramid
 from .perturbations import FadePyramid as FadePyramid
+from .perturbations import SamplePerturbation as SamplePerturbation
 from .results import ExtremalMasks as ExtremalMasks
 from .robustness import Robustness as Robustness
 from .search import Game as Game

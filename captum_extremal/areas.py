@@ -48,11 +48,13 @@ def check_areas(areas: object, counts: bool) -> tuple[int, ...] | tuple[float, .
     values = _as_numbers(areas)
     whole = [counts and isinstance(value, Integral) for value in values]
     if any(whole) and not all(whole):
-        raise TypeError(f"areas must be all integers, numbers of channels, or all floats, fractions, got {areas!r}")
+        raise TypeError(
+            f"areas must be all integers, numbers of channels or groups, or all floats, fractions, got {areas!r}"
+        )
     rising = all(before < after for before, after in pairwise(values))
     if whole[0]:
         if values[0] < 1 or not rising:
-            raise ValueError(f"areas must be strictly increasing numbers of channels from 1 up, got {values}")
+            raise ValueError(f"areas must be strictly increasing numbers of channels or groups from 1 up, got {values}")
         return tuple(map(int, values))
     if not all(0 < value <= 1 for value in values):
         raise ValueError(f"areas must be fractions in (0, 1], 0.05 for 5 %, got {values}")
@@ -84,15 +86,22 @@ def as_fractions(
 ) -> tuple[float, ...]:
     """Areas, checked by :func:`check_areas`, as fractions of what a family's masks of these layouts cover."""
     smallest = max(family.smallest_area(layout.shape) for layout in layouts)
-    sizes, unit = sorted({torch.Size(layout.shape).numel() for layout in layouts}), layouts[0].unit
+    sizes, unit = sorted({count for layout in layouts for count in _counts(layout)}), layouts[0].unit
+    of_tensor = layouts[0].counts is None
     if isinstance(areas[0], int):
         if len(sizes) > 1:
-            raise ValueError(f"areas must be fractions for a layer with tensors of {sizes} {unit}, got {areas}")
+            what = "a layer with tensors" if of_tensor else "examples"
+            raise ValueError(f"areas must be fractions for {what} of {sizes} {unit}, got {areas}")
         if areas[-1] > sizes[0]:
-            raise ValueError(f"areas must be at most the layer's {sizes[0]} {unit}, got {areas}")
+            whose = "the layer's " if of_tensor else ""
+            raise ValueError(f"areas must be at most {whose}{sizes[0]} {unit}, got {areas}")
     fractions = tuple(area / sizes[0] if isinstance(area, int) else area for area in areas)
     if fractions[0] < smallest:
         raise ValueError(
             f"areas must be at least that of the smallest mask, {smallest:.3g} of the {unit}, got {areas[0]}"
         )
     return fractions
+
+
+def _counts(layout: Layout) -> tuple[int, ...]:
+    return layout.counts or (torch.Size(layout.shape).numel(),)

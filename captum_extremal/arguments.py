@@ -24,6 +24,16 @@ _MOST_COLOURS = 4  # channels of an image
 Tensors = tuple[Tensor, ...]
 
 
+def check_features(inputs: object) -> Tensors:
+    """Inputs of which groups of features are masked, as a tuple of tensors (N, ...)."""
+    tensors = _as_tensors(inputs, "inputs")
+    for name, x in _named("inputs", inputs, tensors):
+        _check_floating(name, x)
+        if x.dim() < 2:
+            raise ValueError(f"{name} must be (N, ...) with at least two dimensions, got shape {tuple(x.shape)}")
+    return check_examples(inputs)
+
+
 def check_inputs(inputs: object, channel_dim: object = 1) -> Tensors:
     """Inputs whose positions are masked, as a tuple of tensors.
 
@@ -35,13 +45,11 @@ def check_inputs(inputs: object, channel_dim: object = 1) -> Tensors:
     tensors = _as_tensors(inputs, "inputs")
     check_axes(channel_dim)
     for name, x in _named("inputs", inputs, tensors):
-        if not x.is_floating_point():
-            raise TypeError(
-                f"{name} must be a floating tensor, got {x.dtype}: convert and normalise it as the model expects"
-            )
+        _check_floating(name, x)
         if x.dim() - 2 not in _SPATIAL_RANKS:
             raise ValueError(
-                f"{name} must be (N, C, *S) with one to three spatial dimensions, got shape {tuple(x.shape)}"
+                f"{name} must be (N, C, *S) with one to three spatial dimensions, got shape {tuple(x.shape)}: "
+                "feature_mask=... names groups of features of tensors of any shape"
             )
         positions = positions_of(x, channel_dim, name)
         if x.numel() and math.prod(positions) < 2:
@@ -78,6 +86,14 @@ def _warn_of_layout(name: str, x: Tensor) -> None:
         )
 
 
+def _check_floating(name: str, x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise TypeError(
+            f"{name} must be a floating tensor, got {x.dtype}: convert and normalise it as the model expects; of "
+            "integers such as token ids, mask an embedding layer with LayerExtremalPerturbation"
+        )
+
+
 def check_examples(inputs: object, argument: str = "inputs") -> Tensors:
     """A model's inputs as a tuple of tensors with N rows each, of any type and shape."""
     tensors = _as_tensors(inputs, argument)
@@ -104,14 +120,14 @@ def _as_tensors(inputs: object, argument: str) -> Tensors:
     return tensors
 
 
-def check_baselines(inputs: Tensors, baselines: BaselineType, is_tuple: bool) -> Tensors:
+def check_baselines(inputs: Tensors, baselines: BaselineType, is_tuple: bool, argument: str = "baselines") -> Tensors:
     """The baseline of each input tensor, broadcast to its shape: 0 where none is given."""
     if baselines is None:
         baselines = (0.0,) * len(inputs)
     given = baselines if isinstance(baselines, tuple) else (baselines,)
     if len(given) != len(inputs):
-        raise ValueError(f"baselines must be one for each of {len(inputs)} inputs, got {len(given)}")
-    names = [f"baselines[{k}]" if is_tuple else "baselines" for k in range(len(inputs))]
+        raise ValueError(f"{argument} must be one for each of {len(inputs)} inputs, got {len(given)}")
+    names = [f"{argument}[{k}]" if is_tuple else argument for k in range(len(inputs))]
     return tuple(_baseline(name, x, value) for name, x, value in zip(names, inputs, given))
 
 

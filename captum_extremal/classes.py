@@ -199,8 +199,9 @@ class ClassChannels:
                 shapes = ", ".join(str(tuple(tensor.shape)) for tensor in at_layer.inputs)
                 raise ValueError(f"method must mask one tensor of {kept.shape[1]} channels, got activations {shapes}")
             objective = at_layer.objective(
-                lambda x, baseline: masked(x, axes.over_channels),
+                lambda x, baseline: masked(x),
                 [(axes.channels,)],
+                lambda masks: tuple(map(axes.over_channels, masks)),
                 perturbations_per_eval=per_eval,
                 differentiable=False,
             )

@@ -4,7 +4,8 @@ An :class:`Objective` knows how the model is called, which of its outputs is :ma
 through it at once, and in which precision. It knows nothing about the search.
 
 Shapes: N inputs (N, C, *S), R masks an input as rows (R N, 1, *S), mask-major; scores (R, N). For the channels of a
-layer the inputs are its activations, and the rows (R N, K).
+layer the inputs are its activations, and the rows (R N, K). Of feature groups there is one tensor of masks for all
+inputs together, rows (R N, G). A perturbation of M samples turns R N rows into M R N inputs, sample-major.
 """
 
 from __future__ import annotations
@@ -52,20 +53,22 @@ class Objective:
         forward_func: the model or a wrapper of it, as Captum takes it.
         inputs: the input tensors, each (N, C, *S).
         perturbations: how each of them is perturbed by its masks.
-        hidden: the fully perturbed inputs, in the shapes of ``inputs``.
+        hidden: the fully perturbed inputs, in the shapes of ``inputs``, or M N of them.
         target, additional_forward_args: as Captum takes them, for the N examples.
-        perturbations_per_eval: how many masks of every image go through the model at once; None for all.
+        perturbations_per_eval: how many perturbed copies of every image go through the model at once; None for all.
         caller: the autocast state in which the model runs; None for the present one.
         differentiable: whether the scores must carry a gradient. False where they are only measured; then the fully
             perturbed inputs may have no score (NaN).
         may_be_constant: whether a score without any gradient is accepted where it is a constant, which the perturbed
             inputs tell.
         batching: what is known of the model, shared by objectives of the same one.
+        spread: from the masks to one tensor for each input; None where they are that already.
 
     Attributes:
         clean: the score (N,) of the inputs.
         perturbed: the score (N,) of the fully perturbed inputs.
         hidden: the fully perturbed inputs.
+        samples: M, how many perturbed copies of an image each mask needs.
 
     Raises:
         TypeError, ValueError: the model's output for the unperturbed inputs is not a floating tensor with one row per
@@ -86,10 +89,13 @@ class Objective:
         differentiable: bool = True,
         may_be_constant: bool = True,
         batching: Batching | None = None,
+        spread: Callable[[Tensors], Tensors] | None = None,
     ) -> None:
         self._forward_func = forward_func
         self._inputs = inputs
         self._perturbations = perturbations
+        self._spread = spread
+        self.samples = max(samples_of(perturb) for perturb in perturbations)
         self._target = target
         self._arguments = additional_forward_args
         self._at_once = perturbations_per_eval
@@ -102,7 +108,8 @@ class Objective:
         if differentiable and not may_be_constant:
             _check_depends(has_gradient is not None)
         with torch.no_grad():
-            self.perturbed = self._call(tuple(h.to(x.dtype) for h, x in zip(hidden, inputs)), None).to(self.clean)
+            rows = tuple(h.to(x.dtype) for h, x in zip(hidden, inputs))
+            self.perturbed = self._averaged(self._scores(rows, None).to(self.clean))[0]
         if differentiable:
             self._check_search(has_gradient)
 
@@ -143,8 +150,9 @@ class Objective:
     ) -> Tensor:
         """The value (R, N) of :meth:`value_and_grad` alone."""
         rows, factors = _sides(self._within(masks), kept, removed)
-        scores = torch.cat([self._forward(chunk, precision, flip=False) for chunk in self._chunks(rows)])
-        return _combined(scores, factors)
+        scores = [self._scores(self._perturbed(chunk, flip=False), precision) for chunk in self._chunks(rows)]
+        averaged = torch.cat([self._averaged(of_chunk.to(masks[0].dtype)) for of_chunk in scores])
+        return _combined(averaged, factors)
 
     def value_and_grad(
         self,
@@ -172,11 +180,9 @@ class Objective:
         rows, factors = _sides(self._within(masks), kept, removed)
         scores, slopes = [], []
         for chunk in self._chunks(rows):
-            with torch.enable_grad():
-                leaves = tuple(mask.detach().requires_grad_() for mask in chunk)
-                score = self._forward(leaves, precision, flip)
-                slopes.append(_gradients(score, leaves))
-            scores.append(score.detach())
+            score, by_chunk = self._score_and_gradients(chunk, precision, flip)
+            scores.append(score)
+            slopes.append(by_chunk)
         by_side = [torch.cat(parts) for parts in zip(*slopes)]
         # The removed masks are 1 - m, whose derivative by m is -1. A weight of 0 has no rows, so no factor.
         by_mask = [kept, -removed] if len(factors) > 1 else [kept or -removed]
@@ -191,31 +197,69 @@ class Objective:
         return tuple(mask * one for mask, one in zip(masks, each))
 
     def _chunks(self, masks: Tensors) -> list[Tensors]:
-        at_once = self._at_once if self._batching.several else 1
-        rows = (at_once or len(masks[0])) * self.images
+        at_once = self._copies_at_once
+        rows = len(masks[0]) if at_once is None else max(1, at_once // self.samples) * self.images
         return list(zip(*(torch.split(mask, rows) for mask in masks)))
 
-    def _forward(self, masks: Tensors, precision: torch.dtype | None, flip: bool) -> Tensor:
-        """Scores (R, N) of one chunk of masks, in the masks' precision."""
+    @property
+    def _copies_at_once(self) -> int | None:
+        """How many perturbed copies of every image go through the model at once; None for all."""
+        return self._at_once if self._batching.several else 1
+
+    def _perturbed(self, masks: Tensors, flip: bool) -> Tensors:
+        """The inputs (M R N, ...) under one chunk of masks."""
+        spread = masks if self._spread is None else self._spread(masks)
         perturbed = tuple(
-            perturb(mask).to(x.dtype) for perturb, mask, x in zip(self._perturbations, masks, self._inputs)
+            perturb(mask).to(x.dtype) for perturb, mask, x in zip(self._perturbations, spread, self._inputs)
         )
-        if flip:
-            perturbed = tuple(x.flip(-1) for x in perturbed)
-        return self._call(perturbed, precision).to(masks[0].dtype).view(-1, self.images)
+        return tuple(x.flip(-1) for x in perturbed) if flip else perturbed
+
+    def _score_and_gradients(self, masks: Tensors, precision: torch.dtype | None, flip: bool) -> tuple[Tensor, Tensors]:
+        """The scores (R, N) of one chunk of masks, and their gradients by the masks."""
+        with torch.enable_grad():
+            leaves = tuple(mask.detach().requires_grad_() for mask in masks)
+            perturbed = self._perturbed(leaves, flip)
+            if len(self._parts(perturbed)) == 1:
+                score = self._averaged(self._call(perturbed, precision).to(masks[0].dtype))
+                return score.detach(), _gradients(score, leaves)
+            # So many samples that they go through the model in parts, whose memory is that of one part.
+            scores, by_input = [], []
+            for part in self._parts(perturbed):
+                rows = tuple(x.detach().requires_grad_() for x in part)
+                score = self._call(tuple(map(torch.clone, rows)), precision).to(masks[0].dtype)
+                by_input.append(_gradients(score / self.samples, rows))
+                scores.append(score.detach())
+            weights = tuple(map(torch.cat, zip(*by_input)))
+            by_mask = gradients(perturbed, leaves, weights, allow_unused=True)
+        found = tuple(torch.zeros_like(mask) if one is None else one for mask, one in zip(masks, by_mask))
+        return self._averaged(torch.cat(scores)), found
+
+    def _scores(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
+        """One score for each row (M R N, ...) of the inputs, without gradients."""
+        return torch.cat([self._call(part, precision) for part in self._parts(inputs)])
+
+    def _parts(self, inputs: Tensors) -> list[Tensors]:
+        """The rows (M R N, ...) of the inputs, as many at once as the model may be given."""
+        copies = self._copies_at_once
+        at_once = len(inputs[0]) if copies is None or self.samples == 1 else copies * self.images
+        return list(zip(*(torch.split(x, at_once) for x in inputs)))
+
+    def _averaged(self, scores: Tensor) -> Tensor:
+        """The mean over the samples of scores (M R N,): (R, N)."""
+        return scores.view(self.samples, -1, self.images).mean(0) if self.samples > 1 else scores.view(-1, self.images)
 
     def _call(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
         """One score for each row of the inputs; one mask of each image at a time if the model takes no more."""
         repeats = len(inputs[0]) // self.images
         if repeats == 1:
-            return self._scores(inputs, precision)
+            return self._run(inputs, precision)
         if not self._batching.several:
             return self._one_by_one(inputs, precision)
         try:
-            return self._scores(inputs, precision)
+            return self._run(inputs, precision)
         except MODEL_ERRORS as error:
             # Only an error that comes again, and not for one mask at a time, is one of the batch.
-            if fails(lambda: self._one_by_one(inputs, precision)) or not fails(lambda: self._scores(inputs, precision)):
+            if fails(lambda: self._one_by_one(inputs, precision)) or not fails(lambda: self._run(inputs, precision)):
                 raise
             self._batching.several = False
             warn_caller(
@@ -226,9 +270,9 @@ class Objective:
 
     def _one_by_one(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
         parts = zip(*(torch.split(x, self.images) for x in inputs))
-        return torch.cat([self._scores(part, precision) for part in parts])
+        return torch.cat([self._run(part, precision) for part in parts])
 
-    def _scores(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
+    def _run(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
         """One score for each row of the inputs. Outputs with positions are averaged over them."""
         repeats = len(inputs[0]) // self.images
         with self._precision.forward(precision):
@@ -328,6 +372,11 @@ def _has_gradient(score: Tensor, leaves: Tensors) -> Tensor | None:
     depends = gradients(score.sum() * _GRADIENT_SCALE, leaves, allow_unused=True) if score.requires_grad else ()
     found = [(gradient != 0).flatten(1).any(1) for gradient in depends if gradient is not None]
     return torch.stack(found).any(0) if found else None
+
+
+def samples_of(perturb: BoundPerturbation) -> int:
+    """M, how many perturbed inputs a perturbation makes of one mask."""
+    return int(getattr(perturb, "samples", 1))
 
 
 def mean_over_positions(scores: Tensor) -> Tensor:

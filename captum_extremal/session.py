@@ -27,13 +27,14 @@ from captum_extremal.arguments import (
     check_arguments,
     check_baselines,
     check_examples,
+    check_features,
     check_inputs,
     check_target,
     on_device,
     target_of_rows,
 )
 from captum_extremal.layers import LayerTail, check_layer
-from captum_extremal.objective import Batching, Objective
+from captum_extremal.objective import Batching, Objective, samples_of
 from captum_extremal.objectives import PerImage
 from captum_extremal.perturbations import BoundPerturbation
 
@@ -110,6 +111,7 @@ class Session:
         self,
         bind: Bind,
         mask_shapes: Sequence[tuple[int, ...]] | None = None,
+        spread: Callable[[Tensors], Tensors] | None = None,
         *,
         perturbations_per_eval: int | None = None,
         differentiable: bool = True,
@@ -119,11 +121,14 @@ class Session:
         Args:
             bind: makes the perturbation of one input tensor and its baseline.
             mask_shapes: the shape of one mask of each input; None for masks over its positions, (1, *S).
+            spread: from the masks, of which there are as many as shapes, to one tensor for each input; None where they
+                are that already.
             perturbations_per_eval, differentiable: as :class:`~captum_extremal.objective.Objective` takes them.
         """
         perturb = tuple(bind(x.to(self.dtype), b.to(self.dtype)) for x, b in zip(self.inputs, self.baselines))
         shapes = mask_shapes or [(1, *x.shape[2:]) for x in self.inputs]
-        nothing = [torch.zeros(self.images, *shape, dtype=self.dtype, device=self.device) for shape in shapes]
+        nothing = tuple(torch.zeros(self.images, *shape, dtype=self.dtype, device=self.device) for shape in shapes)
+        nothing = nothing if spread is None else spread(nothing)
         hidden = tuple(map(_hidden, perturb, nothing, self.inputs))
         if perturbations_per_eval != 1:
             for one, zeros in zip(perturb, nothing):
@@ -140,6 +145,7 @@ class Session:
             differentiable,
             may_be_constant=not isinstance(self.forward_func, LayerTail),  # no part of it is used then
             batching=self.batching,
+            spread=spread,
         )
 
     def like_inputs(self, maps: Tensors) -> Any:
@@ -158,6 +164,7 @@ def open_session(
     baselines: BaselineType = None,
     channel_dim: int | None = 1,
     layer: nn.Module | None = None,
+    grouped: bool = False,
 ) -> Iterator[Session]:
     """A session, within which the model can run. Afterwards the model's state is as before.
 
@@ -167,8 +174,12 @@ def open_session(
         channel_dim: the axis of the inputs' channels; None for 1, with a warning where the inputs look otherwise. The
             session has them as (N, C, *S), and the model is given them as the caller did.
         layer: where a layer is explained; then the inputs may be of any type and shape.
+        grouped: whether groups of features are masked; then floating inputs may be of any shape (N, ...).
     """
-    tensors = check_inputs(inputs, channel_dim) if layer is None else check_examples(inputs)
+    if layer is not None:
+        tensors = check_examples(inputs)
+    else:
+        tensors = check_features(inputs) if grouped else check_inputs(inputs, channel_dim)
     if layer is not None:
         check_layer(forward_func, layer)
     images, device = len(tensors[0]), tensors[0].device
@@ -233,16 +244,18 @@ def _hidden(perturb: BoundPerturbation, nothing: Tensor, x: Tensor) -> Tensor:
     """The input under a mask of zeros."""
     check_callable("perturbation.bind's result", perturb, "mask")
     hidden = perturb(nothing)
-    if not isinstance(hidden, Tensor) or hidden.shape != x.shape:
+    rows = samples_of(perturb) * len(x)
+    if not isinstance(hidden, Tensor) or hidden.shape != (rows, *x.shape[1:]):
         got = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
-        raise ValueError(f"perturbation must turn one mask per image into inputs of shape {tuple(x.shape)}, got {got}")
+        wanted = (rows, *x.shape[1:])
+        raise ValueError(f"perturbation must turn one mask per image into inputs of shape {wanted}, got {got}")
     return hidden
 
 
 def _check_several(perturb: BoundPerturbation, nothing: Tensor) -> None:
     """Raise ValueError unless a perturbation, which takes a mask of each of N images, takes two of each as well."""
     twice = torch.cat([nothing, nothing])
-    images, rows = len(nothing), len(twice)
+    images, rows = len(nothing), samples_of(perturb) * len(twice)
     must = (
         "perturbation must take R masks of each of N images, as R N rows, and return R N inputs, the first masks' of "
         f"all images first: with R = 2 and N = {images}"

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from captum_extremal._captum import BaselineType
 from captum_extremal._checks import check_callable, check_choice, check_count
 from captum_extremal._state import warn_caller
 from captum_extremal.areas import AREAS, OPTIMAL, Areas, Sought, as_fractions, check_areas
-from captum_extremal.masks import ChannelMask, Layout, MaskFamily, SmoothMask, check_axes
+from captum_extremal.masks import ChannelMask, GroupMask, Layout, MaskFamily, SmoothMask, check_axes
 from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation
 from captum_extremal.results import ScoreThreshold, check_threshold
 from captum_extremal.search import Game, PathSolver, PenaltySolver, Solver, as_game
@@ -28,6 +28,8 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 _Settings = TypeVar("_Settings", bound="SearchSettings")
 
 _PERTURBATIONS: dict[str, Perturbation] = {"blur": BlurPyramid(), "fade": FadePyramid()}
+_SOLVERS: dict[str, Solver] = {"path": PathSolver(), "penalty": PenaltySolver()}
+_UNIT_SOLVERS: dict[str, Solver] = {"path": PathSolver(), "penalty": PenaltySolver.channels()}  # which do not flip
 _FAMILIES: dict[str, MaskFamily] = {"channels": ChannelMask(), "spatial": SmoothMask()}
 
 
@@ -42,8 +44,10 @@ class SearchSettings:
             keeps everything, a number, one number per image (N,), or a callable ``(clean, perturbed) -> (N,)`` of the
             scores of the unmasked and of the fully perturbed inputs (or activation).
         perturbations_per_eval: how many perturbed copies of each image go through the model at once; None for all
-            (one for each of the path's searches, one per area for "penalty"; twice as many for "hybrid"). It changes
-            the memory, and the result by rounding alone, which a search in float32 can amplify.
+            (one for each of the path's searches, one per area for "penalty"; twice as many for "hybrid", M times as
+            many for :class:`~captum_extremal.SamplePerturbation`; 32 while the smallest set of groups is sought, one
+            image after the other). It changes the memory, and the result by rounding alone, which a search in float32
+            can amplify.
         explanations: how many answers to seek, each by a search of its own, as long as the first. What the masks of a*
             of the earlier ones keep counts nothing in it. They are in
             :attr:`~captum_extremal.ExtremalMasks.explanations` of ``extremal_masks``; ``attribute`` returns the first,
@@ -54,9 +58,6 @@ class SearchSettings:
             ``settings["steps"]`` of the result counts the calls.
         show_progress: draw a progress bar, whose total is an upper bound.
     """
-
-    _counts: ClassVar[bool] = False  # whether integer areas are numbers of channels
-    _solvers: ClassVar[Mapping[str, Solver]] = {"path": PathSolver(), "penalty": PenaltySolver()}
 
     areas: Areas | None = None
     game: str | Game = "preserve"
@@ -72,14 +73,23 @@ class SearchSettings:
             if self.areas != OPTIMAL:
                 raise ValueError(f"areas must be numbers, None or {OPTIMAL!r}, got {self.areas!r}")
         elif self.areas is not None:
-            check_areas(self.areas, self._counts)
+            check_areas(self.areas, self._over_units)
         as_game(self.game)
-        self.chosen_solver()
+        if self.chosen_solver().flips and self._over_units:
+            raise ValueError(
+                "solver must not flip a layer's activation or groups of features, "
+                f"got {self.solver!r}: use PenaltySolver.channels()"
+            )
         check_count("explanations", self.explanations)
         if self.perturbations_per_eval is not None:
             check_count("perturbations_per_eval", self.perturbations_per_eval)
         if self.callback is not None:
             check_callable("callback", self.callback, "step", "areas", "values")
+
+    @property
+    def _over_units(self) -> bool:
+        """Whether masks are over channels or groups, of which integer areas are numbers."""
+        return False
 
     @classmethod
     def of(cls: type[_Settings], given: Mapping[str, Any], method: Callable[..., Any]) -> _Settings:
@@ -102,8 +112,9 @@ class SearchSettings:
     def chosen_solver(self) -> Solver:
         """The solver."""
         if isinstance(self.solver, str):
-            check_choice("solver", self.solver, self._solvers)
-            return self._solvers[self.solver]
+            solvers = _UNIT_SOLVERS if self._over_units else _SOLVERS
+            check_choice("solver", self.solver, solvers)
+            return solvers[self.solver]
         if not isinstance(self.solver, Solver) or isinstance(self.solver, type):
             raise TypeError(f"solver must be a name or an object with plan and flips, got {self.solver!r}")
         return self.solver
@@ -119,7 +130,7 @@ class SearchSettings:
         """
         alone = isinstance(self.areas, str)
         if self.areas is not None and not alone:
-            return Sought(as_fractions(check_areas(self.areas, self._counts), layouts, family), beyond=False)
+            return Sought(as_fractions(check_areas(self.areas, self._over_units), layouts, family), beyond=False)
         smallest = max(family.smallest_area(layout.shape) for layout in layouts)
         default = as_fractions(self._default_areas(layouts, smallest), layouts, family)
         if alone or reduce == "extremal":
@@ -136,37 +147,55 @@ class InputSearchSettings(SearchSettings):
     """What is set for masks over inputs.
 
     Args:
-        areas: strictly increasing fractions of the input, in (0, 1]; a* is then the smallest of them that is enough.
+        areas: strictly increasing fractions of the input, in (0, 1], or for groups all integers, numbers of groups (of
+            elements with ``weights="size"``); a* is then the smallest of them that is enough.
             None for a* alone in ``attribute`` with reduce="extremal", and for the paper's 0.05, 0.1, 0.2, 0.4, 0.6, 0.8
             with the other reductions. ``extremal_masks`` takes None for the paper's areas and an a* between them, and
             "optimal" for a* alone, without masks of areas (A = 0).
-        perturbation: "blur", "fade", or an object with ``bind(x, baseline)`` (section 3.4), which is given
-            (N, C, *S) whatever ``channel_dim`` is. "blur" is along the axes that the masks vary along.
+        perturbation: "blur", "fade", :class:`~captum_extremal.SamplePerturbation`, or another object with
+            ``bind(x, baseline)`` (section 3.4), which is given (N, C, *S) whatever ``channel_dim`` is. None for the
+            blur, which is along the axes that the masks vary along, or the fade for groups.
         mask: the family of masks; None for :class:`~captum_extremal.SmoothMask` (section 3.5), which for videos has
-            settings for time and space apart, as has :class:`~captum_extremal.SpaceTimeMask`.
+            settings for time and space apart, as has :class:`~captum_extremal.SpaceTimeMask`; or, where there is a
+            ``feature_mask`` or no position, for :class:`~captum_extremal.GroupMask`.
         channel_dim: the axis of the channels, counted with N, which no mask covers: None for 1, -1 for (N, T, F),
-            (N, L, D) and (N, H, W, C). All other axes but the first are masked, and are the S of the result.
+            (N, L, D) and (N, H, W, C). All other axes but the first are masked, and are the S of the result. Groups
+            cover any axis, and take None.
     """
 
-    perturbation: str | Perturbation = "blur"
-    mask: MaskFamily | None = None
+    perturbation: str | Perturbation | None = None
+    mask: MaskFamily | GroupMask | None = None
     channel_dim: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.family()
-        as_perturbation(self.perturbation)
+        self.chosen_perturbation()
         check_axes(self.channel_dim)
+        if self._over_units and self.channel_dim is not None:
+            raise ValueError(f"channel_dim must be None for masks over groups, got {self.channel_dim}")
 
-    def family(self) -> MaskFamily:
+    @property
+    def _over_units(self) -> bool:
+        return isinstance(self.mask, GroupMask)
+
+    def family(self) -> MaskFamily | GroupMask:
         """The family of the masks."""
         return SmoothMask() if self.mask is None else as_family(self.mask)
 
     def chosen_perturbation(self) -> Perturbation:
         """The perturbation. The default blur leaves alone what the masks are constant along."""
-        if self.perturbation == "blur" and isinstance(self.mask, SmoothMask):
+        default = "fade" if self._over_units else "blur"
+        chosen = default if self.perturbation is None else self.perturbation
+        if chosen == "blur" and isinstance(self.mask, SmoothMask):
             return BlurPyramid(hold=self.mask.hold)
-        return as_perturbation(self.perturbation)
+        return as_perturbation(chosen)
+
+    def _default_areas(self, layouts: Sequence[Layout], smallest: float) -> tuple[int, ...] | tuple[float, ...]:
+        """Section 4's, or those of the groups."""
+        if not self._over_units:
+            return super()._default_areas(layouts, smallest)
+        return _not_below(layouts[0].default_areas, smallest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,14 +203,15 @@ class LayerSearchSettings(SearchSettings):
     """What is set for masks over a layer.
 
     Args:
-        areas: strictly increasing, all integers, numbers of channels (of positions for masks over them), or all
-            floats, fractions in (0, 1]: 1 is one channel, 1.0 all of them. a* is the smallest of them that is enough.
-            None for a* alone in ``attribute``. ``extremal_masks`` takes None for the paper's areas and an a* between
-            them, and "optimal" for a* alone (A = 0). The paper's are 1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100,
-            150, 200, ... and all channels; for masks over positions 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, as far as a
-            mask can be that small.
+        areas: strictly increasing, all integers, numbers of channels or groups (of positions for masks over them), or
+            all floats, fractions in (0, 1]: 1 is one channel, 1.0 all of them. a* is the smallest of them that is
+            enough. None for a* alone in ``attribute``. ``extremal_masks`` takes None for the paper's areas and an a*
+            between them, and "optimal" for a* alone (A = 0). The paper's are 1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80,
+            90, 100, 150, 200, ... and all channels or groups; for masks over positions 0.05, 0.1, 0.2, 0.4, 0.6, 0.8,
+            1.0, as far as a mask can be that small.
         mask: "channels" (equation 9), "spatial" for smooth masks over the layer's positions, or a mask family. The
-            lengths of a :class:`~captum_extremal.SmoothMask` are in positions of the layer.
+            lengths of a :class:`~captum_extremal.SmoothMask` are in positions of the layer. With a ``layer_mask`` it is
+            :class:`~captum_extremal.GroupMask`.
         channel_dim: the axis of the layer's activation that holds the channels, of a transformer the embedding. None
             is 1, but activations of three dimensions need it: 1 for signals (N, channels, positions), -1 for tokens
             (N, tokens, embedding). Of four, Swin's are (N, H, W, C) and need -1 too. "channels" masks this axis,
@@ -191,24 +221,21 @@ class LayerSearchSettings(SearchSettings):
             sequence.
     """
 
-    _counts = True
-    _solvers: ClassVar[Mapping[str, Solver]] = {"path": PathSolver(), "penalty": PenaltySolver.channels()}
-
-    mask: str | MaskFamily = "channels"
+    mask: str | MaskFamily | GroupMask = "channels"
     channel_dim: int | None = None
     prefix_tokens: int = 0
     token_grid: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.chosen_solver().flips:
-            raise ValueError(
-                f"solver must not flip a layer's activation, got {self.solver!r}: use PenaltySolver.channels()"
-            )
         self.family()
         check_axes(self.channel_dim, self.prefix_tokens, self.token_grid)
 
-    def family(self) -> MaskFamily:
+    @property
+    def _over_units(self) -> bool:
+        return True
+
+    def family(self) -> MaskFamily | GroupMask:
         """The family of the masks."""
         if not isinstance(self.mask, str):
             return as_family(self.mask)
@@ -219,12 +246,19 @@ class LayerSearchSettings(SearchSettings):
         """Those of the masks, where all tensors have the same; else fractions."""
         shared = {layout.default_areas for layout in layouts}
         if len(shared) == 1:
-            return shared.pop()
+            return _not_below(shared.pop(), smallest)
         return tuple(area for area in (*AREAS, 1.0) if area >= smallest)
 
 
-def as_family(mask: object) -> MaskFamily:
+def _not_below(areas: tuple[int, ...] | tuple[float, ...], smallest: float) -> tuple[int, ...] | tuple[float, ...]:
+    """The areas without fractions that are too small for a mask."""
+    return areas if isinstance(areas[0], int) else tuple(area for area in areas if area >= smallest)
+
+
+def as_family(mask: object) -> MaskFamily | GroupMask:
     """The object, if it is a mask family."""
+    if isinstance(mask, GroupMask):
+        return mask
     if not isinstance(mask, MaskFamily) or isinstance(mask, type):
         raise TypeError(
             f"mask must be an object with layout, bind_areas and smallest_area, such as SmoothMask(), got {mask!r}"

@@ -96,3 +96,23 @@ def test_speed_judges_the_masks_of_a_network(network_name: str, photographs: lis
     first, second = [row for row in rows if row[0] in ("path-three", "path")][:2]
     assert first[1:3] == second[1:3] == ["1.00 / 1.00 / 1.00 / 1.00", "1.000"]  # the same masks
     assert (first[-2:], second[-2:]) == (["8.0", "1"], ["2.0", "4"])
+
+
+# Groups of features
+
+
+def test_groups_has_the_truth_beside_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    groups = import_module("groups")
+    chosen = ("ours", "greedy forward", "FeatureAblation", "exhaustive")
+    every = groups.contestants
+    monkeypatch.setattr(groups, "contestants", lambda passes: {name: every(passes)[name] for name in chosen})
+    monkeypatch.setattr(sys, "argv", ["groups.py", "--examples", "3", "--data", "wine"])
+    assert groups.main() == 0
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[1] for row in cells] == [*chosen[:3], *chosen]  # of all features, then of 12
+    sizes = {row[1]: float(row[2]) for row in cells[3:]}
+    assert sizes["ours"] == sizes["exhaustive"] == min(sizes.values())
+    assert [row[4] for row in cells] == ["0"] * 7  # none needs fewer

@@ -107,7 +107,9 @@ def test_tuples_share_the_axis_counted_from_the_end() -> None:
         return of_signal(one) + of_image(other) + offset[:, None]
 
     method, offset = ExtremalPerturbation(forward), torch.zeros(2).double()
-    maps = method.attribute((signal, image), (0, 0.5), 1, offset, channel_dim=-1, solver=PathSolver(steps=6))
+    maps = method.attribute(
+        (signal, image), (0, 0.5), 1, offset, channel_dim=-1, perturbation="fade", solver=PathSolver(steps=6)
+    )
     assert [one.shape for one in maps] == [signal.shape, image.shape]
     assert {(one, other) for one, other, _ in rows} == {(signal.shape[1:], image.shape[1:])}
 

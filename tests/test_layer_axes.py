@@ -69,7 +69,7 @@ def test_axes_are_read(reading: Any) -> None:
 def test_channel_masks_multiply_their_channels(reading: Any, copies: int) -> None:
     activation, axes, settings, channels, _ = reading
     masks = torch.rand(copies * len(activation), channels, dtype=torch.float64)
-    found = masked(activation, axes.over_channels)(masks)
+    found = masked(activation)(axes.over_channels(masks))
     assert torch.equal(found, literal(activation, masks, settings, True))
 
 

@@ -730,12 +730,20 @@ class Handing(nn.Module):
 
 BEFORE_ANY_FORWARD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "rank 0": ({"x": torch.tensor(1.0)}, ValueError, "inputs must have one row per example"),
-    "area zero": ({"areas": 0}, ValueError, "areas must be strictly increasing numbers of channels from 1 up"),
+    "area zero": (
+        {"areas": 0},
+        ValueError,
+        "areas must be strictly increasing numbers of channels or groups from 1 up",
+    ),
     "area negative": ({"areas": (-1, 2)}, ValueError, "areas must be strictly increasing"),
     "area 0.0": ({"areas": 0.0}, ValueError, r"areas must be fractions in \(0, 1\]"),
     "area above 1": ({"areas": (0.5, 1.5)}, ValueError, r"areas must be fractions in \(0, 1\]"),
     "area NaN": ({"areas": math.nan}, ValueError, r"areas must be fractions in \(0, 1\]"),
-    "areas mixed": ({"areas": (1, 0.5)}, TypeError, "areas must be all integers, numbers of channels, or all floats"),
+    "areas mixed": (
+        {"areas": (1, 0.5)},
+        TypeError,
+        "areas must be all integers, numbers of channels or groups, or all floats",
+    ),
     "areas mixed at the end": ({"areas": (0.5, 1)}, TypeError, "areas must be all integers"),
     "area bool": ({"areas": True}, TypeError, "areas must be a number or a sequence"),
     "areas bool": ({"areas": (1, True)}, TypeError, "areas must be a number or a sequence"),

@@ -26,6 +26,19 @@ AS_IT_IS = "<!-- test: default settings -->"
 """Stands before a block whose searches are not made shorter."""
 
 
+class Reader(torch.nn.Module):
+    """Two scores of token ids (N, L)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = torch.nn.Embedding(5, 3)
+        self.output = torch.nn.Linear(3, 2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.output(self.embeddings(tokens).mean(1))
+        return scores
+
+
 def python_blocks() -> list[tuple[str, bool]]:
     """The Python of each block, after as many empty lines as stand before it, and whether it is marked."""
     blocks = re.finditer(rf"(?P<mark>{AS_IT_IS}\n)?```python\n(?P<source>.*?)```", README, re.DOTALL)
@@ -58,6 +71,12 @@ def test_python_blocks_run_one_after_another(
         "segmenter": lambda x: {"out": x.mean(1, keepdim=True).expand(-1, 21, -1, -1)},
         "region": torch.ones(1, SIDE, SIDE),
         "other": torch.zeros_like(names["x"]),
+        "classifier": torch.nn.Linear(5, 2).eval(),
+        "rows": torch.rand(2, 5),
+        "training_rows": torch.rand(4, 5),
+        "superpixels": (torch.arange(SIDE) * 4 // SIDE).expand(1, 1, SIDE, SIDE),
+        "reader": Reader().eval(),
+        "tokens": torch.tensor([[1, 4, 2, 2]]),
     }
     blocks = python_blocks()
     assert len(blocks) > 5

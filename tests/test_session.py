@@ -87,7 +87,7 @@ def layer_objective(session: Session, network: Network) -> tuple[Objective, Laye
     here = session.at_layer(network.layer, False, None)
     tail = here.forward_func
     assert isinstance(tail, LayerTail)
-    return here.objective(lambda x, _: masked(x, lambda mask: mask[..., None, None]), [(4,)]), tail
+    return here.objective(lambda x, _: masked(x), [(4,)], lambda masks: (masks[0][..., None, None],)), tail
 
 
 @pytest.mark.parametrize("arguments", [None, "gain"])

@@ -6,7 +6,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import captum
 import torch
@@ -16,14 +16,15 @@ from captum_extremal._captum import progress_bar
 from captum_extremal._state import warn_caller
 from captum_extremal._version import own_version
 from captum_extremal.areas import Sought
-from captum_extremal.masks import Layout, MaskFamily
-from captum_extremal.masks.binary import agreement
+from captum_extremal.masks import FeatureGroups, Layout, MaskFamily
+from captum_extremal.masks.binary import agreement, agreement_of
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, Measured, assemble, threshold_of
 from captum_extremal.search import Game, Search, Solver, as_game
 from captum_extremal.search.area import mask_of_area
 from captum_extremal.search.precision import chosen_precision
 from captum_extremal.search.problem import BoundMasks, Goal, Parameters
+from captum_extremal.search.smallest_set import Asked, SmallestSets, proof, smallest_sets
 from captum_extremal.session import Session
 from captum_extremal.settings import SearchSettings
 
@@ -59,6 +60,11 @@ class Task:
         objective = self.objective_of(rows)
         return objective if self.forbidden is None else objective.apart_from(tuple(f[rows] for f in self.forbidden))
 
+    @property
+    def groups(self) -> FeatureGroups | None:
+        """The family, where it is of groups of features."""
+        return self.family if isinstance(self.family, FeatureGroups) else None
+
     def bind(self, areas: tuple[float, ...], session: Session) -> list[BoundMasks]:
         """The mask families of each area, one for each input."""
         bound = [self.family.bind_areas(at.shape, session.device, session.dtype, areas) for at in self.layouts]
@@ -74,7 +80,7 @@ class Task:
             threshold=threshold,
             whole=self._whole(game),
             nothing=game.value(perturbed, clean),
-            unit=1 / max(math.prod(layout.shape) for layout in self.layouts),
+            unit=1 / max(max(layout.counts or (math.prod(layout.shape),)) for layout in self.layouts),
             smallest=smallest,
             bounds_of=lambda area: bounds[bisect_left(rungs, area * (1 - 1e-9), hi=len(rungs) - 1)],
             objective_of=self.searched_of,
@@ -153,19 +159,24 @@ def _sweep_once(
         found = plan.run()
     # Area by area, to limit the memory.
     measured = [
-        _measured(objective, parameters, area, of_area, found.searches[k] if found.searches else None)
+        _measured(task, parameters, area, of_area, found.searches[k] if found.searches else None)
         for k, (parameters, area, of_area) in enumerate(zip(found.parameters, areas, bounds))
     ]
-    best = found.optimum if beyond else None
+    best, sets = found.optimum if beyond else None, None
     optimum = [] if best is None else [Measured.by(objective, best.masks, best.area, best.sigma, best.agreement)]
-    return assemble(
+    asked = Asked(task.searched, task.searched_of, game, threshold, settings.perturbations_per_eval)
+    if task.groups is not None and sought.beyond:
+        sets = _smallest_sets(asked, task.groups, optimum, measured)
+        optimum = [Measured.by(objective, (sets.masks,), sets.areas, torch.full((session.images, 1), torch.nan))]
+    result = assemble(
         listed=measured if sought.areas else [],
         others=optimum if sought.areas or optimum else measured,
+        among_listed=sets is None,
         game=game,
         clean_score=objective.clean,
         perturbed_score=objective.perturbed,
         threshold=threshold,
-        is_tuple=session.is_tuple,
+        is_tuple=session.is_tuple and task.groups is None,
         settings={
             **about,
             "mask": repr(task.family),
@@ -183,6 +194,27 @@ def _sweep_once(
         },
         contrast=contrast,
     )
+    if task.groups is None:
+        return result
+    if sets is None:
+        minimal, losses = proof(asked, cast(Tensor, result.optimal_masks))
+        minimal |= result.vacuous
+    else:
+        minimal, losses = sets.minimal, sets.losses
+    return replace(result, group_ids=task.groups.ids, minimal=minimal, removal_losses=losses)
+
+
+def _smallest_sets(
+    asked: Asked, groups: FeatureGroups, optimum: list[Measured], measured: list[Measured]
+) -> SmallestSets:
+    """The smallest sets of groups, from the masks of a* and those of the smallest of the areas that is enough."""
+    starts = list(optimum)
+    if measured:
+        values = [asked.game.value(one.score, one.complement) for one in measured]
+        enough = torch.stack(values) >= asked.threshold  # (A, N)
+        first = enough.int().argmax(0).masked_fill(~enough.any(0), len(measured) - 1)
+        starts.append(Measured.chosen(measured, first.tolist()))
+    return smallest_sets(asked, groups.weights, [one.masks[0] for one in starts], groups.mask.passes)
 
 
 def _precision(solver: Solver, device: torch.device) -> str | None:
@@ -196,16 +228,20 @@ def _finds_optimum(solver: Solver) -> bool:
 
 
 def _measured(
-    objective: Objective, parameters: Parameters, area: float, bounds: BoundMasks, searches: Parameters | None
+    task: Task, parameters: Parameters, area: float, bounds: BoundMasks, searches: Parameters | None
 ) -> Measured:
     """The masks of one area (N, D) with their scores, and how far searches (R N, D) agree on them."""
-    masks = tuple(mask_of_area(p, area, bound) for p, bound in zip(parameters, bounds))
+    objective, groups = task.objective, task.groups
+    masks = _masks_at(groups, parameters, area, bounds)
     areas = torch.full_like(objective.clean, area)
     sigma = torch.tensor([[bound.sigma for bound in bounds]] * objective.images, dtype=torch.float32, device="cpu")
     if searches is None:
         return Measured.by(objective, masks, areas, sigma)
-    rows = tuple(mask_of_area(p, area, bound) for p, bound in zip(searches, bounds))
-    shares, overlap = agreement(rows, area, objective.images)
+    rows = _masks_at(groups, searches, area, bounds)
+    if groups is None:
+        shares, overlap = agreement(rows, area, objective.images)
+    else:
+        shares, overlap = agreement_of([rows[0].view(-1, *masks[0].shape) >= 0.5], rows[0].dtype)
     return Measured.by(objective, masks, areas, sigma, overlap, shares)
 
 
@@ -217,6 +253,14 @@ def warn_of_threshold(found: ExtremalMasks) -> None:
             f"{beyond} of {len(found)} images do not reach the score threshold even with everything kept, so that a* "
             "is NaN at any area. Lower score_threshold, which is in units of the game's value"
         )
+
+
+def _masks_at(
+    groups: FeatureGroups | None, parameters: Parameters, area: float, bounds: BoundMasks
+) -> tuple[Tensor, ...]:
+    """The masks of exactly an area."""
+    masks = tuple(mask_of_area(p, area, bound) for p, bound in zip(parameters, bounds))
+    return masks if groups is None else (groups.filled(masks[0], area),)
 
 
 def warn_of_optimum(found: ExtremalMasks) -> None:

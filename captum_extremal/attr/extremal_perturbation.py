@@ -1,5 +1,7 @@
 """Extremal perturbations of the input (section 3): the smallest part of it that is enough for the model's output."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -8,15 +10,19 @@ from torch import Tensor
 
 from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage
 from captum_extremal._checks import check_choice
+from captum_extremal.arguments import Tensors
 from captum_extremal.attr._base import BaseAttribution
+from captum_extremal.attr._groups import check_ids, groups_of, has_columns_alone, with_group_mask
 from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_threshold
-from captum_extremal.masks import read_axes
+from captum_extremal.masks import GroupMask, Layout, MaskFamily, read_axes
 from captum_extremal.objective import Objective
-from captum_extremal.perturbations import Perturbation
+from captum_extremal.perturbations import BlurPyramid, Perturbation, SamplePerturbation
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.robustness import Robustness, robustness_of
-from captum_extremal.session import Session, open_session
+from captum_extremal.session import Bind, Session, open_session
 from captum_extremal.settings import InputSearchSettings, documents, warn_of_baselines
+
+Spread = Callable[[Tensors], Tensors]
 
 _REDUCTIONS = {
     "extremal": ExtremalMasks.optimal_mask,
@@ -34,7 +40,8 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
 
         m_a = argmax_{m : mean(m) = a} \Phi(m \otimes x)
 
-    and the attribution is the mask of the smallest area whose score reaches that of the whole input (equation 3).
+    and the attribution is the mask of the smallest area whose score reaches that of the whole input (equation 3). With
+    a ``feature_mask``, and for tables (N, F), masks are over groups of features, which are kept or not kept.
 
     Reference: R. Fong, M. Patrick, A. Vedaldi, *Understanding Deep Networks via Extremal Perturbations and Smooth
     Masks*, ICCV 2019.
@@ -60,6 +67,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         additional_forward_args: object = None,
         *,
         reduce: str = "extremal",
+        feature_mask: Tensor | tuple[Tensor, ...] | None = None,
         **settings: Any,
     ) -> TensorOrTupleOfTensorsGeneric:
         """One map for each input: the mask of its smallest sufficient area a*, or a map of all areas.
@@ -69,7 +77,8 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
 
         Args:
             inputs: (N, C, *S), S of one to three sides, or a tuple of these, each with a mask of area a over S. The
-                channels may lie on another axis, see ``channel_dim``. What must not be masked goes into
+                channels may lie on another axis, see ``channel_dim``. With a ``feature_mask``, floating tensors
+                (N, ...) of any shape, with one mask for all of them. What must not be masked goes into
                 ``additional_forward_args``.
             baselines: what "fade" fades to: a number, a tensor that broadcasts to the input's shape, such as
                 (1, C, 1, 1), or a tuple of these. Default 0, the mean colour of a normalised image. The blur does not
@@ -81,6 +90,11 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
             reduce: "extremal" for m_a*, in [0, 1]; "sum" for the pointing map of section 4.2, blurred by 9 % of the
                 shorter side; "refined" for :meth:`~captum_extremal.ExtremalMasks.refined_saliency`, in [0, 2], which
                 points more exactly at what is smaller than a mask's disks.
+            feature_mask: the ids of groups of features that are kept or hidden together, as in Captum: integers of at
+                least 0, not necessarily consecutive, in the inputs' shape, or 1 in dimensions over which they are
+                repeated, so that examples share them or have their own. A tuple where the inputs are one; an id in
+                several tensors is one group. None for masks over positions; of tables (N, F), and with
+                ``mask=GroupMask()``, every element is a group.
             **settings: as listed here.
 
         Returns:
@@ -90,21 +104,15 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
             TypeError, ValueError: an argument is bad, or the model's output cannot be explained.
         """
         check_choice("reduce", reduce, _REDUCTIONS)
-        options = InputSearchSettings.of(settings, ExtremalPerturbation.attribute)
-        with open_session(
-            self.forward_func,
-            inputs,
-            target,
-            additional_forward_args,
-            baselines=baselines,
-            channel_dim=options.channel_dim,
-        ) as session:
-            warn_of_baselines(baselines, options.chosen_perturbation())
-            found = self._search(session, options, reduce)
+        options, ids = _options(settings, ExtremalPerturbation.attribute, inputs, feature_mask)
+        if isinstance(options.mask, GroupMask) and reduce == "refined":
+            raise ValueError("reduce must be 'extremal' or 'sum' for masks over groups, got 'refined'")
+        with self._open(inputs, baselines, target, additional_forward_args, options) as session:
+            found, spread = self._search(session, options, ids, reduce)
         if reduce == "extremal":
             warn_of_optimum(found)
         maps = _REDUCTIONS[reduce](found)
-        maps = maps if isinstance(maps, tuple) else (maps,)
+        maps = spread(maps if isinstance(maps, tuple) else (maps,))
         return cast(TensorOrTupleOfTensorsGeneric, session.like_inputs(maps))
 
     @torch.no_grad()
@@ -115,6 +123,8 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         baselines: BaselineType = None,
         target: TargetType = None,
         additional_forward_args: object = None,
+        *,
+        feature_mask: Tensor | tuple[Tensor, ...] | None = None,
         **settings: Any,
     ) -> ExtremalMasks:
         """The masks of all areas with their scores, and a* with its mask.
@@ -122,26 +132,19 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         One warning counts the images whose threshold not even the whole input reaches.
 
         Args:
-            inputs, baselines, target, additional_forward_args: as :meth:`attribute` takes them.
+            inputs, baselines, target, additional_forward_args, feature_mask: as :meth:`attribute` takes them.
             **settings: as listed here.
 
         Returns:
             masks (N, A, 1, *S), scores (N, A), the smallest sufficient area a* (N,) with its mask and score, and more.
+            Masks over groups are (N, A, G); the mask of a* is then a set of whole groups, with its proof, ``minimal``.
 
         Raises:
             TypeError, ValueError: as :meth:`attribute`.
         """
-        options = InputSearchSettings.of(settings, ExtremalPerturbation.extremal_masks)
-        with open_session(
-            self.forward_func,
-            inputs,
-            target,
-            additional_forward_args,
-            baselines=baselines,
-            channel_dim=options.channel_dim,
-        ) as session:
-            warn_of_baselines(baselines, options.chosen_perturbation())
-            found = self._search(session, options)
+        options, ids = _options(settings, ExtremalPerturbation.extremal_masks, inputs, feature_mask)
+        with self._open(inputs, baselines, target, additional_forward_args, options) as session:
+            found, _ = self._search(session, options, ids)
         warn_of_threshold(found)
         return found
 
@@ -196,25 +199,84 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         ) as session:
             return robustness_of(session, found, others, perturbation, perturbations_per_eval)
 
-    def _search(self, session: Session, settings: InputSearchSettings, reduce: str | None = None) -> ExtremalMasks:
-        family, perturbation = settings.family(), settings.chosen_perturbation()
-        layouts = [family.layout(read_axes(x, channel_dim=1)) for x in session.inputs]
-        for layout, x in zip(layouts, session.inputs):
-            if layout.mask_shape != (1, *x.shape[2:]):
-                raise ValueError(f"mask must cover the positions of the input, got {family!r} over its {layout.unit}")
-        sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs
-        settings.check_for(session.images)
+    @contextmanager
+    def _open(
+        self,
+        inputs: Any,
+        baselines: BaselineType,
+        target: TargetType,
+        additional_forward_args: object,
+        settings: InputSearchSettings,
+    ) -> Iterator[Session]:
+        given = (self.forward_func, inputs, target, additional_forward_args)
+        grouped = isinstance(settings.mask, GroupMask)
+        where: dict[str, Any] = {"grouped": True} if grouped else {"channel_dim": settings.channel_dim}
+        with open_session(*given, baselines=baselines, **where) as session:
+            warn_of_baselines(baselines, settings.chosen_perturbation())
+            yield session
 
-        def objective_of(images: Session, differentiable: bool = False) -> Objective:
+    def _search(
+        self, session: Session, settings: InputSearchSettings, ids: Tensors | None, reduce: str | None = None
+    ) -> tuple[ExtremalMasks, Spread]:
+        """The result, and how its masks spread over the inputs."""
+        settings.check_for(session.images)
+        perturbation, mask = settings.chosen_perturbation(), settings.family()
+        groups = groups_of(mask, ids, session.inputs, "feature_mask") if isinstance(mask, GroupMask) else None
+        family = groups or cast(MaskFamily, mask)
+        layouts = [groups.layout()] if groups else _layouts_of_positions(cast(MaskFamily, mask), session)
+        sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs
+
+        def objective_at(images: Session, spread: Spread | None, differentiable: bool = False) -> Objective:
             return images.objective(
-                perturbation.bind,
+                _binds(perturbation, images),
+                [layout.mask_shape for layout in layouts],
+                spread,
                 perturbations_per_eval=settings.perturbations_per_eval,
                 differentiable=differentiable,
             )
 
-        objective = objective_of(session, differentiable=True)  # that of some images is checked with all of them
-        changes = [(hidden - x).float() for hidden, x in zip(objective.hidden, session.inputs)]
-        contrast = tuple(change.square().sum(1, keepdim=True).sqrt() for change in changes)  # (N, 1, *S)
-        about = {"perturbation": repr(perturbation)}
-        task = Task(objective, lambda rows: objective_of(session.of_images(rows)), family, layouts, sought)
-        return sweep(session, task, settings, self.get_name(), about, contrast)
+        def objective_of(rows: Tensor) -> Objective:
+            return objective_at(session.of_images(rows), groups.of_images(rows).spread if groups else None)
+
+        # That of some images is checked with all of them.
+        objective = objective_at(session, groups.spread if groups else None, differentiable=True)
+        task = Task(objective, objective_of, family, layouts, sought)
+        contrast = None if groups else tuple(map(_contrast, objective.hidden, session.inputs))
+        found = sweep(session, task, settings, self.get_name(), {"perturbation": repr(perturbation)}, contrast)
+        return found, groups.spread if groups else lambda maps: maps
+
+
+def _options(
+    settings: Mapping[str, Any], method: Callable[..., Any], inputs: object, feature_mask: object
+) -> tuple[InputSearchSettings, Tensors | None]:
+    """The settings of a method, and the checked ids of the feature mask."""
+    settings = with_group_mask(settings, None, feature_mask, has_columns_alone(inputs), "feature_mask")
+    ids = None if feature_mask is None else check_ids("feature_mask", feature_mask)
+    return InputSearchSettings.of(settings, method), ids
+
+
+def _layouts_of_positions(family: MaskFamily, session: Session) -> list[Layout]:
+    """How masks lie on the positions of the inputs."""
+    layouts = [family.layout(read_axes(x, channel_dim=1)) for x in session.inputs]
+    for layout, x in zip(layouts, session.inputs):
+        if layout.mask_shape != (1, *x.shape[2:]):
+            raise ValueError(f"mask must cover the positions of the input, got {family!r} over its {layout.unit}")
+    return layouts
+
+
+def _binds(perturbation: Perturbation, session: Session) -> Bind:
+    """What binds the perturbation to the inputs, one after the other."""
+    parts: Sequence[Perturbation] = [perturbation] * len(session.inputs)
+    if isinstance(perturbation, SamplePerturbation):
+        parts = perturbation.of_inputs(len(session.inputs))
+    if isinstance(perturbation, BlurPyramid) and any(x.dim() < 3 for x in session.inputs):
+        shapes = [tuple(x.shape) for x in session.inputs]
+        raise ValueError(f"perturbation 'blur' needs inputs (N, C, *S) with positions, got {shapes}: use 'fade'")
+    one_by_one = iter(parts)
+    return lambda x, baseline: next(one_by_one).bind(x, baseline)
+
+
+def _contrast(hidden: Tensor, x: Tensor) -> Tensor:
+    """How far the perturbation moves each position (N, 1, *S), over all channels."""
+    mean = hidden.view(-1, *x.shape).mean(0) if len(hidden) > len(x) else hidden
+    return (mean - x).float().square().sum(1, keepdim=True).sqrt()

@@ -3,6 +3,7 @@
 from captum_extremal.masks.axes import Axes, check_axes, read_axes
 from captum_extremal.masks.channels import BoundChannelMask, ChannelMask
 from captum_extremal.masks.family import BoundMask, Layout, Linearised, MaskFamily
+from captum_extremal.masks.groups import FeatureGroups, GroupMask, check_ids, check_ids_fit
 from captum_extremal.masks.lengths import REFERENCE_SIDE
 from captum_extremal.masks.smooth import BoundSmoothMask, SmoothMask
 from captum_extremal.masks.smooth_maximum import kernel
@@ -15,12 +16,16 @@ __all__ = [
     "BoundMask",
     "BoundSmoothMask",
     "ChannelMask",
+    "FeatureGroups",
+    "GroupMask",
     "Layout",
     "Linearised",
     "MaskFamily",
     "SmoothMask",
     "SpaceTimeMask",
     "check_axes",
+    "check_ids",
+    "check_ids_fit",
     "kernel",
     "read_axes",
 ]

@@ -39,12 +39,17 @@ def agreement(masks: tuple[Tensor, ...], area: float | Tensor, images: int) -> t
         pairwise IoU (N,) over the positions of all inputs together. NaN for fewer than two searches.
     """
     areas = torch.as_tensor(area, dtype=masks[0].dtype, device=masks[0].device).expand(images)
-    kept = [binarised(rows.view(-1, images, *rows.shape[1:]), areas) for rows in masks]
-    if len(kept[0]) < 2:
-        missing = tuple(torch.full_like(rows[:images], torch.nan, dtype=torch.float32) for rows in masks)
-        return missing, masks[0].new_full((images,), torch.nan)
+    return agreement_of([binarised(rows.view(-1, images, *rows.shape[1:]), areas) for rows in masks], masks[0].dtype)
+
+
+def agreement_of(kept: list[Tensor], dtype: torch.dtype) -> tuple[tuple[Tensor, ...], Tensor]:
+    """:func:`agreement` of binary masks (R, N, *mask_shape), bool, for each input tensor."""
+    searches, images = kept[0].shape[:2]
+    if searches < 2:
+        missing = tuple(torch.full_like(one[0], torch.nan, dtype=torch.float32) for one in kept)
+        return missing, torch.full((images,), torch.nan, dtype=dtype, device=kept[0].device)
     flat = torch.cat([one.flatten(2) for one in kept], dim=2)  # (R, N, P)
     overlaps = [
-        (one & other).sum(1) / (one | other).sum(1).clamp(min=1).to(masks[0]) for one, other in combinations(flat, 2)
+        (one & other).sum(1) / (one | other).sum(1).clamp(min=1).to(dtype) for one, other in combinations(flat, 2)
     ]
     return tuple(one.float().mean(0) for one in kept), torch.stack(overlaps).mean(0)

@@ -15,6 +15,11 @@ from captum_extremal.masks.family import BoundMask, Layout, Linearised
 _COUNTS = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100)  # section 5; then in steps of 50
 
 
+def default_counts(most: int) -> tuple[int, ...]:
+    """The paper's numbers of channels up to a number, and this number."""
+    return (*(count for count in (*_COUNTS, *range(150, most, 50)) if count < most), most)
+
+
 @dataclass(frozen=True)
 class ChannelMask:
     """The family of masks over the K channels of a layer. A mask's area is the fraction of the channels it keeps."""
@@ -22,8 +27,7 @@ class ChannelMask:
     def layout(self, axes: Axes) -> Layout:
         """One value per channel. The default areas are the paper's numbers of channels up to K."""
         k = axes.channels
-        below = (count for count in (*_COUNTS, *range(150, k, 50)) if count < k)
-        return Layout((k,), (k,), "channels", (*below, k), axes.over_channels)
+        return Layout((k,), (k,), "channels", default_counts(k), axes.over_channels)
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:
         """One channel, for the shape (K,)."""
@@ -38,7 +42,7 @@ class ChannelMask:
             TypeError, ValueError: K is not an integer of at least 1.
         """
         check_count("channels", channels)
-        return BoundChannelMask(torch.full((channels,), 1 / channels, device=device, dtype=dtype))
+        return BoundChannelMask(torch.full((1, channels), 1 / channels, device=device, dtype=dtype))
 
     def bind_areas(
         self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
@@ -48,7 +52,10 @@ class ChannelMask:
 
 
 class BoundChannelMask:
-    """Masks (B, K) of one layer's channels. Parameters, grid values and masks are the same.
+    """Masks (R N, K) of channels, or of groups. Parameters, grid values and masks are the same.
+
+    Args:
+        weight: (1, K), what each channel counts for in the area, or (N, K), where this differs between images.
 
     Attributes:
         parameters: K.
@@ -60,8 +67,12 @@ class BoundChannelMask:
     largest_area = 1.0
 
     def __init__(self, weight: Tensor) -> None:
-        self._weight = weight  # (K,): what each channel counts for in the area
-        self.parameters = len(weight)
+        self._weight = weight
+        self.parameters = weight.shape[1]
+
+    def of_images(self, rows: Tensor) -> BoundChannelMask:
+        """The masks of some images, rows (n,)."""
+        return self if len(self._weight) == 1 else BoundChannelMask(self._weight[rows])
 
     def __call__(self, p: Tensor) -> Tensor:
         """Masks (B, K) of parameters (B, K)."""
@@ -78,10 +89,17 @@ class BoundChannelMask:
         return self._weight.new_zeros(rows, self.parameters)
 
     def area(self, grid_values: Tensor) -> Tensor:
-        """The mean (B,) of the masks."""
-        return grid_values @ self._weight
+        """The mean (B,) of the masks, each channel with its weight."""
+        if len(self._weight) == 1:
+            return grid_values @ self._weight[0]
+        return (grid_values * self._by_row(grid_values)).sum(1)
 
     def linearised(self, p: Tensor) -> Linearised:
         """The parameters, their mean and its derivative."""
         p = p.detach()
-        return Linearised(p, self.area(p), self._weight[None], lambda *by: tuple(one.expand_as(p) for one in by))
+        return Linearised(p, self.area(p), self._by_row(p), lambda *by: tuple(one.expand_as(p) for one in by))
+
+    def _by_row(self, rows: Tensor) -> Tensor:
+        """The weights (1, K), or those (B, K) of rows (B, K)."""
+        images = len(self._weight)
+        return self._weight if images == 1 else self._weight.repeat(len(rows) // images, 1)

@@ -7,6 +7,8 @@ to a few grid values, and a linear one from grid values to the mask. A mask's ar
 Shapes: B masks (rows), D parameters, G grid values, K channels, S the shape of the positions.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -27,6 +29,7 @@ class Layout:
         unit: what one value of a mask covers, in the plural, for messages: "channels" or "positions".
         default_areas: the areas to search where none are given: integers are numbers of units, floats fractions.
         view: from masks (B, *mask_shape) to the shape that multiplies the tensor (B, ...).
+        counts: of how many units integer areas are numbers, several where examples differ; None for that of the shape.
     """
 
     shape: tuple[int, ...]
@@ -34,6 +37,7 @@ class Layout:
     unit: str
     default_areas: tuple[int, ...] | tuple[float, ...]
     view: Callable[[Tensor], Tensor]
+    counts: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Linearised:
     Attributes:
         grid_values: (B, G), as :meth:`BoundMask.grid_values`.
         area: (B,), the masks' means.
-        area_by_grid: (1, G), the derivative of the area by the grid values.
+        area_by_grid: (1, G) or (B, G), the derivative of the area by the grid values.
     """
 
     grid_values: Tensor
@@ -73,6 +77,9 @@ class BoundMask(Protocol):
     @property
     def largest_area(self) -> float:
         """The area of the mask whose parameters are all 1."""
+
+    def of_images(self, rows: Tensor) -> BoundMask:
+        """The family for masks of some images alone, rows (n,): itself, where images do not differ."""
 
     def new_parameters(self, rows: int) -> Tensor:
         """Parameters (B, D) of zeros, in the masks' type and on their device."""

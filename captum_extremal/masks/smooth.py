@@ -277,6 +277,10 @@ class BoundSmoothMask:
         """Masks (B, 1, *S) of parameters (B, D) in [0, 1]."""
         return self.expand(self.grid_values(p))
 
+    def of_images(self, rows: Tensor) -> BoundSmoothMask:
+        """Itself: its masks are the same for all images."""
+        return self
+
     def new_parameters(self, rows: int) -> Tensor:
         """Parameters (B, D) of zeros, in the masks' type and on their device."""
         return self._means[0].new_zeros(rows, self.parameters)

@@ -127,6 +127,10 @@ class BoundSpaceTimeMask:
         """Masks (B, 1, *S) of parameters (B, D) in [0, 1]."""
         return self.expand(self.grid_values(p))
 
+    def of_images(self, rows: Tensor) -> BoundSpaceTimeMask:
+        """Itself: its masks are the same for all images."""
+        return self
+
     def new_parameters(self, rows: int) -> Tensor:
         """Parameters (B, D) of zeros, in the masks' type and on their device."""
         return self._area_by_node.new_zeros(rows, self.parameters)

@@ -3,5 +3,6 @@
 from captum_extremal.perturbations.blur import BlurPyramid, gaussian_blur
 from captum_extremal.perturbations.fade import FadePyramid
 from captum_extremal.perturbations.pyramid import BoundPerturbation, Perturbation
+from captum_extremal.perturbations.samples import SamplePerturbation
 
-__all__ = ["BlurPyramid", "BoundPerturbation", "FadePyramid", "Perturbation", "gaussian_blur"]
+__all__ = ["BlurPyramid", "BoundPerturbation", "FadePyramid", "Perturbation", "SamplePerturbation", "gaussian_blur"]

@@ -9,7 +9,8 @@ level at each position, and between two levels the result is interpolated linear
 ``pyramid.bind(x, baseline)`` returns the function from masks to perturbed inputs. Any object with such a ``bind`` can
 replace a pyramid.
 
-Shapes: N inputs (N, C, *S), R masks an input: rows (R N, 1, *S), mask-major (the masks of one input are N apart).
+Shapes: N inputs (N, C, *S), R masks an input: rows (R N, 1, *S), mask-major (the masks of one input are N apart). The
+masks of feature groups are in the shape of the inputs (N, ...), or 1 in dimensions over which they are repeated.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,11 @@ class Perturbation(Protocol):
     """What ``perturbation=`` accepts. A mask of 1 must keep a position, and 0 must perturb it fully."""
 
     def bind(self, x: Tensor, baseline: Tensor) -> BoundPerturbation:
-        """Prepare the perturbation of inputs x (N, C, *S); ``baseline`` (N, C, *S) is what ``baselines`` gave."""
+        """Prepare the perturbation of inputs x (N, C, *S); ``baseline`` (N, C, *S) is what ``baselines`` gave.
+
+        What is returned may have an integer attribute ``samples``, M. Then it returns (M R N, C, *S), sample-major, and
+        the model's scores are averaged over the samples.
+        """
 
 
 class Levels:
@@ -56,7 +61,7 @@ class _Interpolate(torch.autograd.Function):
         below = depth.floor().clamp(max=last - 1)
         lower, upper = _take_level(levels, below), _take_level(levels, below + 1)
         ctx.save_for_backward(upper - lower)
-        ctx.last = last
+        ctx.last, ctx.shape = last, rows.shape
         # lerp returns its ends exactly for the weights 0 and 1, so both ends of the mask are met exactly.
         return torch.lerp(lower, upper, depth - below).flatten(0, 1)
 
@@ -64,11 +69,11 @@ class _Interpolate(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (slope,) = ctx.saved_tensors
         grad = grads[0].reshape(slope.shape)
-        return (grad * slope).sum(2, keepdim=True).mul_(-ctx.last).flatten(0, 1), None
+        return (grad * slope).sum_to_size(ctx.shape).mul(-ctx.last).flatten(0, 1), None
 
 
 def _take_level(levels: Tensor, level: Tensor) -> Tensor:
-    """The level (R, N, 1, *S) of each position, from levels (N, L, C, *S): (R, N, C, *S)."""
+    """The level (R, N, 1, *S) or (R, N, C, *S) of each value, from levels (N, L, C, *S): (R, N, C, *S)."""
     rows = levels.expand(len(level), *levels.shape)
-    index = level.to(torch.int64).unsqueeze(3).expand(-1, -1, -1, levels.shape[2], *level.shape[3:])
+    index = level.to(torch.int64).unsqueeze(2).expand(-1, -1, -1, *levels.shape[2:])
     return rows.gather(2, index).squeeze(2)

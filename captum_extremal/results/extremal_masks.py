@@ -23,7 +23,9 @@ class ExtremalMasks:
     image, again with N = 1, ``found[first:last]`` that of several, and ``found.to(device)`` the same on a device.
 
     Attributes:
-        masks: (N, A, 1, *S) for positions, (N, A, K) for channels; a tuple where the inputs were a tuple.
+        masks: (N, A, 1, *S) for positions, (N, A, K) for channels; a tuple where the inputs were a tuple. (N, A, G) for
+            groups, one tensor also for tuples: 0 for groups that an example lacks, and at most one of the others is
+            kept in part.
         areas: (A,), increasing fractions of the input. The mean of every mask.
         scores: (N, A), the model's score of what each mask keeps.
         complement_scores: (N, A), its score of the input without the mask's region.
@@ -45,12 +47,20 @@ class ExtremalMasks:
         optimal_value: (N,), the game's value at that mask.
         optimal_sigma: (N,), the radius of its disks, NaN for vacuous images; (N, inputs) where the inputs were a tuple.
         optimal_agreement: (N,), the mean pairwise IoU of the masks of independent searches, each shrunk or grown to a*;
-            NaN for fewer than two searches.
+            NaN for fewer than two searches, and for groups.
         vacuous: (N,) bool, whether the game's value at the mask that keeps nothing already reaches the threshold.
         settings: how the masks were made, as plain values: game, perturbation, mask, solver, steps, seconds, versions.
         contrast: (N, 1, *S), how far the full perturbation moves each position of the inputs, the Euclidean norm over
-            their channels; a tuple where the inputs were a tuple. None for channels.
+            their channels; a tuple where the inputs were a tuple. None for channels and groups.
         others: the further explanations, where several were sought.
+        group_ids: (G,), the ids of the groups, ascending; None where the masks are not over groups.
+        minimal: (N,) bool, for groups whether the set of a* is enough and no single group of it can be left out, each
+            of which was tried by a forward pass. True for vacuous images. False where some group can be left out, which
+            happens where the areas were given; where no area is enough; and for sets of more than 512 groups, which are
+            not tried. None where the masks are not over groups.
+        removal_losses: (N, G), how far the game's value falls when the mask of a* loses a single group, as the proof
+            measured it; NaN for groups that it does not keep, and where nothing was tried. None where the masks are not
+            over groups.
     """
 
     masks: Tensor | tuple[Tensor, ...]
@@ -75,6 +85,9 @@ class ExtremalMasks:
     settings: dict[str, Any]
     contrast: Tensor | tuple[Tensor, ...] | None = None
     others: tuple[ExtremalMasks, ...] = ()
+    group_ids: Tensor | None = None
+    minimal: Tensor | None = None
+    removal_losses: Tensor | None = None
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(tuple(mask.shape)) for mask in _as_tuple(self.masks))
@@ -83,6 +96,8 @@ class ExtremalMasks:
             told["optimal_agreement"] = self.optimal_agreement
         if bool(self.vacuous.any()):
             told["vacuous"] = self.vacuous
+        if self.minimal is not None:
+            told["minimal"] = self.minimal
         if self.others:
             told["distinct"] = self.distinct
         lists = {
@@ -93,7 +108,9 @@ class ExtremalMasks:
 
     @property
     def covers(self) -> str:
-        """What the masks cover: "channels" where every tensor of them is (N, A, K), else "positions"."""
+        """What the masks cover: "groups", "channels" where every tensor of them is (N, A, K), else "positions"."""
+        if self.group_ids is not None:
+            return "groups"
         return "channels" if all(masks.dim() == 3 for masks in _as_tuple(self.masks)) else "positions"
 
     @property
@@ -149,6 +166,26 @@ class ExtremalMasks:
         """m_a* of each image, (N, 1, *S) or (N, K): ``optimal_masks``."""
         return self.optimal_masks
 
+    def groups(self) -> list[Tensor]:
+        """The ids of the groups that the mask of a* keeps, those first whose loss on removal is largest.
+
+        Where the losses are not known (see :attr:`minimal`), the ids ascend.
+
+        Returns:
+            N tensors (n,) int64.
+
+        Raises:
+            ValueError: the masks are not over groups.
+        """
+        if self.group_ids is None or self.removal_losses is None or isinstance(self.optimal_masks, tuple):
+            raise ValueError(f"groups needs masks of feature groups, this result has masks of {self.covers}")
+        found = []
+        for mask, losses in zip(self.optimal_masks, self.removal_losses):
+            kept = (mask > 0).nonzero()[:, 0]
+            order = losses[kept].nan_to_num(-torch.inf).argsort(descending=True, stable=True)
+            found.append(self.group_ids[kept[order]])
+        return found
+
     def saliency(self, blur: float = maps.SALIENCY_BLUR) -> Tensor | tuple[Tensor, ...]:
         """The pointing map of section 4.2: the sum of the masks over the areas, blurred.
 
@@ -156,7 +193,7 @@ class ExtremalMasks:
             blur: standard deviation as a fraction of the image's shorter side; 0 leaves the sum as it is.
 
         Returns:
-            (N, 1, *S), a map whose maximum is where the model looks first; (N, K) for channels, not blurred.
+            (N, 1, *S), a map whose maximum is where the model looks first; (N, K) for channels and groups, not blurred.
 
         Raises:
             TypeError, ValueError: ``blur`` is not a number of at least 0.
@@ -194,12 +231,15 @@ class ExtremalMasks:
         """Masks of 0 and 1 of exactly each area, rounded to whole positions: each mask's highest values.
 
         Returns:
-            bool, in the masks' shape. Of equal values the first in memory are taken.
+            bool, in the masks' shape. Of equal values the first in memory are taken. Of groups, those are kept of which
+            at least half is.
 
         Raises:
             ValueError: there are no areas, only a*.
         """
         self._check_areas("binary_masks")
+        if self.group_ids is not None:
+            return _each(lambda masks: masks >= 0.5, self.masks)
         return _each(lambda masks: binarised(masks, self.areas), self.masks)
 
     def order_of_entry(self) -> Tensor | tuple[Tensor, ...]:
@@ -209,7 +249,8 @@ class ExtremalMasks:
             ValueError: there are no areas, only a*.
         """
         self._check_areas("order_of_entry")
-        return _each(lambda masks: maps.first_area(masks, self.areas), self.masks)
+        kept = self.binary_masks()
+        return _each(lambda of_input: maps.first_area(of_input, self.areas), kept)
 
     def __len__(self) -> int:
         return len(self.clean_score)
@@ -227,7 +268,7 @@ class ExtremalMasks:
                 rule = f"below {len(self)}" if index >= 0 else f"at least {-len(self)}"
                 raise IndexError(f"index must be {rule}, got {index}")
             rows = slice(index, index + 1 or None)
-        of_images = [name for name in _FIELDS if name not in ("areas", "sigma")]
+        of_images = [name for name in _FIELDS if name not in _SHARED]
         return self._changed(lambda part: part[rows], of_images)
 
     def image(self, index: int) -> ExtremalMasks:
@@ -271,12 +312,13 @@ class ExtremalMasks:
             OSError: the file cannot be opened.
             ValueError: the file was not written by :meth:`save`, or by an earlier version in another format.
         """
-        found, settings = files.read(path, _FIELDS, "contrast", device)
+        found, settings = files.read(path, _FIELDS, _OPTIONAL, device)
         parts: dict[str, Any] = found
         others = []
         for k, of_other in enumerate(settings.pop(_OTHERS, []), 1):
             prefix = _prefix(k)
-            found, _ = files.read(path, [f"{prefix}{name}" for name in _FIELDS], f"{prefix}contrast", device)
+            names, optional = ([f"{prefix}{name}" for name in kind] for kind in (_FIELDS, _OPTIONAL))
+            found, _ = files.read(path, names, optional, device)
             further: dict[str, Any] = {name.removeprefix(prefix): part for name, part in found.items()}
             others.append(cls(settings=of_other, **further))
         return cls(settings=settings, **parts, others=tuple(others))
@@ -314,5 +356,7 @@ def _each(function: Callable[..., Tensor], *parts: Tensor | tuple[Tensor, ...]) 
 
 
 _FIELDS = tuple(field.name for field in fields(ExtremalMasks) if field.name not in ("settings", "others"))
+_OPTIONAL = tuple(field.name for field in fields(ExtremalMasks) if field.default is None)
+_SHARED = ("areas", "sigma", "group_ids")  # by all images
 _OTHERS = "explanations"  # the name in a file's settings of those of the further explanations
 _DISTINCT = 0.3  # the largest IoU of answers that are not the same

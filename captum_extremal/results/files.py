@@ -41,14 +41,14 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Field], settings: 
 
 
 def read(
-    path: str | os.PathLike[str], names: Sequence[str], optional: str, device: torch.device | str
+    path: str | os.PathLike[str], names: Sequence[str], optional: Sequence[str], device: torch.device | str
 ) -> tuple[dict[str, Field], dict[str, Any]]:
     """The tensors of these names, and the settings.
 
     Args:
         path, device: the file, and where the tensors go.
         names: of what must be in the file.
-        optional: the one of the names that is None where the file does not have it.
+        optional: those of the names that are None where the file does not have them.
 
     Raises:
         OSError: the file cannot be opened.
@@ -61,7 +61,9 @@ def read(
             found: dict[str, Field] = {}
             for name in names:
                 keys = [f"{name}_{k}" for k in range(tuples[name])] if name in tuples else [name]
-                parts = [torch.from_numpy(arrays[key]).to(device) for key in keys if key in arrays or name != optional]
+                parts = [
+                    torch.from_numpy(arrays[key]).to(device) for key in keys if key in arrays or name not in optional
+                ]
                 found[name] = tuple(parts) if name in tuples else parts[0] if parts else None
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"path must be a file written by save, got {os.fspath(path)!r}: {error}") from error

@@ -6,7 +6,6 @@ Shapes: N images, A areas, K channels. Masks are (N, A, 1, *S) or (N, A, K).
 import torch
 from torch import Tensor
 
-from captum_extremal.masks.binary import binarised
 from captum_extremal.masks.lengths import scales
 from captum_extremal.perturbations import gaussian_blur
 
@@ -39,7 +38,7 @@ def _scaled(fraction: float, maps: Tensor) -> list[float]:
     return [fraction * side for side in scales(maps.shape[2:])]
 
 
-def first_area(masks: Tensor, areas: Tensor) -> Tensor:
-    """The smallest area whose binary mask keeps each position, 1 where none does: (N, 1, *S) or (N, K)."""
-    held = areas.view(-1, *[1] * (masks.dim() - 2))
-    return torch.where(binarised(masks, areas), held, torch.ones_like(held)).amin(1)
+def first_area(kept: Tensor, areas: Tensor) -> Tensor:
+    """The smallest area whose binary mask, bool, keeps each position, 1 where none does: (N, 1, *S) or (N, K)."""
+    held = areas.view(-1, *[1] * (kept.dim() - 2))
+    return torch.where(kept, held, torch.ones_like(held)).amin(1)

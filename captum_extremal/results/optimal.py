@@ -84,6 +84,7 @@ def assemble(
     listed: Sequence[Measured],
     others: Sequence[Measured] = (),
     *,
+    among_listed: bool = True,
     game: Game,
     clean_score: Tensor,
     perturbed_score: Tensor,
@@ -100,6 +101,7 @@ def assemble(
     Args:
         listed: the masks of each area of the result.
         others: more candidates for a*, such as masks between the areas. There is at least one mask in both.
+        among_listed: whether the masks of the areas are candidates too.
         game, clean_score, perturbed_score, threshold: as the result has them.
         is_tuple: whether the tensors of the inputs are in tuples.
         settings, contrast: of the result.
@@ -107,7 +109,7 @@ def assemble(
     nothing = Measured.nothing([*listed, *others][0].masks, perturbed_score, clean_score)
     inputs = len(nothing.masks)
     # Of equal areas the first: what a search found for a* comes before the masks of the list.
-    candidates = [nothing, *others, *listed]
+    candidates = [nothing, *others, *(listed if among_listed else ())]
     enough = torch.stack([_is_enough(one, game, threshold) for one in candidates])  # (candidates, N)
     areas = torch.stack([one.area for one in candidates]).masked_fill(~enough, torch.inf)
     last = len(others) or len(listed)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from captum_extremal.masks.binary import agreement
 from captum_extremal.search.area import at_area, fit_limit, mask_of_area
-from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters, Record, Search
+from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters, Record, Search, bounds_of_images
 from captum_extremal.search.refinement import ascended, new_momenta
 
 _LARGEST_CHANGE = 0.12  # of the area's logarithm in one step
@@ -161,11 +161,11 @@ class _Shrinking:
         start: Tensor,
         steps: int,
     ) -> None:
-        self.rows, self.bounds, self.best, self.best_area = rows, bounds, parameters, known
+        self.rows, self.bounds, self.best, self.best_area = rows, bounds_of_images(bounds, rows), parameters, known
         self._whole_search, self._steps, self._taken = search, steps, 0
         self._limit = min(fit_limit(bound) for bound in bounds)
         self._area = start.clamp(max=self._limit)
-        self._parameters = tuple(at_area(p, self._area, bound) for p, bound in zip(parameters, bounds))
+        self._parameters = tuple(at_area(p, self._area, bound) for p, bound in zip(parameters, self.bounds))
         self._momenta = new_momenta(self._parameters)
         self._enter()
 
@@ -205,6 +205,7 @@ class _Shrinking:
 
     def _leave(self, far: Tensor) -> None:
         self.rows, self.best_area, self._area = self.rows[~far], self.best_area[~far], self._area[~far]
+        self.bounds = bounds_of_images(self.bounds, (~far).nonzero()[:, 0])
         self.best, self._parameters = (tuple(p[~far] for p in every) for every in (self.best, self._parameters))
         for momentum in self._momenta:
             momentum.keep(~far)
@@ -295,10 +296,11 @@ def _agreement(parts: list[_Shrinking], crossing: Crossing, area: Tensor) -> Ten
     if crossing.every is None:
         return agreed
     for part in parts:
-        rows = part.rows[area[part.rows] <= crossing.forked_at]
+        behind = area[part.rows] <= crossing.forked_at
+        rows = part.rows[behind]
         if len(rows):
             areas = area[rows].repeat(len(crossing.every[0]))
-            every = zip(crossing.every, part.bounds)
+            every = zip(crossing.every, bounds_of_images(part.bounds, behind.nonzero()[:, 0]))
             masks = tuple(mask_of_area(of_input[:, rows].flatten(0, 1), areas, bound) for of_input, bound in every)
             agreed[rows] = agreement(masks, area[rows], len(rows))[1]
     return agreed

@@ -66,7 +66,18 @@ class Goal:
     def of_images(self, rows: Tensor) -> Goal:
         """The goal of the images of some rows (n,)."""
         by_image = {name: getattr(self, name)[rows] for name in ("threshold", "whole", "nothing")}
-        return replace(self, **by_image, objective_of=lambda inner: self.objective_of(rows[inner]))
+        cut: dict[int, BoundMasks] = {}  # of images, so that areas that share an object still do
+
+        def bounds_of(area: float) -> BoundMasks:
+            whole = self.bounds_of(area)
+            return cut.setdefault(id(whole), bounds_of_images(whole, rows))
+
+        return replace(self, **by_image, bounds_of=bounds_of, objective_of=lambda inner: self.objective_of(rows[inner]))
+
+
+def bounds_of_images(bounds: BoundMasks, rows: Tensor) -> BoundMasks:
+    """The mask families of the images of some rows (n,)."""
+    return tuple(bound.of_images(rows) for bound in bounds)
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,13 @@ class Search:
             spread = [unknown.index_copy(1, rows, part.to(values)) for part in (by_image, values)]
             self.report(step, *spread)
 
-        return replace(self, objective=self.goal.objective_of(rows), report=report, goal=self.goal.of_images(rows))
+        return replace(
+            self,
+            objective=self.goal.objective_of(rows),
+            bounds=[bounds_of_images(bounds, rows) for bounds in self.bounds],
+            report=report,
+            goal=self.goal.of_images(rows),
+        )
 
     def value(self, bounds: BoundMasks, parameters: Parameters, precision: torch.dtype | None = None) -> Tensor:
         """The game's value (R, N) of the masks of these parameters."""

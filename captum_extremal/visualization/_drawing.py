@@ -157,7 +157,7 @@ def wrapped(text: str, letters: int, after: str = "_") -> str:
 def area_unit(found: ExtremalMasks) -> tuple[int | None, str]:
     """K and "of K channels" if all masks are of K channels, else None and the words for percent."""
     if found.covers != "channels":
-        return None, "%"
+        return None, "% of the groups" if found.covers == "groups" else "%"
     sizes = {masks.shape[-1] for masks in as_tuple(found.masks)}
     return (None, "% of the channels") if len(sizes) > 1 else (count := sizes.pop(), f"of {count} channels")
 

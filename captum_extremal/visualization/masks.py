@@ -22,6 +22,7 @@ _SIDE = 1.5  # inches, a panel's side in figure 5
 _SHARES = "viridis"
 _LABELS = {  # of the clean, the preserved, the deleted and the perturbed score
     "positions": ("whole image", "only the mask's region", "all but the mask's region", "fully perturbed"),
+    "groups": ("all groups", "only the mask's groups", "all but the mask's groups", "no groups"),
     "channels": ("all channels", "only the mask's channels", "all but the mask's channels", "no channels"),
 }
 
