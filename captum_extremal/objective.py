@@ -325,6 +325,11 @@ def first_run(run: Callable[[Tensors, Any], Any], inputs: Tensors, arguments: An
         return run(inputs, arguments)
     except MODEL_ERRORS as error:
         x = inputs[0]
+        if x.dim() == 2 and x.is_floating_point():
+            raise ValueError(
+                f"inputs of shape {tuple(x.shape)} are {x.shape[0]} examples of {x.shape[1]} features, which "
+                f"forward_func refuses; images need a batch and a channel dimension: {error}"
+            ) from error
         if x.dim() == 3 and x.is_floating_point():
             raise ValueError(
                 f"inputs of shape {tuple(x.shape)} are {x.shape[0]} signals of {x.shape[1]} channels, which "

@@ -28,6 +28,12 @@ _READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is
 
 
 class _Backend(backend_registration._DummyBackendModule):  # type: ignore[misc]
+    def is_available(self) -> bool:
+        return StandIn.current is not None  # or DataParallel would take it for a GPU
+
+    def device_count(self) -> int:
+        return int(self.is_available())
+
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.float16, torch.bfloat16]
 

@@ -24,7 +24,15 @@ from matplotlib import pyplot as plt
 from PIL import Image
 from torch import nn
 
-from captum_extremal import ChannelMask, ExtremalMasks, ExtremalPerturbation, FeatureInversion, PathSolver, cli
+from captum_extremal import (
+    BlurPyramid,
+    ChannelMask,
+    ExtremalMasks,
+    ExtremalPerturbation,
+    FeatureInversion,
+    PathSolver,
+    cli,
+)
 from captum_extremal._version import own_version
 from captum_extremal.areas import AREAS
 from captum_extremal.cli import app, console, demo, explain, options, output, photo_run
@@ -726,7 +734,7 @@ def test_help_shows_the_librarys_defaults(capsys):
     own = {
         "areas": ", ".join(map(str, AREAS)),
         "counts": ", ".join(map(str, counts[:-1])) + ", ... and all",
-        "perturbation": InputSearchSettings.perturbation,
+        "perturbation": {BlurPyramid(): "blur"}[InputSearchSettings().chosen_perturbation()],
         "game": InputSearchSettings.game,
         "steps": PathSolver().steps,
         "inversion_steps": inspect.signature(FeatureInversion.invert).parameters["steps"].default,

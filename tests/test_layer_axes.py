@@ -77,7 +77,7 @@ def test_channel_masks_multiply_their_channels(reading: Any, copies: int) -> Non
 def test_masks_of_positions_multiply_all_channels_there_but_no_prefix(reading: Any, copies: int) -> None:
     activation, axes, settings, _, grid = reading
     masks = torch.rand(copies * len(activation), 1, *grid, dtype=torch.float64)
-    found = masked(activation, axes.over_positions)(masks)
+    found = masked(activation)(axes.over_positions(masks))
     assert torch.equal(found, literal(activation, masks, settings, False))
 
 
@@ -87,7 +87,7 @@ def test_mask_of_ones_leaves_the_bits(reading: Any, kind: str) -> None:
     shape = (channels,) if kind == "channels" else (1, *grid)
     view = axes.over_channels if kind == "channels" else axes.over_positions
     ones = torch.ones(len(activation), *shape, dtype=torch.float64)
-    assert torch.equal(masked(activation, view)(ones), activation)
+    assert torch.equal(masked(activation)(view(ones)), activation)
 
 
 @pytest.mark.parametrize("kind", ["channels", "positions"])
@@ -96,7 +96,7 @@ def test_product_is_differentiable_by_the_mask(kind: str) -> None:
     axes = read_axes(activation, -1, 1, (2, 3))
     shape, view = ((5,), axes.over_channels) if kind == "channels" else ((1, 2, 3), axes.over_positions)
     masks = torch.rand(4, *shape, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(masked(activation, view), (masks,))
+    assert torch.autograd.gradcheck(lambda m: masked(activation)(view(m)), (masks,))
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ def test_softmax_needs_classes(images: Tensor, output: Callable[[Tensor], Tensor
 
 @pytest.mark.parametrize(
     ("forward", "error"),
-    [(lambda x: [x], TypeError), (lambda x: x.sum((2, 3)).int(), TypeError), (lambda x: x[:1], ValueError)],
+    [(lambda x: [x, x], TypeError), (lambda x: x.sum((2, 3)).int(), TypeError), (lambda x: x[:1], ValueError)],
 )
 def test_outputs_that_are_no_scores_are_named(images: Tensor, forward: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="forward_func"):

@@ -185,7 +185,7 @@ def test_bad_maps_are_named(network: nn.Module, images: Tensor, metric: str, kin
         (lambda inputs, target: inputs, torch.rand(2, 3, 16), 1, ValueError, None),
         (lambda inputs, target: inputs, torch.ones(2, 3, 16, 16, dtype=torch.int64), 1, TypeError, "inputs"),
         (lambda inputs, target: inputs, (torch.rand(2, 3, 16, 16),), 1, TypeError, "inputs"),
-        (lambda inputs, target: inputs, torch.rand(2, 3, 4, 16), 1, ValueError, "inputs"),
+        (lambda inputs, target: inputs, torch.rand(2, 3, 1, 1), 1, ValueError, "inputs"),
         (lambda inputs, target: inputs, torch.rand(2, 3, 16, 16), [1, 2, 3], ValueError, "target"),
         (lambda inputs, target: inputs, torch.rand(2, 3, 16, 16), 1.5, TypeError, "target"),
     ],

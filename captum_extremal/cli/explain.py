@@ -12,14 +12,13 @@ from captum_extremal.attr import ExtremalPerturbation
 from captum_extremal.cli.classifier import Classifier, loaded_classifier
 from captum_extremal.cli.console import WRONG_ARGUMENT, PhotoError, print_table, shortened, stopping
 from captum_extremal.cli.detector import Detector, loaded_detector
-from captum_extremal.cli.options import DETECTION
+from captum_extremal.cli.options import DETECTION, OWN
 from captum_extremal.cli.output import MASKS_FILE, TARGETS, figures, write_figure, write_results
 from captum_extremal.cli.photo_run import PhotoRun, View
 from captum_extremal.masks import SmoothMask
 from captum_extremal.objectives import BoxScore
 from captum_extremal.perturbations import BlurPyramid
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.settings import InputSearchSettings
 from captum_extremal.visualization import show_mask, show_robustness, show_targets
 
 _AT_ONCE = 3  # masked copies of each image, as in the search
@@ -44,7 +43,7 @@ class ImageRun(PhotoRun):
     everything = "1, the whole image"
 
     def __init__(self, given: Any, classifier: Classifier) -> None:
-        self.how = {"areas": given.areas, "perturbation": given.perturbation or InputSearchSettings.perturbation}
+        self.how = {"areas": given.areas, "perturbation": given.perturbation or OWN["perturbation"]}
         super().__init__(given, classifier, self.how | {"areas": given.areas or AREAS})
         several = {TARGETS: "every target's mask, where they differ"} if len(set(self.targets)) > 1 else {}
         self.robustness = given.robustness

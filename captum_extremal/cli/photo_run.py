@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
@@ -173,7 +174,10 @@ class PhotoRun(ABC):
         shared: dict[str, Any] = {"game": self.game, "score_threshold": self.threshold, "solver": self.solver}
         shared |= {"inputs": self.classifier.normalised(images), "target": targets}
         try:
-            found = self._search(view, **shared, show_progress=sys.stderr.isatty())
+            with warnings.catch_warnings():
+                # The command says itself where a* is not reached.
+                warnings.filterwarnings("ignore", ".*do not reach the score threshold even", UserWarning)
+                found = self._search(view, **shared, show_progress=sys.stderr.isatty())
         except (ValueError, RuntimeError) as error:
             raise PhotoError(f"cannot be explained: {error}") from error
         self.summary.replace_older()

@@ -180,7 +180,7 @@ def _needed(method: Method, x: Tensor) -> dict[str, Any]:
     if "sliding_window_shapes" in wanted:
         how["sliding_window_shapes"] = (channels, side, side)
         how["strides"] = (channels, max(1, side // 2), max(1, side // 2))
-    if "feature_mask" in wanted:
+    if "feature_mask" in wanted and not issubclass(method.attribution, attr.ExtremalPerturbation):
         rows, columns = (torch.arange(length, device=x.device) // side for length in (height, width))
         how["feature_mask"] = (rows[:, None] * (int(columns[-1]) + 1) + columns).expand(1, 1, -1, -1)
     if "baselines" in wanted and wanted["baselines"].default is inspect.Parameter.empty:

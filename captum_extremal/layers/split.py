@@ -85,7 +85,7 @@ def _trace(model: nn.Module, layer: nn.Module, inputs: Tensors, arguments: tuple
     rest = list(inspect.signature(model.forward).parameters.values())[len(inputs) + len(arguments) :]
     known = {parameter.name: parameter.default for parameter in rest if parameter.default is not parameter.empty}
     forward, proxies = tracer.create_args_for_root(type(model).forward, True, known)
-    with _calls_go_to(tracer, [module for module in model.modules() if module is not model]):
+    with _seen_by(tracer, list(model.modules())):
         tracer.create_node("output", "output", (tracer.create_arg(forward(*proxies)),), {})
     return graph
 
@@ -100,12 +100,13 @@ class _Tracer(fx.Tracer):
 
 
 @contextmanager
-def _calls_go_to(tracer: _Tracer, modules: list[nn.Module]) -> Iterator[None]:
-    """Each of the modules has a class of its own, whose call is the tracer's."""
+def _seen_by(tracer: _Tracer, modules: list[nn.Module]) -> Iterator[None]:
+    """Each of the modules has a class of its own, whose calls and parameters are the tracer's."""
     kinds = [type(module) for module in modules]
+    proxies: dict[str, Any] = {}
     try:
         for module, kind in zip(modules, kinds):
-            object.__setattr__(module, "__class__", _traced(kind, tracer))
+            object.__setattr__(module, "__class__", _traced(kind, tracer, proxies))
         yield
     finally:
         tracer.submodule_paths = None
@@ -113,8 +114,8 @@ def _calls_go_to(tracer: _Tracer, modules: list[nn.Module]) -> Iterator[None]:
             object.__setattr__(module, "__class__", kind)
 
 
-def _traced(kind: type[nn.Module], tracer: _Tracer) -> type[nn.Module]:
-    """A class of modules whose call is the tracer's."""
+def _traced(kind: type[nn.Module], tracer: _Tracer, proxies: dict[str, Any]) -> type[nn.Module]:
+    """A class of modules whose calls and parameters are the tracer's."""
     harmless = (None, getattr(Generic.__init_subclass__, "__func__", None))
     if getattr(kind.__init_subclass__, "__func__", None) not in harmless:
         raise CannotSplitError(f"{kind.__name__} wants to know of its subclasses")
@@ -127,8 +128,13 @@ def _traced(kind: type[nn.Module], tracer: _Tracer) -> type[nn.Module]:
         known = module in (tracer.submodule_paths or {})
         return tracer.call_module(module, forward, args, kwargs) if known else forward(*args, **kwargs)
 
+    def get(module: nn.Module, name: str) -> Any:
+        own: Any = kind  # a parameter's method may be given what is traced, such as the number of examples
+        return tracer.getattr(name, own.__getattr__(module, name), proxies)
+
     make: Any = type(kind)
-    made: type[nn.Module] = make(kind.__name__, (kind,), {"__module__": kind.__module__, "__call__": call})
+    methods = {"__module__": kind.__module__, "__call__": call, "__getattr__": get}
+    made: type[nn.Module] = make(kind.__name__, (kind,), methods)
     return made
 
 
