@@ -1,7 +1,8 @@
 """The only file that touches Captum's private names, so that a change of theirs is one edit here."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from captum._utils.common import (
@@ -87,6 +88,12 @@ def format_output(is_tuple: bool, output: tuple[Tensor, ...]) -> Any:
     return _format_output(is_tuple, output)
 
 
-def progress_bar(show: bool, total: int, description: str) -> Any:
-    """Captum's progress bar, or a stand-in that shows nothing."""
-    return progress(total=total, desc=description) if show else NullProgress()
+@contextmanager
+def progress_bar(show: bool, total: int, description: str) -> Iterator[Any]:
+    """Captum's progress bar, or a stand-in that shows nothing. It ends full, also after fewer steps than ``total``."""
+    bar: Any
+    with progress(total=total, desc=description) if show else NullProgress() as bar:
+        yield bar
+        if hasattr(bar, "n"):  # tqdm's
+            bar.total = bar.n
+            bar.refresh()

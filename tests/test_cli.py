@@ -724,7 +724,7 @@ def test_defaults_are_those_of_the_library(weights, tmp_path):
     summary = read_summary(tmp_path)
     assert tuple(summary["areas"]) == AREAS
     assert summary["game"] == own["game"].default
-    assert summary["perturbation"] == own["perturbation"].default
+    assert (own["perturbation"].default, summary["perturbation"]) == (None, "blur")
     assert summary["steps"] == PathSolver().steps
 
 
