@@ -63,6 +63,7 @@ class Objective:
             inputs tell.
         batching: what is known of the model, shared by objectives of the same one.
         spread: from the masks to one tensor for each input; None where they are that already.
+        scores: ``clean`` and ``perturbed``, where they are known: then the model does not run, and nothing is checked.
 
     Attributes:
         clean: the score (N,) of the inputs.
@@ -90,6 +91,7 @@ class Objective:
         may_be_constant: bool = True,
         batching: Batching | None = None,
         spread: Callable[[Tensors], Tensors] | None = None,
+        scores: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self._forward_func = forward_func
         self._inputs = inputs
@@ -104,6 +106,9 @@ class Objective:
         self.images = len(inputs[0])
         self.hidden = hidden
         self._allowed: Tensors | None = None
+        if scores is not None:
+            self.clean, self.perturbed = scores
+            return
         self.clean, has_gradient = self._checked_clean_score(differentiable)
         if differentiable and not may_be_constant:
             _check_depends(has_gradient is not None)
@@ -112,6 +117,10 @@ class Objective:
             self.perturbed = self._averaged(self._scores(rows, None).to(self.clean))[0]
         if differentiable:
             self._check_search(has_gradient)
+
+    def scores_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores of the inputs and of the perturbed inputs, of the images of some rows (n,)."""
+        return self.clean[rows], self.perturbed[rows]
 
     def _check_search(self, has_gradient: Tensor | None) -> None:
         """Check that masks can be sought, and warn of images whose clean score has no gradient.
@@ -127,8 +136,8 @@ class Objective:
             )
         # A constant, such as the score of a detector that finds nothing, has no gradient, and that is no fault.
         _check_depends(has_gradient is not None or not bool((self.perturbed != self.clean).any()))
-        flat = torch.ones_like(self.clean, dtype=torch.bool) if has_gradient is None else ~has_gradient
-        if rows := flat.nonzero()[:, 0].tolist():
+        known = [False] * self.images if has_gradient is None else has_gradient.tolist()
+        if rows := [n for n, found in enumerate(known) if not found]:
             warn_caller(
                 f"forward_func has no gradient at examples {rows}: its score is constant there, as that of a detector "
                 "that finds nothing, or saturated, or not differentiable; a search has little to go by"

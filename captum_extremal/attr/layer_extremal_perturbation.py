@@ -193,23 +193,25 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
                 return of_images.spread
             return lambda masks: tuple(layout.view(one) for layout, one in zip(layouts, masks))
 
-        def objective_at(layer: Session, of_images: FeatureGroups | None, differentiable: bool = False) -> Objective:
+        def objective_at(
+            layer: Session, of_images: FeatureGroups | None, scores: tuple[Tensor, Tensor] | None = None
+        ) -> Objective:
             faded = given.baselines is not None
             return layer.objective(
                 lambda x, baseline: masked(x, baseline if faded else None),
                 [layout.mask_shape for layout in layouts],
                 spread_of(of_images),
                 perturbations_per_eval=settings.perturbations_per_eval,
-                differentiable=differentiable,
+                scores=scores,
             )
 
         def objective_of(rows: Tensor) -> Objective:
             layer = self._at_layer(session.of_images(rows), to_input, given.of_images(rows))
-            return objective_at(layer, groups and groups.of_images(rows))
+            return objective_at(layer, groups and groups.of_images(rows), objective.scores_of(rows))
 
         runs = "tail" if tail.is_split else "model"
         about = {"layer": name_of(self.forward_func, self.layer), "runs": runs, "not_split": tail.not_split}
-        objective = objective_at(here, groups, differentiable=True)  # that of some images is checked with all of them
+        objective = objective_at(here, groups)
         task = Task(objective, objective_of, family, layouts, sought)
         return sweep(here, task, settings, self.get_name(), about), here, spread_of(groups)
 
