@@ -34,7 +34,7 @@ from captum_extremal.arguments import (
     target_of_rows,
 )
 from captum_extremal.layers import LayerTail, check_layer
-from captum_extremal.objective import Batching, Objective, samples_of
+from captum_extremal.objective import Batching, Known, Objective, samples_of
 from captum_extremal.objectives import PerImage
 from captum_extremal.perturbations import BoundPerturbation
 
@@ -115,7 +115,7 @@ class Session:
         *,
         perturbations_per_eval: int | None = None,
         differentiable: bool = True,
-        scores: tuple[Tensor, Tensor] | None = None,
+        known: Known | None = None,
     ) -> Objective:
         """The model's score as a function of masks, after a forward of the inputs and one of the perturbed inputs.
 
@@ -124,14 +124,14 @@ class Session:
             mask_shapes: the shape of one mask of each input; None for masks over its positions, (1, *S).
             spread: from the masks, of which there are as many as shapes, to one tensor for each input; None where they
                 are that already.
-            perturbations_per_eval, differentiable, scores: as :class:`~captum_extremal.objective.Objective` takes them.
+            perturbations_per_eval, differentiable, known: as :class:`~captum_extremal.objective.Objective` takes them.
         """
         perturb = tuple(bind(x.to(self.dtype), b.to(self.dtype)) for x, b in zip(self.inputs, self.baselines))
         shapes = mask_shapes or [(1, *x.shape[2:]) for x in self.inputs]
         nothing = tuple(torch.zeros(self.images, *shape, dtype=self.dtype, device=self.device) for shape in shapes)
         nothing = nothing if spread is None else spread(nothing)
         hidden = tuple(map(_hidden, perturb, nothing, self.inputs))
-        if perturbations_per_eval != 1 and scores is None:
+        if perturbations_per_eval != 1 and known is None:
             for one, zeros in zip(perturb, nothing):
                 _check_several(one, zeros)
         return Objective(
@@ -147,7 +147,8 @@ class Session:
             may_be_constant=not isinstance(self.forward_func, LayerTail),  # no part of it is used then
             batching=self.batching,
             spread=spread,
-            scores=scores,
+            known=known,
+            splits_images=not isinstance(self.forward_func, LayerTail),
         )
 
     def like_inputs(self, maps: Tensors) -> Any:
