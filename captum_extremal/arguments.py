@@ -136,7 +136,9 @@ def _baseline(name: str, x: Tensor, value: object) -> Tensor:
         hint = ": give the target by keyword, target=..." if isinstance(value, list) else ""
         raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}{hint}")
     if not isinstance(value, Tensor):
-        value = torch.full_like(x[:1], float(value))
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}")
+        return torch.full_like(x[:1], float(value)).expand_as(x)
     fits = all(side in (1, full) for side, full in zip(value.shape, x.shape))
     if value.dim() != x.dim() or not fits:
         raise ValueError(
@@ -173,7 +175,7 @@ def check_target(target: object, images: int, device: torch.device) -> TargetTyp
 
 
 def _target_of_array(target: Tensor | np.ndarray[Any, Any], images: int, device: torch.device) -> TargetType:
-    """A tensor stays a tensor; an array becomes a number or a list."""
+    """A tensor stays a tensor, and an array becomes a list; a single number is read once, and not at every pass."""
     name = str(target.dtype)
     if "int" not in name:
         raise TypeError(f"target must be a tensor or array of integers, got {name}")
@@ -183,7 +185,7 @@ def _target_of_array(target: Tensor | np.ndarray[Any, Any], images: int, device:
             f"target must be one integer or one for each of {images} examples, shape ({images},), "
             f"got shape {tuple(target.shape)}"
         )
-    if isinstance(target, Tensor):
+    if isinstance(target, Tensor) and not one:
         return target.to(device, torch.int64)
     return int(target.item()) if one else cast("list[int]", target.tolist())
 
@@ -228,8 +230,8 @@ def _named(name: str, given: object, parts: tuple[Any, ...]) -> list[tuple[str, 
 
 def target_of_rows(target: TargetType, rows: Tensor) -> TargetType:
     """The checked target of some examples alone, rows (n,)."""
-    if isinstance(target, Tensor) and target.numel() > 1:
-        return target[rows]
+    if isinstance(target, Tensor):
+        return target[rows] if len(rows) > 1 else int(target[rows])
     return [target[row] for row in rows.tolist()] if isinstance(target, list) else target
 
 

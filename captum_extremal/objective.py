@@ -14,7 +14,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,12 +27,14 @@ from captum_extremal._captum import (
     run_forward,
     select_target,
 )
+from captum_extremal._memory import fitting_rows, held, is_out_of_memory
 from captum_extremal._state import ForwardPrecision, warn_caller
 from captum_extremal.outputs import at_place, place_of_scores
 from captum_extremal.perturbations import BoundPerturbation
 
 _GRADIENT_SCALE = 256.0  # lifts the gradients of a half-precision forward out of the subnormal range
 
+_T = TypeVar("_T")
 Tensors = tuple[Tensor, ...]
 """One tensor for each input tensor of the model."""
 MODEL_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)
@@ -44,6 +46,22 @@ class Batching:
     """What is found out about a model: whether several masks of each image may go through it at once."""
 
     several: bool = True
+    rows: int | None = None  # the most examples that have room at once; None while all had
+
+    def halve(self, tried: int, least: int) -> bool:
+        """Send half as many examples at once as were tried, but no fewer than ``least``. Whether that is less."""
+        tried = min(tried, self.rows or tried)
+        self.rows = max(least, tried // 2)
+        return self.rows < tried
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an objective of some of the images need not find out anew: the scores (n,), and where outputs have them."""
+
+    clean: Tensor
+    perturbed: Tensor
+    place: Any
 
 
 class Objective:
@@ -55,7 +73,8 @@ class Objective:
         perturbations: how each of them is perturbed by its masks.
         hidden: the fully perturbed inputs, in the shapes of ``inputs``, or M N of them.
         target, additional_forward_args: as Captum takes them, for the N examples.
-        perturbations_per_eval: how many perturbed copies of every image go through the model at once; None for all.
+        perturbations_per_eval: how many perturbed copies of every image go through the model at once; None for all that
+            have room: after an error of memory, half as many examples are tried, down to a part of the images.
         caller: the autocast state in which the model runs; None for the present one.
         differentiable: whether the scores must carry a gradient. False where they are only measured; then the fully
             perturbed inputs may have no score (NaN).
@@ -63,6 +82,8 @@ class Objective:
             inputs tell.
         batching: what is known of the model, shared by objectives of the same one.
         spread: from the masks to one tensor for each input; None where they are that already.
+        known: from an objective of more images, with which the model does not run, and nothing is checked.
+        splits_images: whether a part of the images may go through the model alone.
 
     Attributes:
         clean: the score (N,) of the inputs.
@@ -90,6 +111,8 @@ class Objective:
         may_be_constant: bool = True,
         batching: Batching | None = None,
         spread: Callable[[Tensors], Tensors] | None = None,
+        known: Known | None = None,
+        splits_images: bool = True,
     ) -> None:
         self._forward_func = forward_func
         self._inputs = inputs
@@ -104,14 +127,31 @@ class Objective:
         self.images = len(inputs[0])
         self.hidden = hidden
         self._allowed: Tensors | None = None
-        self.clean, has_gradient = self._checked_clean_score(differentiable)
+        self._least = 1 if splits_images else self.images
+        if known is not None:
+            self.clean, self.perturbed, self._place = known.clean, known.perturbed, known.place
+            return
+        before = held(inputs[0].device)
+        self.clean, has_gradient = self._fitting(self.images, lambda: self._checked_clean_score(differentiable))
+        if perturbations_per_eval is None and differentiable and self._batching.rows is None:
+            self._batching.rows = fitting_rows(inputs[0].device, before, self.images)
         if differentiable and not may_be_constant:
             _check_depends(has_gradient is not None)
         with torch.no_grad():
             rows = tuple(h.to(x.dtype) for h, x in zip(hidden, inputs))
-            self.perturbed = self._averaged(self._scores(rows, None).to(self.clean))[0]
+            scores = self._fitting(len(rows[0]), lambda: self._scores(rows, None))
+            self.perturbed = self._averaged(scores.to(self.clean))[0]
         if differentiable:
             self._check_search(has_gradient)
+
+    def known_of(self, rows: Tensor) -> Known:
+        """What an objective of the images of some rows (n,) need not find out anew."""
+        return Known(self.clean[rows], self.perturbed[rows], self._place)
+
+    @property
+    def examples_at_once(self) -> int | None:
+        """The most examples that have room in the model at once; None while all had."""
+        return self._batching.rows
 
     def _check_search(self, has_gradient: Tensor | None) -> None:
         """Check that masks can be sought, and warn of images whose clean score has no gradient.
@@ -127,8 +167,8 @@ class Objective:
             )
         # A constant, such as the score of a detector that finds nothing, has no gradient, and that is no fault.
         _check_depends(has_gradient is not None or not bool((self.perturbed != self.clean).any()))
-        flat = torch.ones_like(self.clean, dtype=torch.bool) if has_gradient is None else ~has_gradient
-        if rows := flat.nonzero()[:, 0].tolist():
+        known = [False] * self.images if has_gradient is None else has_gradient.tolist()
+        if rows := [n for n, found in enumerate(known) if not found]:
             warn_caller(
                 f"forward_func has no gradient at examples {rows}: its score is constant there, as that of a detector "
                 "that finds nothing, or saturated, or not differentiable; a search has little to go by"
@@ -150,7 +190,13 @@ class Objective:
     ) -> Tensor:
         """The value (R, N) of :meth:`value_and_grad` alone."""
         rows, factors = _sides(self._within(masks), kept, removed)
-        scores = [self._scores(self._perturbed(chunk, flip=False), precision) for chunk in self._chunks(rows)]
+        scores = [
+            self._fitting(
+                len(chunk[0]) * self.samples,
+                lambda chunk=chunk: self._scores(self._perturbed(chunk, flip=False), precision),
+            )
+            for chunk in self._chunks(rows)
+        ]
         averaged = torch.cat([self._averaged(of_chunk.to(masks[0].dtype)) for of_chunk in scores])
         return _combined(averaged, factors)
 
@@ -180,7 +226,9 @@ class Objective:
         rows, factors = _sides(self._within(masks), kept, removed)
         scores, slopes = [], []
         for chunk in self._chunks(rows):
-            score, by_chunk = self._score_and_gradients(chunk, precision, flip)
+            score, by_chunk = self._fitting(
+                len(chunk[0]) * self.samples, lambda chunk=chunk: self._score_and_gradients(chunk, precision, flip)
+            )
             scores.append(score)
             slopes.append(by_chunk)
         by_side = [torch.cat(parts) for parts in zip(*slopes)]
@@ -219,14 +267,15 @@ class Objective:
         with torch.enable_grad():
             leaves = tuple(mask.detach().requires_grad_() for mask in masks)
             perturbed = self._perturbed(leaves, flip)
-            if len(self._parts(perturbed)) == 1:
+            parts = self._parts(perturbed)
+            if len(parts) == 1:
                 score = self._averaged(self._call(perturbed, precision).to(masks[0].dtype))
                 return score.detach(), _gradients(score, leaves)
-            # So many samples that they go through the model in parts, whose memory is that of one part.
+            # They go through the model in parts, whose memory is that of one part.
             scores, by_input = [], []
-            for part in self._parts(perturbed):
+            for first, part in parts:
                 rows = tuple(x.detach().requires_grad_() for x in part)
-                score = self._call(tuple(map(torch.clone, rows)), precision).to(masks[0].dtype)
+                score = self._call(tuple(map(torch.clone, rows)), precision, first).to(masks[0].dtype)
                 by_input.append(_gradients(score / self.samples, rows))
                 scores.append(score.detach())
             weights = tuple(map(torch.cat, zip(*by_input)))
@@ -236,28 +285,45 @@ class Objective:
 
     def _scores(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
         """One score for each row (M R N, ...) of the inputs, without gradients."""
-        return torch.cat([self._call(part, precision) for part in self._parts(inputs)])
+        return torch.cat([self._call(part, precision, first) for first, part in self._parts(inputs)])
 
-    def _parts(self, inputs: Tensors) -> list[Tensors]:
-        """The rows (M R N, ...) of the inputs, as many at once as the model may be given."""
-        copies = self._copies_at_once
+    def _parts(self, inputs: Tensors) -> list[tuple[int, Tensors]]:
+        """The rows (M R N, ...) of the inputs, as many at once as the model may be given, with the first's number."""
+        copies, room = self._copies_at_once, self._batching.rows
         at_once = len(inputs[0]) if copies is None or self.samples == 1 else copies * self.images
-        return list(zip(*(torch.split(x, at_once) for x in inputs)))
+        if room is not None:
+            at_once = min(at_once, room // self.images * self.images or max(room, self._least))
+        parts = zip(*(torch.split(x, at_once) for x in inputs))
+        return list(zip(range(0, len(inputs[0]), at_once), parts))
+
+    def _fitting(self, tried: int, work: Callable[[], _T]) -> _T:
+        """The result of some work that sends so many examples through the model, as many at once as have room."""
+        while True:
+            try:
+                return work()
+            except RuntimeError as error:
+                if self._at_once is not None or not is_out_of_memory(error):
+                    raise
+                if not self._batching.halve(tried, self._least):
+                    raise
+            # The error is gone here, and with it what it held of the memory.
 
     def _averaged(self, scores: Tensor) -> Tensor:
         """The mean over the samples of scores (M R N,): (R, N)."""
         return scores.view(self.samples, -1, self.images).mean(0) if self.samples > 1 else scores.view(-1, self.images)
 
-    def _call(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
+    def _call(self, inputs: Tensors, precision: torch.dtype | None, first: int = 0) -> Tensor:
         """One score for each row of the inputs; one mask of each image at a time if the model takes no more."""
         repeats = len(inputs[0]) // self.images
-        if repeats == 1:
-            return self._run(inputs, precision)
+        if repeats <= 1:
+            return self._run(inputs, precision, first)
         if not self._batching.several:
             return self._one_by_one(inputs, precision)
         try:
             return self._run(inputs, precision)
         except MODEL_ERRORS as error:
+            if is_out_of_memory(error):
+                raise
             # Only an error that comes again, and not for one mask at a time, is one of the batch.
             if fails(lambda: self._one_by_one(inputs, precision)) or not fails(lambda: self._run(inputs, precision)):
                 raise
@@ -272,19 +338,29 @@ class Objective:
         parts = zip(*(torch.split(x, self.images) for x in inputs))
         return torch.cat([self._run(part, precision) for part in parts])
 
-    def _run(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
+    def _run(self, inputs: Tensors, precision: torch.dtype | None, first: int = 0) -> Tensor:
         """One score for each row of the inputs. Outputs with positions are averaged over them."""
-        repeats = len(inputs[0]) // self.images
+        target, arguments = self._of_rows(first, len(inputs[0]))
         with self._precision.forward(precision):
-            output = run_forward(self._forward_func, inputs, None, repeat_arguments(self._arguments, repeats))
+            output = run_forward(self._forward_func, inputs, None, arguments)
             scores = at_place(output, self._place)
             if scores.dim() == 0 or len(scores) != len(inputs[0]):
                 raise ValueError(
                     "forward_func must return one row for each example of its input, got shape "
                     f"{tuple(scores.shape)} for {len(inputs[0])} perturbed examples"
                 )
-            score = select_target(scores, repeat_target(self._target, repeats))
+            score = select_target(scores, target)
         return mean_over_positions(score).clone()  # which a later run may overwrite
+
+    def _of_rows(self, first: int, count: int) -> tuple[TargetType, Any]:
+        """The target and the additional arguments of so many rows from the first one on."""
+        start = first % self.images
+        repeats = -(-(start + count) // self.images)
+        target, arguments = repeat_target(self._target, repeats), repeat_arguments(self._arguments, repeats)
+        if start + count == repeats * self.images and not start:
+            return target, arguments
+        part = slice(start, start + count)
+        return _sliced(target, part), _sliced(arguments, part)
 
     def _checked_clean_score(self, differentiable: bool) -> tuple[Tensor, Tensor | None]:
         """The score (N,) of the unperturbed inputs, the only forward whose output is checked in full.
@@ -292,14 +368,9 @@ class Objective:
         Returns:
             the score, and for ``differentiable`` ones what :func:`_has_gradient` says.
         """
-        leaves = tuple(x.detach().requires_grad_(differentiable) for x in self._inputs)
-        with torch.set_grad_enabled(differentiable), self._precision.forward():
-            output = self._first_output(leaves)
-            # Later outputs, for other numbers of rows, are read at the same place.
-            self._place = place_of_scores(output, self.images)
-            score = select_checked(at_place(output, self._place), self._target, self.images).clone()
-            has_gradient = _has_gradient(score, leaves) if differentiable else None
-        score = mean_over_positions(score.detach())
+        scores, found = zip(*(self._checked_part(*part, differentiable) for part in self._parts(self._inputs)))
+        score, known = torch.cat(scores), [one for one in found if one is not None]
+        has_gradient = torch.cat(known) if len(known) == len(found) else None
         if not bool(score.isfinite().all()):
             raise ValueError(
                 f"forward_func's output for the unperturbed inputs must be finite, got scores {score.tolist()}"
@@ -307,11 +378,21 @@ class Objective:
         precision = torch.promote_types(self._inputs[0].dtype, torch.float32)  # the masks'
         return score.to(precision), has_gradient
 
-    def _first_output(self, inputs: Tensors) -> Any:
+    def _checked_part(self, first: int, inputs: Tensors, differentiable: bool) -> tuple[Tensor, Tensor | None]:
+        leaves = tuple(x.detach().requires_grad_(differentiable) for x in inputs)
+        whole = len(inputs[0]) == self.images
+        target, arguments = (self._target, self._arguments) if whole else self._of_rows(first, len(inputs[0]))
+
         def run(inputs: Tensors, arguments: Any) -> Any:
             return run_forward(self._forward_func, inputs, None, arguments)
 
-        return first_run(run, inputs, self._arguments)
+        with torch.set_grad_enabled(differentiable), self._precision.forward():
+            output = first_run(run, leaves, arguments)
+            # Later outputs, for other numbers of rows, are read at the same place.
+            self._place = place_of_scores(output, len(inputs[0]))
+            score = select_checked(at_place(output, self._place), target, len(inputs[0])).clone()
+            has_gradient = _has_gradient(score, leaves) if differentiable else None
+        return mean_over_positions(score.detach()), has_gradient
 
 
 def first_run(run: Callable[[Tensors, Any], Any], inputs: Tensors, arguments: Any) -> Any:
@@ -324,6 +405,8 @@ def first_run(run: Callable[[Tensors, Any], Any], inputs: Tensors, arguments: An
     try:
         return run(inputs, arguments)
     except MODEL_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
         x = inputs[0]
         if x.dim() == 2 and x.is_floating_point():
             raise ValueError(
@@ -343,6 +426,14 @@ def first_run(run: Callable[[Tensors, Any], Any], inputs: Tensors, arguments: An
                 f"x[n : n + 1], with perturbations_per_eval=1: {error}"
             ) from error
         raise
+
+
+def _sliced(value: Any, rows: slice) -> Any:
+    """Some rows of what has one for each example: a list, a tensor, or tensors in a tuple of arguments."""
+    if isinstance(value, tuple) and any(isinstance(part, Tensor) for part in value):
+        return tuple(_sliced(part, rows) if isinstance(part, Tensor) else part for part in value)
+    by_row = isinstance(value, list) or (isinstance(value, Tensor) and value.numel() > 1)
+    return value[rows] if by_row else value
 
 
 def fails(run: Callable[[], Any]) -> bool:

@@ -34,7 +34,7 @@ from captum_extremal.arguments import (
     target_of_rows,
 )
 from captum_extremal.layers import LayerTail, check_layer
-from captum_extremal.objective import Batching, Objective, samples_of
+from captum_extremal.objective import Batching, Known, Objective, samples_of
 from captum_extremal.objectives import PerImage
 from captum_extremal.perturbations import BoundPerturbation
 
@@ -115,6 +115,7 @@ class Session:
         *,
         perturbations_per_eval: int | None = None,
         differentiable: bool = True,
+        known: Known | None = None,
     ) -> Objective:
         """The model's score as a function of masks, after a forward of the inputs and one of the perturbed inputs.
 
@@ -123,14 +124,14 @@ class Session:
             mask_shapes: the shape of one mask of each input; None for masks over its positions, (1, *S).
             spread: from the masks, of which there are as many as shapes, to one tensor for each input; None where they
                 are that already.
-            perturbations_per_eval, differentiable: as :class:`~captum_extremal.objective.Objective` takes them.
+            perturbations_per_eval, differentiable, known: as :class:`~captum_extremal.objective.Objective` takes them.
         """
         perturb = tuple(bind(x.to(self.dtype), b.to(self.dtype)) for x, b in zip(self.inputs, self.baselines))
         shapes = mask_shapes or [(1, *x.shape[2:]) for x in self.inputs]
         nothing = tuple(torch.zeros(self.images, *shape, dtype=self.dtype, device=self.device) for shape in shapes)
         nothing = nothing if spread is None else spread(nothing)
         hidden = tuple(map(_hidden, perturb, nothing, self.inputs))
-        if perturbations_per_eval != 1:
+        if perturbations_per_eval != 1 and known is None:
             for one, zeros in zip(perturb, nothing):
                 _check_several(one, zeros)
         return Objective(
@@ -146,6 +147,8 @@ class Session:
             may_be_constant=not isinstance(self.forward_func, LayerTail),  # no part of it is used then
             batching=self.batching,
             spread=spread,
+            known=known,
+            splits_images=not isinstance(self.forward_func, LayerTail),
         )
 
     def like_inputs(self, maps: Tensors) -> Any:
@@ -199,7 +202,7 @@ def open_session(
             channels_first(tuple(as_plain(reference) for reference in references), dims),
             dims,
             isinstance(inputs, tuple),
-            as_plain(checked_target),
+            as_plain(_sent_once(checked_target, device)),
             as_plain(on_device(additional_forward_args, device)),
             caller,
         )
@@ -226,6 +229,12 @@ def channels_first(tensors: Tensors, dims: tuple[int, ...]) -> Tensors:
 def channels_at(tensors: Tensors, dims: tuple[int, ...]) -> Tensors:
     """Tensors (N, C, *S) with their channels moved to these axes, contiguous where they are moved."""
     return tuple(x if dim == 1 else x.movedim(1, dim).contiguous() for x, dim in zip(tensors, dims))
+
+
+def _sent_once(target: TargetType, device: torch.device) -> TargetType:
+    """A list of integers as a tensor on another device, to which it would be sent at every pass."""
+    many = isinstance(target, list) and len(target) > 1 and isinstance(target[0], int)
+    return torch.tensor(target, device=device) if many and device.type != "cpu" else target
 
 
 @contextmanager

@@ -46,8 +46,10 @@ class SearchSettings:
         perturbations_per_eval: how many perturbed copies of each image go through the model at once; None for all
             (one for each of the path's searches, one per area for "penalty"; twice as many for "hybrid", M times as
             many for :class:`~captum_extremal.SamplePerturbation`; 32 while the smallest set of groups is sought, one
-            image after the other). It changes the memory, and the result by rounding alone, which a search in float32
-            can amplify.
+            image after the other), as far as there is room: on CUDA as many as the free memory holds, and after an
+            out-of-memory error half as many, down to a part of the images. ``settings["examples_at_once"]`` of the
+            result is then the most examples that had room. A number is kept. It changes the memory, and the result by
+            rounding alone, which a search in float32 can amplify.
         explanations: how many answers to seek, each by a search of its own, as long as the first. What the masks of a*
             of the earlier ones keep counts nothing in it. They are in
             :attr:`~captum_extremal.ExtremalMasks.explanations` of ``extremal_masks``; ``attribute`` returns the first,

@@ -24,7 +24,14 @@ DEVICE = torch.device("cpu")  # replaced below, once the name is known to PyTorc
 _BETWEEN_DEVICES = {"aten::_to_copy", "aten::copy_", "aten::_copy_from", "aten::_copy_from_and_resize"}
 _INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 _INDICES = {torch.int64, torch.int32, torch.bool, torch.uint8}
-_READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::is_nonzero", "aten::item"}
+_READS = {
+    "aten::_local_scalar_dense",
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::equal",
+    "aten::is_nonzero",
+    "aten::item",
+}
 
 
 class _Backend(backend_registration._DummyBackendModule):  # type: ignore[misc]
@@ -86,7 +93,9 @@ class StandIn(TorchDispatchMode):
     """The device, for as long as the context lasts.
 
     Attributes:
-        reads: how often the host read a value, by the line of the package that did.
+        reads: how often the host read a value, by the line of the package that did. Indexing by booleans reads how
+            many there are.
+        sent: how often it sent one there, which makes a real device wait as well.
     """
 
     current: StandIn | None = None
@@ -94,6 +103,7 @@ class StandIn(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.reads: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
 
     def __enter__(self) -> StandIn:
         StandIn.current = self
@@ -116,8 +126,10 @@ class StandIn(TorchDispatchMode):
         if ours:
             _refuse_mixed(name, args, leaves)
         copies_out = name in _BETWEEN_DEVICES and ours and _goes_to_cpu(name, args, kwargs)
-        if ours and (name in _READS or copies_out):
+        if ours and (name in _READS or copies_out or (name in _INDEXING and _by_booleans(args[1]))):
             self.reads[_caller()] += 1
+        if name in _BETWEEN_DEVICES and _comes_from_cpu(name, args, kwargs):
+            self.sent[_caller()] += 1
         result = func(*tree_map(_to_held, args), **_on_cpu(kwargs))
         asked = kwargs.get("device")
         stays = torch.device(asked).type == NAME if asked is not None else bool(ours) and not copies_out
@@ -155,6 +167,17 @@ def _goes_to_cpu(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
         return not isinstance(args[0], DeviceTensor)
     asked = kwargs.get("device")
     return asked is not None and torch.device(asked).type == "cpu"
+
+
+def _comes_from_cpu(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
+    if name == "aten::copy_":
+        return isinstance(args[0], DeviceTensor) and not isinstance(args[1], DeviceTensor)
+    asked = kwargs.get("device")
+    return asked is not None and torch.device(asked).type == NAME and not isinstance(args[0], DeviceTensor)
+
+
+def _by_booleans(indices: Any) -> bool:
+    return any(isinstance(index, DeviceTensor) and index.dtype in (torch.bool, torch.uint8) for index in indices)
 
 
 def _to_held(leaf: Any) -> Any:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-QUICK = ["--networks", "squeezenet1_0", "--batches", "1", "--steps", "2", "--side", "48"]
+QUICK = ["--networks", "squeezenet1_0", "--batches", "1", "--steps", "2", "--side", "48", "--precisions"]
 
 
 def printed(script: str, *arguments: str) -> list[str]:
@@ -23,23 +23,33 @@ def printed(script: str, *arguments: str) -> list[str]:
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.splitlines()
 
 
-def test_throughput_has_a_row_for_each_precision(device: torch.device) -> None:
-    head, _, *rows = printed("throughput.py", "--device", str(device), *QUICK)
+def test_gpu_has_a_row_for_each_precision(device: torch.device) -> None:
+    precisions = ["float32", "bfloat16"]
+    _, _, head, _, *rows, _, _, _, same, other = printed("gpu.py", "--device", str(device), *QUICK, *precisions)
     assert len(rows) == 2
-    for row, precision in zip(rows, ("float32", "bfloat16")):
-        network, images, named, seconds, pairs, overhead, minutes = (cell.strip() for cell in row.strip("|").split("|"))
-        assert (network, images, named) == ("squeezenet1_0", "1", precision)
-        assert float(seconds) > 0
-        assert float(pairs) == pytest.approx(1 / float(seconds), rel=0.02)
-        assert float(overhead) > 0
-        assert float(minutes) == pytest.approx(7306 / float(pairs) / 60, rel=0.02)
-    assert head.count("|") == rows[0].count("|")
+    for row, precision in zip(rows, precisions):
+        named = dict(zip(cells(head), cells(row), strict=True))
+        assert [named[title] for title in ("network", "images", "precision")] == ["squeezenet1_0", "1", precision]
+        seconds, pairs = float(named["seconds a sweep"]), float(named["pairs a second"])
+        assert seconds > 0
+        assert pairs == pytest.approx(1 / seconds, rel=0.02)
+        assert float(named["overhead"]) > 0
+        assert int(named["passes"]) > 10
+        assert float(named["VOC, hours"]) == pytest.approx(7306 / pairs / 3600, rel=0.02)
+        assert float(named["COCO, hours"]) > float(named["VOC, hours"])
+    if device.type == "cpu":
+        assert cells(same) == ["float32", "1.000", "1.00", "0.000"]
+    assert cells(other)[0] == "bfloat16"
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a CUDA device")
-def test_throughput_without_a_gpu_says_so() -> None:
+def test_gpu_without_a_gpu_says_so() -> None:
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        printed("throughput.py")
+        printed("gpu.py")
     assert "no CUDA device" in failed.value.stderr
     assert "Traceback" not in failed.value.stderr
 

@@ -16,14 +16,27 @@ from captum_extremal import (
     CenterAttribution,
     ContrastiveExcitationBackprop,
     ExcitationBackprop,
+    ExtremalMasks,
     ExtremalPerturbation,
     FeatureInversion,
     LayerExtremalPerturbation,
     MeaningfulPerturbation,
     PathSolver,
     PenaltySolver,
+    SpaceTimeMask,
+    area_loss,
+    class_channels,
 )
-from captum_extremal.metrics import insertion_deletion, pointing_game, top_masks, weight_randomisation
+from captum_extremal.metrics import (
+    energy_pointing_game,
+    insertion_deletion,
+    monotone_evidence,
+    pointing_game,
+    top_masks,
+    weight_randomisation,
+)
+from captum_extremal.objectives import RegionScore, Similarity
+from captum_extremal.search.path import checkpoint_interval
 from stand_in_device import DEVICE, StandIn, to_device
 
 Call = Callable[[nn.Module, Any], Any]
@@ -65,6 +78,12 @@ class Batch:
 
 def _drop(factor: float) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda clean, perturbed: factor * clean + (1 - factor) * perturbed
+
+
+def _told(found: ExtremalMasks) -> list[Any]:
+    masks = [found.optimal_mask(), found.saliency(), found.refined_saliency(), found.binary_masks()]
+    numbers = [found.reached, found.binariness, found.order_of_entry(), found[:2].scores, found.optimal_area]
+    return [*masks, *numbers, found.agreement]
 
 
 CALLS: dict[str, Call] = {
@@ -133,13 +152,48 @@ CALLS: dict[str, Call] = {
             )
         ]
     ),
+    "what a result tells": lambda m, b: _told(
+        ExtremalPerturbation(m).extremal_masks(b.images, target=b.target, areas=[0.1, 0.3], solver=FAST)
+    ),
+    "channels last": lambda m, b: ExtremalPerturbation(lambda x: m(x.movedim(-1, 1))).attribute(
+        b.images.movedim(1, -1), target=b.target, channel_dim=-1, areas=[0.2], solver=FAST
+    ),
+    "space and time": lambda m, b: ExtremalPerturbation(lambda x: m(x.mean(2))).attribute(
+        b.images[:, :, None].repeat(1, 1, 8, 1, 1), target=b.target, mask=SpaceTimeMask(), areas=[0.2], solver=FAST
+    ),
+    "class channels": lambda m, b: (
+        class_channels(
+            LayerExtremalPerturbation(m, m.features[3]), [(b.images, b.target)], areas=[2, 4], solver=FAST
+        ).means
+    ),
+    "region": lambda m, b: ExtremalPerturbation(
+        RegionScore(m.features, torch.ones(1, 32, 40, dtype=torch.bool), 1)
+    ).attribute(b.images, areas=[0.2], solver=FAST),
+    "similarity": lambda m, b: ExtremalPerturbation(Similarity(m, torch.eye(4))).attribute(
+        b.images, target=b.target, areas=[0.2], solver=FAST
+    ),
+    "area loss": lambda m, b: area_loss(b.images.sigmoid(), 0.3),
+    "energy": lambda m, b: torch.tensor(
+        [
+            one.value
+            for one in energy_pointing_game(
+                CenterAttribution(m).attribute(b.images, b.target),
+                ground_truth=torch.ones(3, 32, 40, dtype=torch.bool),
+            )
+        ]
+    ),
+    "evidence": lambda m, b: (
+        monotone_evidence(
+            ExtremalPerturbation(m).extremal_masks(b.images, target=b.target, areas=[0.1, 0.3], solver=FAST)
+        ).largest_drop
+    ),
     "randomisation": lambda m, b: (
         weight_randomisation(
             m, lambda other: ExcitationBackprop(other), b.images, b.target, layers=["head"]
         ).rank_correlation
     ),
 }
-TABLES = {"pointing", "randomisation"}  # which lie on the CPU
+TABLES = {"pointing", "energy", "class channels", "randomisation"}  # which lie on the CPU
 
 
 @pytest.fixture
@@ -166,23 +220,37 @@ def test_result_is_that_of_the_cpu(name: str, device: StandIn) -> None:
             torch.testing.assert_close(one.cpu(), other, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("steps", [8, 40])
-def test_host_reads_few_values_of_a_sweep_however_long(steps: int, device: StandIn) -> None:
+def _transfers(solver: Any, targets: str = "tensor", **settings: Any) -> tuple[int, int]:
+    """How many values a search reads from the device, and how many it sends there."""
     model, batch = to_device(Network()), Batch().on(to_device, "images", "target")
-    ExtremalPerturbation(model).extremal_masks(
-        batch.images, target=batch.target, areas=[0.05, 0.1, 0.2, 0.4], solver=PathSolver(steps=steps)
-    )
-    assert sum(device.reads.values()) <= SWEEP_READS, device.reads
+    target = Batch().target.tolist() if targets == "list" else batch.target
+    with StandIn() as device:
+        ExtremalPerturbation(model).extremal_masks(batch.images, target=target, solver=solver, **settings)
+    return sum(device.reads.values()), sum(device.sent.values())
+
+
+SOLVERS = {"path": PathSolver, "searches": lambda steps: PathSolver(steps=steps, searches=2), "penalty": PenaltySolver}
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_host_reads_few_values_of_a_search_for_a_star(device: StandIn) -> None:
-    model, batch = to_device(Network()), Batch().on(to_device, "images", "target")
-    ExtremalPerturbation(model).extremal_masks(
-        batch.images, target=batch.target, areas="optimal", score_threshold=_drop(0.5)
-    )
-    assert sum(device.reads.values()) <= SWEEP_READS + OPTIMUM_READS, device.reads
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("targets", ["tensor", "list"])
+def test_host_waits_for_a_sweep_as_often_however_long_it_is(solver: str, targets: str) -> None:
+    short, long = (_transfers(SOLVERS[solver](steps=steps), targets, areas=[0.1, 0.3]) for steps in (4, 9))
+    assert short[0] == long[0] <= SWEEP_READS
+    assert short[1] == long[1]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("drop", [0.5, 0.9])
+def test_host_reads_few_values_of_a_search_for_a_star(drop: float) -> None:
+    reads, _ = _transfers(PathSolver(steps=10), areas="optimal", score_threshold=_drop(drop))
+    assert reads <= SWEEP_READS + OPTIMUM_READS
+
+
+@pytest.mark.parametrize("length", [1, 8, 46, 90, 1000])
+def test_images_leave_a_long_path_as_seldom_as_a_short_one(length: int) -> None:
+    assert len(range(0, length, checkpoint_interval(length))) <= 9
 
 
 def test_the_stand_in_finds_a_tensor_of_the_cpu(device: StandIn) -> None:

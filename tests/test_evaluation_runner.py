@@ -65,8 +65,8 @@ def of_colour(x: Tensor, target: object) -> Tensor:
 Make = Callable[..., Evaluation]
 
 
-@pytest.fixture
-def make() -> Make:
+def made(**changes: Any) -> Evaluation:
+    """The usual evaluation, but for some changes."""
     usual = Evaluation(
         data=Squares(),
         model=Colours().eval(),
@@ -76,7 +76,12 @@ def make() -> Make:
         metrics=("pointing", "energy", "insertion_deletion"),
         batch_size=4,
     )
-    return lambda **changes: dataclasses.replace(usual, **changes)
+    return dataclasses.replace(usual, **changes)
+
+
+@pytest.fixture
+def make() -> Make:
+    return made
 
 
 def rows_in(folder: Path) -> dict[tuple[str, str], Row]:

@@ -183,6 +183,7 @@ def _sweep_once(
             "game": asdict(game),
             "solver": repr(solver),
             "precision": _precision(solver, session.device),
+            "examples_at_once": objective.examples_at_once,
             "steps": calls,
             "seconds": time.perf_counter() - started,
             "versions": {

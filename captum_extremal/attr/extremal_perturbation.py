@@ -15,7 +15,7 @@ from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._groups import check_ids, groups_of, has_columns_alone, with_group_mask
 from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_threshold
 from captum_extremal.masks import GroupMask, Layout, MaskFamily, read_axes
-from captum_extremal.objective import Objective
+from captum_extremal.objective import Known, Objective
 from captum_extremal.perturbations import BlurPyramid, Perturbation, SamplePerturbation
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.robustness import Robustness, robustness_of
@@ -226,20 +226,20 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         layouts = [groups.layout()] if groups else _layouts_of_positions(cast(MaskFamily, mask), session)
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs
 
-        def objective_at(images: Session, spread: Spread | None, differentiable: bool = False) -> Objective:
+        def objective_at(images: Session, spread: Spread | None, known: Known | None = None) -> Objective:
             return images.objective(
                 _binds(perturbation, images),
                 [layout.mask_shape for layout in layouts],
                 spread,
                 perturbations_per_eval=settings.perturbations_per_eval,
-                differentiable=differentiable,
+                known=known,
             )
 
         def objective_of(rows: Tensor) -> Objective:
-            return objective_at(session.of_images(rows), groups.of_images(rows).spread if groups else None)
+            spread = groups.of_images(rows).spread if groups else None
+            return objective_at(session.of_images(rows), spread, objective.known_of(rows))
 
-        # That of some images is checked with all of them.
-        objective = objective_at(session, groups.spread if groups else None, differentiable=True)
+        objective = objective_at(session, groups.spread if groups else None)
         task = Task(objective, objective_of, family, layouts, sought)
         contrast = None if groups else tuple(map(_contrast, objective.hidden, session.inputs))
         found = sweep(session, task, settings, self.get_name(), {"perturbation": repr(perturbation)}, contrast)

@@ -18,7 +18,7 @@ from captum_extremal.attr._groups import check_ids, groups_of, with_group_mask
 from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_threshold
 from captum_extremal.layers import LayerTail, check_layer, name_of
 from captum_extremal.masks import FeatureGroups, GroupMask, Layout, MaskFamily, read_axes
-from captum_extremal.objective import Objective
+from captum_extremal.objective import Known, Objective
 from captum_extremal.perturbations.product import masked
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.session import Session, open_session
@@ -193,23 +193,23 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
                 return of_images.spread
             return lambda masks: tuple(layout.view(one) for layout, one in zip(layouts, masks))
 
-        def objective_at(layer: Session, of_images: FeatureGroups | None, differentiable: bool = False) -> Objective:
+        def objective_at(layer: Session, of_images: FeatureGroups | None, known: Known | None = None) -> Objective:
             faded = given.baselines is not None
             return layer.objective(
                 lambda x, baseline: masked(x, baseline if faded else None),
                 [layout.mask_shape for layout in layouts],
                 spread_of(of_images),
                 perturbations_per_eval=settings.perturbations_per_eval,
-                differentiable=differentiable,
+                known=known,
             )
 
         def objective_of(rows: Tensor) -> Objective:
             layer = self._at_layer(session.of_images(rows), to_input, given.of_images(rows))
-            return objective_at(layer, groups and groups.of_images(rows))
+            return objective_at(layer, groups and groups.of_images(rows), objective.known_of(rows))
 
         runs = "tail" if tail.is_split else "model"
         about = {"layer": name_of(self.forward_func, self.layer), "runs": runs, "not_split": tail.not_split}
-        objective = objective_at(here, groups, differentiable=True)  # that of some images is checked with all of them
+        objective = objective_at(here, groups)
         task = Task(objective, objective_of, family, layouts, sought)
         return sweep(here, task, settings, self.get_name(), about), here, spread_of(groups)
 

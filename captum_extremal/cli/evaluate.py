@@ -137,7 +137,6 @@ def run(given: Any) -> int:
         except KeyboardInterrupt:
             say(f"interrupted; the same command goes on from the rows in {folder}")
             return INTERRUPTED
-        processes.wait()
         if processes.first:
             given.rows, given.against = [folder], None
             compare.run(given)

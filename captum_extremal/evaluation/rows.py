@@ -94,6 +94,10 @@ class RowFile(ExitStack):
             {("class" if name == "label" else name): value for name, value in vars(row).items()} for row in rows
         )
 
+    def sizes(self) -> dict[str, int]:
+        """The file's name and its size, if it was made."""
+        return {} if self._file is None else {self._path.name: self._path.stat().st_size}
+
     def note_unreadable(self, image: str, why: str) -> None:
         """Write that an image could not be read."""
         self._write([{"image": image, "unreadable": why}])

@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
@@ -27,6 +27,7 @@ from captum_extremal.evaluation.metrics import METRICS, STEPS, Explained
 from captum_extremal.evaluation.rows import Kept, Pair, Row, RowFile, Settings, Values, read_rows
 
 _LONGEST_WAIT = timedelta(days=7)  # by which the last process may finish later than the first
+_LONGEST_DELAY, _PAUSE = 60.0, 0.2  # seconds, until a shared folder shows what was written there
 _TOO_MANY_IN_A_ROW = 64  # images; a device that has failed explains no more
 _MANY = 16  # images; if so many cannot be explained, and fewer can, the run ends
 # What one image, or its size, can make a model or a method raise. Other errors end the run.
@@ -58,10 +59,22 @@ class Processes:
             distributed.broadcast_object_list(found, src=0, device=self.device)
         return found[0]  # type: ignore[return-value]
 
-    def wait(self) -> None:
-        """Return once all processes have called this."""
-        if distributed.is_initialized():
-            distributed.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
+    def gathered(self, own: _T) -> list[_T]:
+        """What each process has, once all of them have called this.
+
+        Raises:
+            RuntimeError: one of them has ended.
+        """
+        if not distributed.is_initialized():
+            return [own]
+        found: list[Any] = [None] * self.count
+        try:
+            distributed.all_gather_object(found, own)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"a process of this run has ended: its rows are kept, and the same command does what is left ({error})"
+            ) from error
+        return found
 
 
 @contextmanager
@@ -122,11 +135,14 @@ def evaluate(
 
     Raises:
         TypeError, ValueError, RuntimeError: ``explain`` fails for more images than not, another process is at the same
-            run, or the folder holds a damaged file.
+            run, one that shares it has ended, or the folder holds a damaged file.
         OSError: a file cannot be written.
     """
     with _held(folder, settings, processes):
-        _evaluate(evaluation, settings, folder, processes, progress, report)
+        written = _evaluate(evaluation, settings, folder, processes, progress, report)
+        sizes = {name: size for of_one in processes.gathered(written) for name, size in of_one.items()}
+        if processes.first and not _seen(folder, sizes):
+            report(f"{folder} does not show the rows of all processes yet: start the same command once more")
 
 
 def _evaluate(
@@ -136,7 +152,8 @@ def _evaluate(
     processes: Processes,
     progress: Callable[[int, int], None],
     report: Callable[[str], None],
-) -> None:
+) -> dict[str, int]:
+    """Write the rows of this process; the size of its file, by name."""
     pairs, size = evaluation.data.pairs(), evaluation.batch_size
     done = processes.agreed(lambda: set(read_rows([folder]).get(settings.key, Kept(settings, 0)).rows))
     chunks = [pairs[first : first + size] for first in range(0, len(pairs), size)]
@@ -160,6 +177,25 @@ def _evaluate(
             so_far += len(chunk)
             progress(so_far, total)
         failures.check(1)
+        return file.sizes()
+
+
+def _seen(folder: Path, sizes: dict[str, int]) -> bool:
+    """Wait until files of the folder have these sizes: a shared one may show late what another machine wrote."""
+    end = time.monotonic() + _LONGEST_DELAY
+    while not all(_size(folder / name) >= size for name, size in sizes.items()):
+        if time.monotonic() > end:
+            return False
+        time.sleep(_PAUSE)
+    return True
+
+
+def _size(path: Path) -> int:
+    try:
+        with path.open("rb") as file:  # an opened file is looked up anew, a listed one may be remembered
+            return file.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        return 0
 
 
 @contextmanager

@@ -267,11 +267,13 @@ class BoundSmoothMask:
         self.grid_shape = tuple(len(axis.nodes) for axis in axes)
         self.parameters = math.prod(self.lattice_shape)
         self.expansions = [axis.expansion.to(device, dtype) for axis in axes]
-        self._means = [axis.expansion.mean(0).to(device, dtype) for axis in axes]
-        self.area_by_node = reduce(torch.kron, self._means)[None]
+        area_by_node = reduce(torch.kron, [axis.expansion.mean(0).to("cpu", dtype) for axis in axes])
+        self.area_by_node = area_by_node[None].to(device)
         lattice, nodes = [axis.lattice for axis in axes], [axis.nodes for axis in axes]
-        self._maximum = SmoothMaximum(nodes, lattice, settings.temperature, device, dtype)
-        self.largest_area = float(self.area(self.grid_values(self.new_parameters(1) + 1)))
+        maximum = SmoothMaximum(nodes, lattice, settings.temperature, dtype)
+        everything = torch.ones(1, self.parameters, dtype=dtype, device="cpu")  # no other device is waited for
+        self.largest_area = float(maximum(everything) @ area_by_node)
+        self._maximum = maximum.to(device)
 
     def __call__(self, p: Tensor) -> Tensor:
         """Masks (B, 1, *S) of parameters (B, D) in [0, 1]."""
@@ -283,7 +285,7 @@ class BoundSmoothMask:
 
     def new_parameters(self, rows: int) -> Tensor:
         """Parameters (B, D) of zeros, in the masks' type and on their device."""
-        return self._means[0].new_zeros(rows, self.parameters)
+        return self.area_by_node.new_zeros(rows, self.parameters)
 
     def grid_values(self, p: Tensor) -> Tensor:
         """Equation 7 on the nodes of the grid: parameters (B, D) to node values (B, G)."""

@@ -11,6 +11,9 @@ the same bits twice, and several derivatives share its exponentials.
 Shapes: B masks, D lattice points, G nodes; Q queries with up to T neighbours each.
 """
 
+from __future__ import annotations
+
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from torch import Tensor
 SUPPORT = 2.4
 """The distance, in sigmas, within which lattice points count: the kernel is below 1e-3 there."""
 _TABLE_ENTRIES = {True: 2**20, False: 2**26}  # at once: on a CPU, where they fit into the cache, and elsewhere
+_QUERIES = 256  # whose kernels are computed at once
 
 Pullback = Callable[..., tuple[Tensor, ...]]
 """From derivatives (B, G) by node values to derivatives (B, D) by parameters, any number at once."""
@@ -47,7 +51,7 @@ class SmoothMaximum:
         nodes, lattice: the positions along each axis, in units of the disks' radius there; their products are the G
             nodes and the D points.
         temperature: T; 0 is the hard maximum of equation 6.
-        device, dtype: of the masks.
+        dtype: of the masks, which lie on the CPU until :meth:`to` moves them.
 
     Raises:
         ValueError: a node is farther than :data:`SUPPORT` sigma from every lattice point.
@@ -58,12 +62,17 @@ class SmoothMaximum:
         nodes: list[Tensor],
         lattice: list[Tensor],
         temperature: float,
-        device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self._of_node = _neighbours(nodes, lattice, device, dtype)
-        self._of_point = _neighbours(lattice, nodes, device, dtype)
+        self._of_node = _neighbours(nodes, lattice, dtype)
+        self._of_point = _neighbours(lattice, nodes, dtype)
         self._temperature = temperature
+
+    def to(self, device: torch.device) -> SmoothMaximum:
+        """The same on a device."""
+        moved = copy.copy(self)
+        moved._of_node, moved._of_point = self._of_node.to(device), self._of_point.to(device)
+        return moved
 
     def __call__(self, p: Tensor) -> Tensor:
         """Node values (B, G) of parameters (B, D), differentiable."""
@@ -140,10 +149,14 @@ class _Neighbours:
     weight: Tensor
     missing: Tensor
 
+    def to(self, device: torch.device) -> _Neighbours:
+        """The same on a device."""
+        return _Neighbours(self.index.to(device), self.weight.to(device), self.missing.to(device))
 
-def _neighbours(queries: list[Tensor], sources: list[Tensor], device: torch.device, dtype: torch.dtype) -> _Neighbours:
+
+def _neighbours(queries: list[Tensor], sources: list[Tensor], dtype: torch.dtype) -> _Neighbours:
     """The sources within reach of each query. Both are the products of their axes' positions, in sigmas."""
-    index = torch.zeros(1, 1, dtype=torch.int64, device="cpu")
+    index = torch.zeros(1, 1, dtype=torch.int32, device="cpu")  # gathers twice as fast as int64
     squared = torch.zeros(1, 1, dtype=torch.float64, device="cpu")
     for query, source in zip(queries, sources):
         spacing = float(source[1] - source[0]) if len(source) > 1 else math.inf
@@ -153,22 +166,19 @@ def _neighbours(queries: list[Tensor], sources: list[Tensor], device: torch.devi
         inside = (near >= 0) & (near < len(source))
         near = near.clamp(0, len(source) - 1)
         offset = (source[near] - query[:, None]).masked_fill(~inside, math.inf)
-        index = _outer(index * len(source), near)
+        index = _outer(index * len(source), near.to(torch.int32))
         squared = _outer(squared, offset**2)
-    distance = squared.sqrt()
+    distance = squared.sqrt_()
     within = distance <= SUPPORT + 1e-9
-    weight = torch.where(within, kernel(distance, 1.0), 0.0)
     if not bool(within.any(1).all()):
         raise ValueError(
             f"sigma must be large enough for every position to be within {SUPPORT} sigma of a lattice point, got a "
             f"nearest one at {float(distance.amin(1).max()):.3g}"
         )
     used = within.any(0)  # the corners of the window are out of reach of every query
-    return _Neighbours(
-        index=index[:, used].to(device, torch.int32),  # gathers twice as fast as int64
-        weight=weight[:, used].to(device, dtype),
-        missing=(~within[:, used]).sum(1).to(device, dtype),
-    )
+    index, distance, within = index[:, used], distance[:, used], within[:, used]
+    weights = [kernel(part, 1.0).to(dtype) for part in distance.split(_QUERIES)]  # in parts, to limit the memory
+    return _Neighbours(index, torch.cat(weights).masked_fill_(~within, 0), (~within).sum(1).to(dtype))
 
 
 def _outer(one: Tensor, other: Tensor) -> Tensor:

@@ -43,9 +43,13 @@ def area_loss(masks: Tensor, areas: Tensor | float) -> Tensor:
     if masks.dim() == 0 or masks.numel() == 0:
         raise ValueError(f"masks must have positions, got shape {tuple(masks.shape)}")
     values = masks.flatten(1) if masks.dim() > 1 else masks
-    target = _as_areas(areas, values)
+    return ranking_loss(values, _as_areas(areas, values))
+
+
+def ranking_loss(values: Tensor, areas: Tensor) -> Tensor:
+    """:func:`area_loss` of values (B, positions) and areas (B,), which it does not check: no device is waited for."""
     ranked = values.sort(dim=-1).values
-    return (ranked - _ranked_binary(values.shape[-1], target)).square().mean(-1)
+    return (ranked - _ranked_binary(values.shape[-1], areas)).square().mean(-1)
 
 
 def _as_areas(areas: Tensor | float, values: Tensor) -> Tensor:
@@ -174,7 +178,9 @@ _PROJECTION_STEPS, _UNTESTED_PROJECTION_STEPS = 20, 6  # the next projection cor
 
 def _by_row(area: float | Tensor, rows: Tensor) -> Tensor:
     """An area for each of the rows (B, D), (B,)."""
-    return torch.as_tensor(area, dtype=rows.dtype, device=rows.device).expand(len(rows))
+    if isinstance(area, Tensor):
+        return area.to(rows).expand(len(rows))
+    return rows.new_full((len(rows),), area)  # which, unlike a tensor made of a number, no device is waited for
 
 
 def _tests_convergence(rows: Tensor) -> bool:

@@ -31,5 +31,5 @@ class Momentum:
         self._velocity, self._square = self._velocity.repeat(times, 1), self._square.repeat(times, 1)
 
     def keep(self, rows: Tensor) -> None:
-        """Continue with some of the rows."""
+        """Continue with some of the rows, their numbers (n,)."""
         self._velocity, self._square = self._velocity[rows], self._square[rows]

@@ -15,6 +15,8 @@ Shapes: N images, D parameters of a mask; rows (N, D).
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -86,9 +88,9 @@ class Crossing:
         """Keep the masks of all searches where the best of them is the start so far, and the first ones elsewhere."""
         if self.every is None:
             self.every = tuple(p.new_full((searches, len(self.area), p.shape[1]), torch.nan) for p in every)
-        noted = better | self.every[0][0, rows, 0].isnan()
+        noted = (better | self.every[0][0, rows, 0].isnan())[:, None]
         for ours, theirs in zip(self.every, every):
-            ours[:, rows[noted]] = theirs.view(searches, len(rows), -1)[:, noted]
+            ours[:, rows] = torch.where(noted, theirs.view(searches, len(rows), -1), ours[:, rows])
 
     @property
     def passed(self) -> Tensor:
@@ -111,19 +113,20 @@ def find_optimum(
     """
     assert search.goal is not None
     goal = search.goal
-    rows = (goal.nothing < goal.threshold).nonzero()[:, 0]
+    vacuous = goal.nothing >= goal.threshold
+    starts = crossing.area.clamp(max=1).masked_fill(vacuous, torch.nan).tolist()
     groups: dict[int, tuple[BoundMasks, list[int]]] = {}
-    for row in rows.tolist():
-        bounds = goal.bounds_of(min(float(crossing.area[row]), 1.0))
-        groups.setdefault(id(bounds), (bounds, []))[1].append(row)
+    for row, area in enumerate(starts):
+        if not math.isnan(area):
+            bounds = goal.bounds_of(area)
+            groups.setdefault(id(bounds), (bounds, []))[1].append(row)
     parts = [
-        _Shrinking.from_path(search, bounds, torch.tensor(members, device=rows.device), crossing, steps)
+        _Shrinking.from_path(search, bounds, torch.tensor(members, device=vacuous.device), crossing, steps)
         for bounds, members in groups.values()
     ]
     for step in range(optimum_reports(steps)):
         if step == _PATIENT_STEPS:
-            parts += [part.restarted() for part in parts if part.never_enough.any()]
-            parts = [part for part in parts if len(part.rows)]
+            parts = _with_restarts(parts)
         areas, values = (torch.full_like(goal.threshold, torch.nan) for _ in range(2))
         moving = [part for part in parts if not part.ended]
         for part in moving:
@@ -131,6 +134,16 @@ def find_optimum(
         if moving:
             search.report(first_step + step, areas[None], values[None])
     return _measured(search, parts, crossing)
+
+
+def _with_restarts(parts: list[_Shrinking]) -> list[_Shrinking]:
+    """The parts, and those in which images of which no mask was enough yet begin again."""
+    if not parts:
+        return []
+    never_enough = iter(torch.cat([part.best_area for part in parts]).isinf().tolist())
+    far = [[row for row in range(len(part.rows)) if next(never_enough)] for part in parts]
+    restarted = [part.restarted(of_part) for part, of_part in zip(parts, far) if of_part]
+    return [part for part in (*parts, *restarted) if len(part.rows)]
 
 
 def optimum_reports(steps: int) -> int:
@@ -184,31 +197,28 @@ class _Shrinking:
         self._goal = self._search.goal
 
     @property
-    def never_enough(self) -> Tensor:
-        """(n,) bool: images of which no mask was enough yet."""
-        return self.best_area.isinf()
-
-    @property
     def ended(self) -> bool:
         """Whether all steps are taken."""
         return self._taken >= self._steps
 
-    def restarted(self) -> _Shrinking:
-        """Hand over the images of which no mask was enough yet, to begin again from nearly everything."""
-        far, goal = self.never_enough, self._whole_search.goal
+    def restarted(self, of_part: list[int]) -> _Shrinking:
+        """Hand over some of these images, to begin again from nearly everything."""
+        goal, device = self._whole_search.goal, self.rows.device
         assert goal is not None
+        near = [row for row in range(len(self.rows)) if row not in of_part]
+        far, others = (torch.tensor(some, dtype=torch.int64, device=device) for some in (of_part, near))
         bounds, parameters = goal.bounds_of(1.0), tuple(p[far] for p in self._parameters)
         rows, known = self.rows[far], self.best_area[far]
         again = _Shrinking(self._whole_search, bounds, rows, parameters, known, known, round(_LONGER * self._steps))
-        self._leave(far)
+        self._keep(others)
         return again
 
-    def _leave(self, far: Tensor) -> None:
-        self.rows, self.best_area, self._area = self.rows[~far], self.best_area[~far], self._area[~far]
-        self.bounds = bounds_of_images(self.bounds, (~far).nonzero()[:, 0])
-        self.best, self._parameters = (tuple(p[~far] for p in every) for every in (self.best, self._parameters))
+    def _keep(self, rows: Tensor) -> None:
+        self.rows, self.best_area, self._area = self.rows[rows], self.best_area[rows], self._area[rows]
+        self.bounds = bounds_of_images(self.bounds, rows)
+        self.best, self._parameters = (tuple(p[rows] for p in every) for every in (self.best, self._parameters))
         for momentum in self._momenta:
-            momentum.keep(~far)
+            momentum.keep(rows)
         if len(self.rows):
             self._enter()
 

@@ -32,7 +32,8 @@ _FORK = 0.5  # area at which one search becomes several
 _SMOOTHING = 1 / 8  # of the gradient, see BoundMask: coarse, so that luck at the start does not decide
 _LOGIT_RANGE = 8.0  # logits stay in this range around the threshold, so that every parameter can come back
 _TIED = 1e-6  # values that differ by less are the same: rounding should not choose between them
-_CHECKPOINT = 8  # steps after which finished images leave the batch
+_CHECKPOINT = 8  # least number of steps after which finished images leave the batch
+_CHECKPOINTS = 9  # at most, on a whole path: another device is waited for at each
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,11 @@ def open_schedule(steps: int, sweeps: int, start: float, smallest: float) -> lis
     return [(area, None) for area in areas]
 
 
+def checkpoint_interval(length: int) -> int:
+    """After how many steps of a path of this length finished images leave the batch."""
+    return max(_CHECKPOINT, math.ceil(length / _CHECKPOINTS))
+
+
 class _PathPlan:
     """One run of the path solver, for all images at once."""
 
@@ -171,6 +177,7 @@ class _PathPlan:
         passes = round(solver.refinement * solver.steps)
         self._refinement_steps = math.ceil(passes / max(1, len(search.areas)))
         self._length = sweeps * solver.steps
+        self._checkpoint = checkpoint_interval(len(self._schedule))
         self._forked = False
         self._taken = 0  # steps of the path
 
@@ -218,11 +225,11 @@ class _PathPlan:
         for step, ((area, index), next_area) in enumerate(zip(self._schedule, next_areas)):
             if area < _FORK and not self._forked:
                 self._fork()
-            if self._may_stop and step % _CHECKPOINT == 0 and self._leave():
+            if self._may_stop and step % self._checkpoint == 0 and self._leave():
                 break
             parameters, values = self._step(area, next_area, min(1.0, step / self._length))
             record = Record.best(parameters, values)
-            self._active.report(step, record.value.new_tensor([area]), record.value[None])
+            self._active.report(step, record.value.new_full((1,), area), record.value[None])
             self._taken = step + 1
             if search.goal is not None:
                 self._crossing.see(area, parameters, record, self._rows)
@@ -239,15 +246,18 @@ class _PathPlan:
 
     def _leave(self) -> bool:
         """Go on with the images whose path is not yet behind a*. Whether there are none."""
-        stays = ~self._crossing.passed[self._rows]
-        if bool(stays.all()):
+        passed = self._crossing.passed[self._rows].tolist()
+        if not any(passed):
             return False
-        self._rows = self._rows[stays]
-        if len(self._rows):
-            self._active = self._search.of_images(self._rows)
-            for ascent in self._ascents:
-                ascent.keep(stays)
-        return not len(self._rows)
+        if all(passed):
+            return True
+        images, stay = len(passed), [image for image, done in enumerate(passed) if not done]
+        kept = torch.tensor(stay, device=self._rows.device)
+        self._rows = self._rows[kept]
+        self._active = self._search.of_images(self._rows)
+        for ascent in self._ascents:
+            ascent.keep(kept, images)
+        return False
 
     def _step(self, area: float, next_area: float | None, progress: float) -> tuple[Parameters, Tensor]:
         """The parameters (R N, D) and values (R, N) at this area; then a step to the next one, if there is one."""
@@ -281,9 +291,10 @@ class _LogitAscent:
         """The parameters' device."""
         return self._logits.device
 
-    def keep(self, images: Tensor) -> None:
-        """Continue with some of the images (N,) bool."""
-        rows = images.repeat(len(self._logits) // len(images))
+    def keep(self, kept: Tensor, images: int) -> None:
+        """Continue with some of the images, their numbers (n,) among as many as there are now."""
+        firsts = torch.arange(0, len(self._logits), images, device=kept.device)
+        rows = (firsts[:, None] + kept).flatten()
         self._logits, self._factor = self._logits[rows], self._factor[rows]
         self._momentum.keep(rows)
 

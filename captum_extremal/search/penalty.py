@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
-from captum_extremal.search.area import area_loss
+from captum_extremal.search.area import ranking_loss
 from captum_extremal.search.precision import check_precision, chosen_precision
 from captum_extremal.search.problem import Found, Parameters, Record, Search
 from captum_extremal.search.refinement import refine, refinement_reports
@@ -158,4 +158,4 @@ def _area_gradient(masks: Tensor, areas: Tensor) -> Tensor:
     """The derivative of the area loss (B,) by each mask."""
     with torch.enable_grad():
         leaf = masks.detach().requires_grad_()
-        return torch.autograd.grad(area_loss(leaf, areas).sum(), leaf)[0]
+        return torch.autograd.grad(ranking_loss(leaf.flatten(1), areas).sum(), leaf)[0]

@@ -74,7 +74,7 @@ class ProjectedAscent:
         return reduce(Record.or_better, records)
 
     def _report(self, step: int, values: Tensor) -> Record:
-        self._search.report(step, values.new_tensor([self._asked]), values)
+        self._search.report(step, values.new_full((1,), self._asked), values)
         return Record(self._parameters, values[0])
 
     def _ascend(self, point: Point, progress: float) -> None:

@@ -1,0 +1,94 @@
+"""Models that have no room for so many examples: fewer are sent, nothing is lost, and the result says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_extremal import ExtremalPerturbation, LayerExtremalPerturbation, PathSolver, _memory
+
+N = 5
+QUICK: dict[str, Any] = {"areas": [0.2, 0.5], "solver": PathSolver(steps=6, searches=3)}
+
+
+class Small(nn.Module):
+    """Scores (N, 4) of images and a number for each, with room for so many examples at once."""
+
+    def __init__(self, room: int = 10**6) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 4)
+        self.room = room
+        self.most = 0
+        self.double().eval()
+
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.most = max(self.most, len(x))
+        scores: Tensor = self.head(self.conv(x).relu().mean((2, 3)))
+        return scores if gain is None else scores * gain[:, None]
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(N, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+GIVEN: dict[str, dict[str, Any]] = {
+    "tensors": {"target": torch.arange(N) % 4, "additional_forward_args": (torch.arange(1.0, N + 1).double(),)},
+    "lists": {"target": [3, 2, 1, 0, 1]},
+    "tuples": {"target": [(3,), (2,), (1,), (0,), (1,)]},
+    "one": {"target": 2},
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.parametrize("room", [12, 7, 2, 1])
+def test_search_goes_on_with_fewer_examples(room: int, given: str, x: Tensor) -> None:
+    """Down to a part of the images; the result is that of a model with room for all."""
+    expected = ExtremalPerturbation(Small()).extremal_masks(x, **GIVEN[given], **QUICK)
+    found = ExtremalPerturbation(model := Small(room)).extremal_masks(x, **GIVEN[given], **QUICK)
+    assert model.most <= room
+    assert expected.settings["examples_at_once"] is None
+    assert 1 <= found.settings["examples_at_once"] <= 2 * room
+    torch.testing.assert_close(found.masks, expected.masks, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.clean_score, expected.clean_score)
+
+
+def test_what_was_asked_for_is_not_changed(x: Tensor) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        ExtremalPerturbation(Small(7)).extremal_masks(x, target=1, perturbations_per_eval=2, **QUICK)
+
+
+def test_one_example_that_has_no_room_is_an_error(x: Tensor) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        ExtremalPerturbation(Small(0)).extremal_masks(x, target=1, **QUICK)
+
+
+def test_layer_takes_fewer_masks_but_all_images(x: Tensor) -> None:
+    def searched(room: int) -> Any:
+        model = Small(room)
+        method = LayerExtremalPerturbation(lambda x: model(x), model.conv)
+        return method.extremal_masks(x, 1, areas=[1, 2], solver=QUICK["solver"])
+
+    torch.testing.assert_close(searched(7).masks, searched(100).masks, rtol=0, atol=1e-5)
+    with pytest.raises(torch.OutOfMemoryError):
+        searched(3)
+
+
+def test_free_memory_of_a_gpu_says_how_many_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 100)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 600)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 300)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1800, 10**6))
+    assert _memory.held(gpu) == 100
+    assert _memory.fitting_rows(gpu, 100, 5) == 16  # 0.8 of 1800 + 200, at 100 each
+    assert _memory.fitting_rows(gpu, 100, 1) == 3
+    assert _memory.fitting_rows(gpu, 590, 5) == 800
+    assert _memory.fitting_rows(torch.device("cpu"), None, 5) is None
