@@ -190,13 +190,11 @@ class Objective:
     ) -> Tensor:
         """The value (R, N) of :meth:`value_and_grad` alone."""
         rows, factors = _sides(self._within(masks), kept, removed)
-        scores = [
-            self._fitting(
-                len(chunk[0]) * self.samples,
-                lambda chunk=chunk: self._scores(self._perturbed(chunk, flip=False), precision),
-            )
-            for chunk in self._chunks(rows)
-        ]
+
+        def score(chunk: Tensors) -> Tensor:
+            return self._scores(self._perturbed(chunk, flip=False), precision)
+
+        scores = [self._fitting(len(chunk[0]) * self.samples, partial(score, chunk)) for chunk in self._chunks(rows)]
         averaged = torch.cat([self._averaged(of_chunk.to(masks[0].dtype)) for of_chunk in scores])
         return _combined(averaged, factors)
 
@@ -227,7 +225,7 @@ class Objective:
         scores, slopes = [], []
         for chunk in self._chunks(rows):
             score, by_chunk = self._fitting(
-                len(chunk[0]) * self.samples, lambda chunk=chunk: self._score_and_gradients(chunk, precision, flip)
+                len(chunk[0]) * self.samples, partial(self._score_and_gradients, chunk, precision, flip)
             )
             scores.append(score)
             slopes.append(by_chunk)

@@ -177,7 +177,7 @@ def _neighbours(queries: list[Tensor], sources: list[Tensor], dtype: torch.dtype
         )
     used = within.any(0)  # the corners of the window are out of reach of every query
     index, distance, within = index[:, used], distance[:, used], within[:, used]
-    weights = [kernel(part, 1.0).to(dtype) for part in distance.split(_QUERIES)]  # in parts, to limit the memory
+    weights = [kernel(part, 1.0).to(dtype) for part in torch.split(distance, _QUERIES)]  # in parts, to limit the memory
     return _Neighbours(index, torch.cat(weights).masked_fill_(~within, 0), (~within).sum(1).to(dtype))
 
 
