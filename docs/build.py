@@ -112,11 +112,12 @@ def reference_pages() -> dict[str, str]:
                 listed = ", ".join(f"``{key}``" for key in thing)
                 parts += [f"```{{eval-rst}}\n.. py:data:: {module}.{name}\n\n   By name: {listed}.\n```"]
             elif isinstance(thing, type):
-                parts += [_directive("autoclass", f"{module}.{name}", "members", "show-inheritance")]
+                bases = () if thing.__bases__ == (object,) else ("show-inheritance",)
+                parts += [_directive("autoclass", f"{module}.{name}", "members", *bases)]
             else:
                 parts += [_directive("autofunction", f"{module}.{name}")]
         pages[module] = "\n\n".join(parts) + "\n"
-    listed = "\n".join(pages)
+    listed = "\n".join(f"{module.rpartition('.')[2]} <{module}>" for module in pages)
     intro = "Every public name, with the formula of the paper that it stands for. The examples are run by the tests."
     return pages | {"index": f"# Reference\n\n{intro}\n\n```{{toctree}}\n{listed}\n```\n"}
 
@@ -144,7 +145,8 @@ def with_benchmarks(folder: Path) -> None:
         for line in lines:
             scores = [line.scores.get(column, {}).get("all") for column in columns]
             cells = [f"{one.mean:.3f} [{one.low:.3f}, {one.high:.3f}]" if one else "" for one in scores]
-            rows.append(f"| {line.label} | {' | '.join(cells)} | {line.images} |")
+            unbroken = " | ".join(cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in cells)
+            rows.append(f"| {line.label} | {unbroken} | {line.images} |")
         parts += [f"## {data.name}", "\n".join(rows)]
         for column in columns:
             bars = {line.label: line.scores[column]["all"] for line in lines if "all" in line.scores.get(column, {})}

@@ -18,7 +18,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 html_theme = "furo"
-html_title = "captum_extremal"
+html_title = "Captum Extremal"
 html_copy_source = False
 html_theme_options = {"source_repository": "https://github.com/captum-extremal/captum_extremal"}
 exclude_patterns = ["build.py", "conf.py"]
