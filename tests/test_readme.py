@@ -65,6 +65,7 @@ def run_command(*arguments: str) -> str:
 
 @pytest.mark.filterwarnings("ignore:.*threshold")  # short searches may find no mask that is enough
 @pytest.mark.filterwarnings("ignore:.*jit")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile's own
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=relative)
 def test_python_blocks_run_one_after_another(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
