@@ -159,7 +159,7 @@ def loaded_classifier(
     else:
         name = name.lower()
         found = _of_torchvision(name, weights, task)
-    own, count = found.categories, found.count
+    own, count = found.categories, found.classes
     names = own if own and count == len(own) else [f"class {k}" for k in range(count)]
     if classes is not None:
         with stopping(f"--classes: {classes} cannot be read", OSError, UnicodeDecodeError):

@@ -52,7 +52,7 @@ class Found(NamedTuple):
     weights: str
     preset: Any  # as those of torchvision's weights
     categories: list[str] | None  # None where the source names no classes
-    count: int  # of the classes
+    classes: int
 
 
 def found_network(name: str, weights: str | None, look: Look) -> Found:
