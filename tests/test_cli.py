@@ -1055,7 +1055,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "_STEPS", 60)
     out = tmp_path / "a folder" / "demo"
     threads = torch.get_num_threads()
-    assert cli.main(["demo", "--out", str(out)]) == 0
+    assert cli.main(["demo", "--seed", "0", "--out", str(out)]) == 0
     assert torch.get_num_threads() == threads
     summary, printed = read_summary(out), capsys.readouterr().out
     assert str(out.resolve()) in printed
@@ -1103,5 +1103,5 @@ def test_demo_can_be_interrupted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(output, "write_results", interrupted)
     monkeypatch.setattr(demo, "_AREAS", (0.4,))
     monkeypatch.setattr(demo, "_STEPS", 1)
-    assert cli.main(["demo", "--out", str(tmp_path)]) == 130
+    assert cli.main(["demo", "--seed", "0", "--out", str(tmp_path)]) == 130
     assert "interrupted" in one_line(capsys.readouterr().err)

@@ -1,4 +1,4 @@
-"""The README does what it says: its Python runs, its commands and options exist, and so do the files it links to."""
+"""The README and the pages do what they say: their Python runs, and commands, options and linked files exist."""
 
 from __future__ import annotations
 
@@ -16,12 +16,8 @@ import torch
 from stand_ins import SIDE, shorten_searches, stand_ins
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [
-    *(path for path in sorted(ROOT.glob("*.md")) if path.name != "CHANGELOG.md"),
-    *sorted((ROOT / "docs").glob("*.md")),
-    ROOT / "benchmarks" / "README.md",
-]
+GUIDE = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*GUIDE, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
 AS_IT_IS = "<!-- test: default settings -->"
 """Stands before a block whose searches are not made shorter."""
 
@@ -39,10 +35,18 @@ class Reader(torch.nn.Module):
         return scores
 
 
-def python_blocks() -> list[tuple[str, bool]]:
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def python_blocks(page: Path) -> list[tuple[str, bool]]:
     """The Python of each block, after as many empty lines as stand before it, and whether it is marked."""
-    blocks = re.finditer(rf"(?P<mark>{AS_IT_IS}\n)?```python\n(?P<source>.*?)```", README, re.DOTALL)
-    return [("\n" * README.count("\n", 0, b.start("source")) + b["source"], bool(b["mark"])) for b in blocks]
+    text = page.read_text(encoding="utf-8")
+    blocks = re.finditer(rf"(?P<mark>{AS_IT_IS}\n)?```python\n(?P<source>.*?)```", text, re.DOTALL)
+    return [("\n" * text.count("\n", 0, b.start("source")) + b["source"], bool(b["mark"])) for b in blocks]
+
+
+WITH_PYTHON = [page for page in GUIDE if python_blocks(page)]
 
 
 def expected_lines(source: str) -> list[str]:
@@ -60,12 +64,16 @@ def run_command(*arguments: str) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:.*threshold")  # short searches may find no mask that is enough
+@pytest.mark.filterwarnings("ignore:.*jit")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile's own
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=relative)
 def test_python_blocks_run_one_after_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As a reader would run them: with a model, inputs and the results of an evaluation of their own."""
     monkeypatch.chdir(tmp_path)
-    run_command("evaluate", "--data", "digits:2", "--model", "digits", "--method", "center", "--out", "runs")
+    if page.name == "evaluate.md":
+        run_command("evaluate", "--data", "digits:2", "--model", "digits", "--method", "center", "--out", "runs")
     names = stand_ins()
     names |= {
         "segmenter": lambda x: {"out": x.mean(1, keepdim=True).expand(-1, 21, -1, -1)},
@@ -76,34 +84,37 @@ def test_python_blocks_run_one_after_another(
         "training_rows": torch.rand(4, 5),
         "superpixels": (torch.arange(SIDE) * 4 // SIDE).expand(1, 1, SIDE, SIDE),
         "reader": Reader().eval(),
-        "tokens": torch.tensor([[1, 4, 2, 2]]),
+        "sentences": torch.tensor([[1, 4, 2, 2]]),
     }
-    blocks = python_blocks()
-    assert len(blocks) > 5
-    for source, is_marked in blocks:
+    for source, is_marked in python_blocks(page):
         with monkeypatch.context() as patched:
             if not is_marked:
                 shorten_searches(patched)
-            exec(compile(source, "README.md", "exec"), names)
+            exec(compile(source, relative(page), "exec"), names)
         printed = capsys.readouterr().out
         assert not is_marked or printed.split() == expected_lines(source)
     plt.close("all")
 
 
 def test_the_marked_block_says_what_it_prints() -> None:
-    assert [len(expected_lines(source)) for source, is_marked in python_blocks() if is_marked] == [1]
+    marked = [source for page in WITH_PYTHON for source, is_marked in python_blocks(page) if is_marked]
+    assert [len(expected_lines(source)) for source in marked] == [1]
+
+
+def test_the_readme_is_short() -> None:
+    assert GUIDE[0].read_text(encoding="utf-8").count("\n") <= 130
+    assert len(WITH_PYTHON) > 8
 
 
 # Commands
 
 
 def shell_lines() -> list[str]:
-    """The lines of the README's indented blocks, and ``captum-extremal ...`` in its sentences."""
-    indented = re.findall(r"^    (\S.*)$", README, re.MULTILINE)
-    inline = re.findall(
-        r"`(captum-extremal [^`]*)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL).replace("\n", " ")
-    )
-    return [*indented, *inline]
+    """The lines of the pages' indented blocks, and ``captum-extremal ...`` in their sentences."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in GUIDE)
+    indented = re.findall(r"^    (\S.*)$", text, re.MULTILINE)
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL).replace("\n", " ")
+    return [*indented, *re.findall(r"`(captum-extremal [^`]*)`", prose)]
 
 
 @cache
@@ -112,7 +123,7 @@ def options_of(command: str) -> frozenset[str]:
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Each command of the package in the README, and the options that it is given there."""
+    """Each command of the package in the pages, and the options that it is given there."""
     found = []
     for line in shell_lines():
         for call in re.findall(r"captum-extremal ([a-z]+)([^&]*)", line):
@@ -128,7 +139,7 @@ def test_commands_and_their_options_exist() -> None:
 
 def test_options_in_sentences_exist() -> None:
     known = frozenset().union(*(options_of(command) for command, _ in commands()))
-    mentioned = re.findall(r"`(--[a-z][a-z-]*)", README)
+    mentioned = [one for page in GUIDE for one in re.findall(r"`(--[a-z][a-z-]*)", page.read_text(encoding="utf-8"))]
     assert len(mentioned) > 10
     assert sorted(set(mentioned) - known) == []
 
@@ -136,7 +147,7 @@ def test_options_in_sentences_exist() -> None:
 # Pages
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_links_lead_to_files(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []

@@ -108,11 +108,12 @@ def _drop_output() -> None:
 @_runs_module
 def demo(
     out: options.Out = "captum-extremal-demo",
-    seed: Annotated[int, option("Which scene: 0, 1, 2, ...", min=0)] = 0,
+    seed: Annotated[int | None, option("A scene of digits in place of photographs: 0, 1, 2, ...", min=0)] = None,
 ) -> None:
-    """Explain a scene of digits with the small network in the package.
+    """Explain a photograph of a cat and one of a coffee, or a scene of digits.
 
-    It needs no download and takes less than a minute.
+    The photographs need the extra demo (pip install 'captum-extremal[demo]'). Without it there is a scene of digits,
+    with the small network in the package. Nothing is downloaded; it takes less than a minute.
     """
 
 
@@ -122,6 +123,9 @@ def explain(
     photos: Annotated[list[str], options.PHOTOS],
     model: options.Model = "resnet50",
     weights: options.Weights = DEFAULT,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    size: options.Size = None,
     classes: options.Classes = None,
     target: options.Target = None,
     areas: Annotated[list[float] | None, option(_FRACTIONS, "AREA,...", several=options.numbers)] = None,
@@ -144,6 +148,9 @@ def channels(
     photos: Annotated[list[str] | None, options.PHOTOS] = None,
     model: options.Model = "resnet50",
     weights: options.Weights = DEFAULT,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    size: options.Size = None,
     classes: options.Classes = None,
     target: options.Target = None,
     areas: Annotated[list[float] | None, option(_COUNTS, "AREA,...", several=options.numbers)] = None,
@@ -180,6 +187,9 @@ def evaluate(
     steps: Annotated[int | None, option(_CURVE_STEPS, min=1)] = None,
     model: options.Model = "resnet50",
     weights: options.Weights = DEFAULT,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    size: options.Size = None,
     classes: Annotated[list[Any] | None, option(_INDICES, "NAME=INDEX,...", several=options.indices)] = None,
     fully_convolutional: Annotated[bool, option(_CONVOLUTIONAL, None, "--fully-convolutional")] = False,
     shorter_side: Annotated[int | None, option("Of the resized images (that of the weights).", "PIXELS", min=1)] = None,

@@ -20,6 +20,7 @@ from captum_extremal import visualization
 from captum_extremal.attr import LayerExtremalPerturbation
 from captum_extremal.cli.classifier import Classifier, loaded_classifier
 from captum_extremal.cli.console import WRONG_ARGUMENT, StopError, one_line, print_table, say, shortened, stopping
+from captum_extremal.cli.networks import Look
 from captum_extremal.cli.options import LIST
 from captum_extremal.cli.output import MASKS_FILE, write_figure
 from captum_extremal.cli.photo_run import PhotoRun, View
@@ -122,12 +123,12 @@ def _as_text(output: Tensor | str) -> str:
 def run(given: Any) -> int:
     """Mask the channels of the layer for the photographs, or list the layers; the exit status."""
     if given.layer == LIST:
-        classifier = loaded_classifier(given.model, None)
+        classifier = loaded_classifier(given.model, None, look=Look.of(given))
         modules = dict(classifier.model.named_modules())
         rows = [(name, type(modules[name]).__name__, _as_text(out)) for name, out in _outputs_of(classifier).items()]
         print_table(rows, ("layer", "kind", "output"))
         return 0
-    classifier = loaded_classifier(given.model, given.weights, given.classes, given.device)
+    classifier = loaded_classifier(given.model, given.weights, given.classes, given.device, look=Look.of(given))
     layer = chosen_layer(classifier, given.layer, given.channel_dim, given.prefix_tokens)
     print(layer)
     return ChannelRun(given, classifier, layer).run()

@@ -1,4 +1,4 @@
-"""One of torchvision's classifiers: its weights, its classes by name, and a photograph as the model takes it."""
+"""A classifier: its weights, its classes by name, and a photograph as the model takes it."""
 
 import math
 import re
@@ -17,6 +17,7 @@ from torchvision import models
 from torchvision.transforms import functional
 
 from captum_extremal.cli.console import FAILED, PhotoError, StopError, one_line, stopping
+from captum_extremal.cli.networks import Found, Look, found_network
 from captum_extremal.cli.options import CLASSIFICATION, DEFAULT, DETECTION, LONG, TOO_LONG, TOP
 from captum_extremal.cli.weights import DETECTORS, from_file, untrained
 
@@ -140,13 +141,37 @@ def checked_device(name: str) -> torch.device:
 
 
 def loaded_classifier(
-    name: str, weights: str | None, classes: str | None = None, device: str = "cpu", *, task: str = CLASSIFICATION
+    name: str,
+    weights: str | None,
+    classes: str | None = None,
+    device: str = "cpu",
+    *,
+    task: str = CLASSIFICATION,
+    look: Look | None = None,
 ) -> Classifier:
     """The classifier with the weights and the names of classes of the options; weights None need no download.
 
     With the task of detection, it is a detector, which is no classifier yet.
     """
-    name, place = name.lower(), checked_device(device)
+    place, look = checked_device(device), look or Look()
+    if ":" in name and task == CLASSIFICATION:
+        found = found_network(name, weights, look)
+    else:
+        name = name.lower()
+        found = _of_torchvision(name, weights, task)
+    own, count = found.categories, found.classes
+    names = own if own and count == len(own) else [f"class {k}" for k in range(count)]
+    if classes is not None:
+        with stopping(f"--classes: {classes} cannot be read", OSError, UnicodeDecodeError):
+            names = [line.strip() for line in Path(classes).read_text(encoding="utf-8-sig").strip().splitlines()]
+        if len(names) != count:
+            why = f"must name each of {count} classes, one a line, got {len(names)}"
+            raise StopError(f"--classes: {classes} {why}", FAILED)
+    model, preset = found.model.eval().requires_grad_(False).to(place), look.over(found.preset)
+    return Classifier(name, found.weights, model, preset, names, place)
+
+
+def _of_torchvision(name: str, weights: str | None, task: str) -> Found:
     known = DETECTORS if task == DETECTION else _MODELS.list_models(module=_MODELS)
     if name not in known:
         close = known if task == DETECTION else get_close_matches(name, known, 4)
@@ -164,11 +189,4 @@ def loaded_classifier(
             model = _MODELS.get_model(name, weights=default, progress=sys.stderr.isatty())
     else:
         model, count = from_file(name, weights, count)
-    names = own if count == len(own) else [f"class {k}" for k in range(count)]
-    if classes is not None:
-        with stopping(f"--classes: {classes} cannot be read", OSError, UnicodeDecodeError):
-            names = [line.strip() for line in Path(classes).read_text(encoding="utf-8-sig").strip().splitlines()]
-        if len(names) != count:
-            why = f"must name each of {count} classes, one a line, got {len(names)}"
-            raise StopError(f"--classes: {classes} {why}", FAILED)
-    return Classifier(name, used, model.eval().requires_grad_(False).to(place), default.transforms(), names, place)
+    return Found(model, used, default.transforms(), own, count)

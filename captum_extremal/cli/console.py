@@ -54,11 +54,12 @@ def printing_anything() -> Iterator[None]:
 
 
 @contextmanager
-def telling(what: Callable[[float], str]) -> Iterator[None]:
+def telling(what: Callable[[float], str], every: float | None = None) -> Iterator[None]:
     """Say now and then how far the work is, where stderr is no terminal and so has no bar.
 
     Args:
         what: from the seconds since the start to a line.
+        every: seconds between lines, if not as usual.
     """
     if _console(stderr=True).is_terminal:
         yield
@@ -66,7 +67,7 @@ def telling(what: Callable[[float], str]) -> Iterator[None]:
     ended, started = Event(), time.monotonic()
 
     def tell() -> None:
-        while not ended.wait(SECONDS_BETWEEN_LINES):
+        while not ended.wait(every or SECONDS_BETWEEN_LINES):
             say(what(time.monotonic() - started))
 
     thread = Thread(target=tell, daemon=True)

@@ -1,4 +1,4 @@
-"""``captum-extremal demo``: a scene of digits, explained with the small network in the package."""
+"""``captum-extremal demo``: two photographs, or a scene of digits with the small network in the package."""
 
 import contextlib
 import sys
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from captum_extremal import visualization
 from captum_extremal.attr import ExtremalPerturbation
-from captum_extremal.cli import output
+from captum_extremal.cli import output, photographs
 from captum_extremal.cli.console import print_files, print_table
+from captum_extremal.cli.sentences import interesting
 from captum_extremal.datasets import DigitScenes, digit_network
 from captum_extremal.datasets.digits import to_rgb
 from captum_extremal.search import PathSolver
@@ -27,12 +28,21 @@ _FILES = {
 }
 
 
-def run(given: Any) -> None:
-    """Explain the scene."""
-    folder, scene, network = output.made_folder(given.out), DigitScenes(1, seed=given.seed)[0], digit_network()
+def run(given: Any) -> int:
+    """Explain the photographs, if they are installed and no scene is asked for, else the scene; the exit status."""
+    if given.seed is None and photographs.available():
+        return photographs.run(given)
+    _explain_scene(given.out, given.seed or 0)
+    if given.seed is None:
+        print("Photographs in place of digits: pip install 'captum-extremal[demo]'")
+    return 0
+
+
+def _explain_scene(out: str, seed: int) -> None:
+    folder, scene, network = output.made_folder(out), DigitScenes(1, seed=seed)[0], digit_network()
     labels, names = list(scene.labels), [f"digit {label}" for label in scene.labels]
     inputs = scene.image.repeat(len(labels), 1, 1, 1)  # once per target
-    print(f"Explaining the digits {', '.join(map(str, labels))} of scene {given.seed} ...", flush=True)
+    print(f"Explaining the digits {', '.join(map(str, labels))} of scene {seed} ...", flush=True)
     how: dict[str, Any] = {"areas": _AREAS, "solver": PathSolver(steps=_STEPS), "show_progress": sys.stderr.isatty()}
     with contextlib.ExitStack() as stack:
         # The tensors are so small that threads would mostly wait for each other.
@@ -40,7 +50,7 @@ def run(given: Any) -> None:
         torch.set_num_threads(1)
         found = ExtremalPerturbation(network).extremal_masks(inputs, target=labels, **how)
     images, others = to_rgb(inputs), _other_attributions(network, inputs, labels)
-    summary = output.Summary(folder, {"scene": given.seed, "digits": labels, "settings": found.settings})
+    summary = output.Summary(folder, {"scene": seed, "digits": labels, "settings": found.settings})
     summary.replace_older()
     output.write_figure(visualization.show_targets(found, images, names), folder / "overview.png")
     cells = []
@@ -60,6 +70,8 @@ def run(given: Any) -> None:
     print_table(cells, ("digit", "clean score", "a*", "score at a*", "share of the mask in the digit's box"))
     print("\na* is the smallest of the areas at which what the mask keeps scores as high as the whole image.")
     print_files(folder.resolve(), _FILES)
+    for sentence in interesting(summary.rows):
+        print(sentence)
 
 
 def _other_attributions(network: Any, inputs: Tensor, target: list[int]) -> dict[str, Tensor]:

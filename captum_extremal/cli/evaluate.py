@@ -34,6 +34,7 @@ from captum_extremal.cli.console import (
     stopping,
     telling,
 )
+from captum_extremal.cli.networks import Look
 from captum_extremal.cli.options import DEFAULT, DIGITS, METRICS, REPAIR
 from captum_extremal.cli.output import made_folder
 from captum_extremal.datasets.annotated import AnnotatedFiles, Annotation, check_folder
@@ -88,10 +89,12 @@ def loaded_network(given: Any, device: torch.device) -> Network:
             raise StopError(f"--weights: {DIGITS} comes with its own, got {given.weights}")
         if given.fully_convolutional:
             raise StopError(f"--fully-convolutional: {DIGITS} is so already")
+        if any(Look.of(given)):
+            raise StopError(f"--mean, --std, --size: {DIGITS} has its own")
         preset = SimpleNamespace(mean=MEAN, std=STD, interpolation=InterpolationMode.BILINEAR, antialias=True)
         model, names = digit_network().requires_grad_(False).to(device), [str(digit) for digit in range(10)]
         return Network(DIGITS, "own", model, preset, names, device, given.shorter_side, given.square)
-    classifier = loaded_classifier(given.model, given.weights, None, str(device))
+    classifier = loaded_classifier(given.model, given.weights, None, str(device), look=Look.of(given))
     own: Any = vars(classifier) | {"side": given.shorter_side or classifier.shorter_side, "square": given.square}
     if given.fully_convolutional:
         with stopping("--fully-convolutional", ValueError, status=WRONG_ARGUMENT):
@@ -125,6 +128,7 @@ def run(given: Any) -> int:
         judged = Evaluation(data=data, model=network.model, **made)
         about |= {"model": network.name, "weights": checksum(network.model.state_dict().values())}
         about |= {"shorter_side": network.side, "square": network.square, "data": data.name}
+        about |= {name: list(values) for name, values in (("mean", given.mean), ("std", given.std)) if values}
         about |= {"data_checksum": data_checksum, "classes": index_of, "metrics": judged.metrics}
         if "insertion_deletion" in judged.metrics:
             about["steps"] = judged.steps

@@ -10,8 +10,9 @@ import torch
 from captum_extremal.areas import AREAS, check_areas
 from captum_extremal.attr import ExtremalPerturbation
 from captum_extremal.cli.classifier import Classifier, loaded_classifier
-from captum_extremal.cli.console import WRONG_ARGUMENT, PhotoError, print_table, shortened, stopping
+from captum_extremal.cli.console import WRONG_ARGUMENT, PhotoError, StopError, print_table, shortened, stopping
 from captum_extremal.cli.detector import Detector, loaded_detector
+from captum_extremal.cli.networks import Look
 from captum_extremal.cli.options import DETECTION, OWN
 from captum_extremal.cli.output import MASKS_FILE, TARGETS, figures, write_figure, write_results
 from captum_extremal.cli.photo_run import PhotoRun, View
@@ -33,8 +34,10 @@ def run(given: Any) -> int:
         given.score_fraction = 0.9 if given.task == DETECTION else 1.0
     model = given.model, given.weights, given.classes, given.device
     if given.task == DETECTION:
+        if any(Look.of(given)):
+            raise StopError("--mean, --std, --size: detectors resize and normalise photographs themselves")
         return DetectionRun(given, loaded_detector(*model)).run()
-    return ImageRun(given, loaded_classifier(*model)).run()
+    return ImageRun(given, loaded_classifier(*model, look=Look.of(given))).run()
 
 
 class ImageRun(PhotoRun):

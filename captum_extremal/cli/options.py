@@ -96,6 +96,21 @@ def indices(text: str) -> list[tuple[str, int]]:
     return [(name.strip(), int(index)) for name, index in found]
 
 
+def _channels(text: str) -> tuple[float, ...]:
+    """Three comma-separated numbers, of red, green and blue."""
+    found = tuple(numbers(text))
+    if len(found) != 3:
+        raise typer.BadParameter(f"must be three numbers, of red, green and blue, got {text!r}")
+    return found
+
+
+def _deviations(text: str) -> tuple[float, ...]:
+    found = _channels(text)
+    if min(found) <= 0:
+        raise typer.BadParameter(f"must be above 0, got {text!r}")
+    return found
+
+
 PHOTOS = typer.Argument(metavar="PHOTO", help="Image files of any kind that Pillow reads, or folders of them.")
 _WEIGHTS = "torchvision's, downloaded once, or a file with a state dict, of any number of classes."
 _TARGET = "A class: number, name, unique part of a name, or top1, which the model predicts (top1). Repeatable."
@@ -104,7 +119,13 @@ SCORE_FRACTION = "What is enough: 0 is the score of nothing, 1 that of the whole
 _TOLERANCE = f"Distance to the object in the annotated image that still hits in the pointing game ({OWN['tolerance']})."
 REPAIR = "sets damaged lines of the files of rows aside, and keeps all others"
 _STEPS = f"Steps of a search; more take longer ({OWN['steps']})."
-Model = Annotated[str, option("As in torchvision.models.list_models().", "NAME")]
+_MODEL = "One of torchvision.models.list_models(), timm:NAME, or a function of yours that returns a network."
+_MEAN = "Of red, green and blue in [0, 1], which is subtracted (that of the weights)."
+_SIZE = "Shorter side to which photographs are resized (that of the weights)."
+Model = Annotated[str, option(_MODEL, "NAME|timm:NAME|MODULE:FUNCTION")]
+Mean = Annotated[Any, option(_MEAN, "R,G,B", parser=_channels)]
+Std = Annotated[Any, option("By which they are divided then (that of the weights).", "R,G,B", parser=_deviations)]
+Size = Annotated[int | None, option(_SIZE, "PX", min=1)]
 Weights = Annotated[str, option(_WEIGHTS, "DEFAULT|FILE")]
 Classes = Annotated[str | None, option("Text file with one class name per line (those of the weights).", "FILE")]
 Target = Annotated[list[str] | None, option(_TARGET, f"INDEX|NAME|{TOP}")]

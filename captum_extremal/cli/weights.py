@@ -8,7 +8,8 @@ import pickle
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -36,9 +37,15 @@ class Found(NamedTuple):
     left: list[str]  # what else the file holds
 
 
-def from_file(name: str, path: str, usual: int) -> tuple[nn.Module, int]:
-    """The model with the weights in a file, and how many classes it has: ``usual``, or as many as the file says."""
-    model, count = untrained(name, usual), usual
+def from_file(
+    name: str, path: str, usual: int, make: Callable[[int], nn.Module] | None = None
+) -> tuple[nn.Module, int]:
+    """The model with the weights in a file, and how many classes it has: ``usual``, or as many as the file says.
+
+    ``make`` makes it for a number of classes; by default it is torchvision's of this name.
+    """
+    make = make or partial(untrained, name)
+    model, count = make(usual), usual
     own = model.state_dict()
     found = _found(_read(path), own, path)
     rows = {  # the lengths of those tensors that have one row per class
@@ -48,7 +55,7 @@ def from_file(name: str, path: str, usual: int) -> tuple[nn.Module, int]:
     }
     if len(rows) == 1 and rows != {usual}:
         (count,) = rows
-        model = untrained(name, count)
+        model = make(count)
     with stopping(f"--weights: {path} does not fit {name}", RuntimeError):
         model.load_state_dict(found.state)  # copies into the model's float32 parameters, whatever type the file has
     if found.place or found.prefix or found.left:

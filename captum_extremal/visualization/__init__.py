@@ -7,12 +7,12 @@ drawn literally: ``$`` in the name of a class does not begin a formula.
 Shapes: N images, A areas, K channels of a layer, C channels of an input, H rows and W columns of pixels. Where a
 function does not say more of them, its arguments are
 
-    found: masks of images, (N, A, 1, H, W), or of the positions of a layer, (N, A, 1, h, w), which are resized to the
-        images by bilinear interpolation, as Captum's ``LayerAttribution.interpolate`` does.
-    images: for display, (N, 3, H, W) or (N, 1, H, W) in [0, 1], without the model's normalisation.
-    index: which of the N images.
-    input_index: which of the inputs, where they were a tuple.
-    title: a line above the figure, such as the target's name.
+- ``found``: masks of images, (N, A, 1, H, W), or of the positions of a layer, (N, A, 1, h, w), which are resized to the
+  images by bilinear interpolation, as Captum's ``LayerAttribution.interpolate`` does.
+- ``images``: for display, (N, 3, H, W) or (N, 1, H, W) in [0, 1], without the model's normalisation.
+- ``index``: which of the N images.
+- ``input_index``: which of the inputs, where they were a tuple.
+- ``title``: a line above the figure, such as the target's name.
 
 All raise TypeError or ValueError for an argument of the wrong type, shape or values, and IndexError for no such image.
 """
