@@ -190,6 +190,7 @@ def test_where_nothing_is_needed_nothing_is_shown(images: Tensor, game: str, are
         torch.testing.assert_close(robust.soft[:, -1], robust.all_hidden, **EXACT)
 
 
+@pytest.mark.filterwarnings("ignore:1 of 2 images do not reach the score threshold even")
 def test_a_star_of_a_tuple_alone_and_of_nothing(images: Tensor) -> None:
     first, second = Linear(3, 16, 16), Linear(2, 20)
     inputs = (images, torch.randn(2, 2, 20, dtype=torch.float64))
