@@ -39,9 +39,14 @@ def check_count(name: str, value: object, *, at_least: int | None = 1) -> None:
         raise ValueError(f"{name} must be at least {at_least}, got {value!r}")
 
 
-def check_callable(name: str, value: object, *arguments: str) -> None:
-    """Raise TypeError unless ``value`` can be called with these positional arguments, as far as its signature tells."""
-    rule = f"{name} must be callable as ({', '.join(arguments)})"
+def check_callable(name: str, value: object, *arguments: str, by_name: Iterable[str] = ()) -> None:
+    """Raise TypeError unless ``value`` can be called with these arguments, as far as its signature tells.
+
+    Args:
+        arguments: given by position.
+        by_name: given by keyword.
+    """
+    rule = f"{name} must be callable as ({', '.join((*arguments, *(f'{keyword}=...' for keyword in by_name)))})"
     if not callable(value):
         raise TypeError(f"{rule}, got {value!r}")
     try:
@@ -49,7 +54,7 @@ def check_callable(name: str, value: object, *arguments: str) -> None:
     except (TypeError, ValueError):  # some that are written in C have none
         return
     try:
-        signature.bind(*arguments)
+        signature.bind(*arguments, **dict.fromkeys(by_name))
     except TypeError as error:
         raise TypeError(f"{rule}, got {value!r} with the signature {signature}: {error}") from error
 

@@ -182,6 +182,7 @@ def test_bad_maps_are_named(network: nn.Module, images: Tensor, metric: str, kin
         (Saliency, torch.rand(2, 3, 16, 16), 1, TypeError, "attribution must .* got the class Saliency"),
         (nn.Flatten(), torch.rand(2, 3, 16, 16), 1, TypeError, "attribution must .* got Flatten itself"),
         (lambda inputs, target: [inputs], torch.rand(2, 3, 16, 16), 1, TypeError, "attribution"),
+        (lambda inputs: inputs, torch.rand(2, 3, 16, 16), 1, TypeError, r"attribution must .*\(inputs, target="),
         (lambda inputs, target: inputs, torch.rand(2, 3, 16), 1, ValueError, None),
         (lambda inputs, target: inputs, torch.ones(2, 3, 16, 16, dtype=torch.int64), 1, TypeError, "inputs"),
         (lambda inputs, target: inputs, (torch.rand(2, 3, 16, 16),), 1, TypeError, "inputs"),

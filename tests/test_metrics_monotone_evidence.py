@@ -192,6 +192,12 @@ def _with_threshold(found: ExtremalMasks, threshold: Tensor) -> ExtremalMasks:
     return dataclasses.replace(found, threshold=threshold, optimal_area=never, vacuous=never > 0)
 
 
+def test_top_masks_of_a_short_signal_take_the_areas_that_there_are() -> None:
+    x = torch.randn(2, 3, 16)
+    found = top_masks(lambda x: x.sum((1, 2)), x[:, 0], x)
+    assert found.areas.tolist() == pytest.approx([0.1, 0.2, 0.4, 0.6, 0.8])
+
+
 def test_top_masks_fade_to_the_baselines(network: nn.Module, images: Tensor) -> None:
     other = torch.randn_like(images)
     found = top_masks(network, images.sum(1), images, 2, areas=(0.5,), perturbation="fade", baselines=other)

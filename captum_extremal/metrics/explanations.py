@@ -66,9 +66,11 @@ def explain(
     found = explanation
     if inputs is not None and not isinstance(explanation, Tensor):
         given = {"target": target} if further is None else {"target": target, "additional_forward_args": further}
+        called = getattr(explanation, "attribute", explanation)
+        check_callable(name, called, "inputs", by_name=given)
         with preserve_state(getattr(explanation, "forward_func", explanation), inputs.device):
             # A copy: a gradient method sets requires_grad on its input, and a model may overwrite it.
-            found = getattr(explanation, "attribute", explanation)(inputs.detach().clone(), **own_copies(given))
+            found = called(inputs.detach().clone(), **own_copies(given))
     if not isinstance(found, Tensor) or found.is_complex():
         raise TypeError(f"{name} must give a tensor of real numbers, got {getattr(found, 'dtype', type(found))}")
     spatial, count = (2, "N") if inputs is None else (inputs.dim() - 2, len(inputs))

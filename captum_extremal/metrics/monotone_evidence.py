@@ -72,7 +72,7 @@ def top_masks(
     target: TargetType = None,
     additional_forward_args: object = None,
     *,
-    areas: float | Sequence[float] | Tensor = AREAS,
+    areas: float | Sequence[float] | Tensor | None = None,
     baselines: BaselineType = None,
     perturbation: str | Perturbation = "blur",
 ) -> ExtremalMasks:
@@ -81,7 +81,8 @@ def top_masks(
     Args:
         forward_func: the model, or any function of its inputs.
         attribution, inputs, target, additional_forward_args: as :func:`insertion_deletion` takes them.
-        areas: strictly increasing fractions of the input, in (0, 1]. A mask keeps round(a P) of P positions.
+        areas: strictly increasing fractions of the input, in (0, 1]. A mask keeps round(a P) of P positions. None for
+            0.05, 0.1, 0.2, 0.4, 0.6 and 0.8, as far as they are a position or more.
         baselines, perturbation: as :meth:`ExtremalPerturbation.attribute` takes them.
 
     Returns:
@@ -93,7 +94,8 @@ def top_masks(
     """
     target = check_batch(inputs, target, additional_forward_args, baselines)
     positions = inputs[0, 0].numel()
-    fractions = check_areas(areas, counts=False)
+    listed_areas = [area for area in AREAS if area >= 1 / positions] if areas is None else areas
+    fractions = check_areas(listed_areas, counts=False)
     if fractions[0] < 1 / positions:
         raise ValueError(f"areas must be at least one position, {1 / positions:.2g} of the input, got {fractions[0]}")
     chosen = as_perturbation(perturbation)
