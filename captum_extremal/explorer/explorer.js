@@ -27,6 +27,7 @@ const ABOUT = {
 };
 const VIRIDIS = ["440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725"];
 const INFERNO = ["000004", "1b0c41", "4a0c6b", "781c6d", "a52c60", "cf4446", "ed6925", "fb9b06", "f7d13d", "fcffa4"];
+const STEPS = 63; // of a channel of a perturbed picture; pictures.py has the same
 const MARGIN = { left: 46, right: 14, top: 20, bottom: 32 };
 
 // ---- numbers and words
@@ -128,21 +129,25 @@ function scaled(image, width, height) {
 
 const sums = new Map();
 
-// Perturbed pictures are kept as differences to the one before, modulo 256.
-function seenPixels(row, index) {
+// Perturbed pictures are kept in STEPS a channel, as differences to the one before, modulo 256.
+function seenSums(row, index) {
   const known = row.masks.map((mask, k) => (mask.seen && k <= index ? k : -1)).filter((k) => k >= 0);
   const place = known.length - 1, url = row.masks[index].seen;
   if (!sums.has(url)) {
     sums.set(url, (async () => {
       const own = await pixels(url);
       if (place === 0) return own;
-      const before = await seenPixels(row, known[place - 1]);
+      const before = await seenSums(row, known[place - 1]);
       const sum = new ImageData(own.width, own.height);
       for (let k = 0; k < own.data.length; k++) sum.data[k] = k % 4 === 3 ? 255 : (own.data[k] + before.data[k]) & 255;
       return sum;
     })());
   }
   return sums.get(url);
+}
+
+async function seenPixels(row, index) {
+  return painted(await seenSums(row, index), (...rgb) => rgb.slice(0, 3).map((one) => (255 / STEPS) * one));
 }
 
 function colour(ramp, share) {
@@ -172,7 +177,7 @@ function plain(width, height, value) {
 }
 
 async function darkened(base, mask) {
-  const values = (await pixels(mask.mask)).data;
+  const values = scaled(await pixels(mask.mask), base.width, base.height).data;
   return painted(base, (r, g, b, k) => {
     const m = values[4 * k] / 255, hidden = 0.28 * grey(r, g, b);
     return [r, g, b].map((one) => m * one + (1 - m) * hidden);
@@ -197,7 +202,7 @@ async function heated(base, heat) {
 async function baseOf(row, mask) {
   if (row.picture !== null) return pixels(data.pictures[row.picture]);
   if (mask.mask) {
-    const { width, height } = await pixels(mask.mask);
+    const { width, height } = await pixels(row.order ?? mask.mask);
     return plain(width, height, row.kind === "signal" ? 255 : 190);
   }
   if (!mask.heat) return null;

@@ -1,8 +1,10 @@
 """Outlines of masks: lines that enclose exactly the area of the binary mask."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import approximate_polygon, find_contours
+from skimage import measure
 
 Array = NDArray[np.float64]
 
@@ -26,6 +28,7 @@ def as_path(mask: Array, binary: NDArray[np.bool_]) -> str:
     found = enclosing_level(mask, binary)
     if found is None or min(mask.shape) < 2:  # a line of pixels has no contour
         return ""
-    lines = [approximate_polygon(line, _PRECISION) for line in find_contours(*found)]
+    skimage: Any = measure
+    lines = [skimage.approximate_polygon(line, _PRECISION) for line in skimage.find_contours(*found)]
     # Contours are in (row, column), and pixel centres at whole numbers.
     return "".join("M" + "L".join(f"{x + 0.5:.1f} {y + 0.5:.1f}" for y, x in line) for line in lines)

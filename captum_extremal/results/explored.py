@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from captum.attr import LayerAttribution
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +27,7 @@ Pictures = Sequence[Tensor | None]
 _KINDS = {3: "columns", 4: "signal", 5: "image", 6: "volume"}  # by the dimensions of the masks
 _COLUMNS = 8  # channels in a list
 _MAP_SIDE = 28  # pixels, of a channel's map in the list
+_LARGE = 128  # pixels, of a mask's longer side
 _NEVER = 255  # in the map of the order: kept by no mask
 _ABOUT = ("layer", "mask", "perturbation", "solver", "steps", "seconds", "precision", "versions")
 
@@ -48,7 +50,7 @@ class Gallery:
 
     def place_of(self, picture: Tensor) -> int:
         """The number of a picture (3, H, W) or (1, H, W)."""
-        values = rgb_bytes(picture)
+        values = explorer.as_bytes(_rgb(picture))
         key = repr(values.shape).encode() + values.tobytes()
         if key not in self._places:
             self._places[key] = len(self.urls)
@@ -68,7 +70,8 @@ def explanation(
         one = found.image(n)
         for p in range(len(parts)):
             label = f"{row}, input {p + 1}" if len(parts) > 1 else row
-            of_image = None if pictures[p] is None else pictures[p][n]
+            of_input = pictures[p]
+            of_image = None if of_input is None else of_input[n]
             shown.append(_row(label, one, n, p, of_image, gallery, extras))
     return {
         "name": name,
@@ -116,7 +119,10 @@ def _drawn_masks(masks: Sequence[Shown], size: tuple[int, ...] | None) -> tuple[
         mask = _resized(shown.mask, size)
         binary = binarised(mask[None], mask.new_tensor([shown.area]))[0, 0].cpu().numpy()
         values = as_array(mask[0])
-        one = {"mask": explorer.data_url(explorer.as_bytes(values)), "outline": explorer.as_path(values, binary)}
+        one = {
+            "mask": explorer.data_url(explorer.as_bytes(as_array(_halved(mask)[0]))),
+            "outline": explorer.as_path(values, binary),
+        }
         if shown.shares is not None:
             one["shares"] = explorer.data_url(explorer.as_bytes(as_array(_resized(shown.shares, size)[0])))
         drawn.append(one)
@@ -131,11 +137,11 @@ def _add_seen(drawn: list[dict[str, Any]], masks: Sequence[Shown], perturbed: Te
     if perturbed is None:
         return
     known = [(one, perturbed[n, shown.place]) for one, shown in zip(drawn, masks) if shown.place < perturbed.shape[1]]
-    for (one, _), url in zip(known, explorer.differences([rgb_bytes(picture) for _, picture in known])):
+    for (one, _), url in zip(known, explorer.differences([_rgb(picture) for _, picture in known])):
         one["seen"] = url
 
 
-def _columns(mask: Tensor) -> list[list[float]]:
+def _columns(mask: Tensor) -> list[list[Any]]:
     """The channels with the highest values of a mask (K,), and these."""
     values, indices = mask.topk(min(_COLUMNS, int((mask > 0).sum())))
     return [[k, number(value)] for k, value in zip(indices.tolist(), values)]
@@ -147,8 +153,8 @@ def _add_maps(drawn: list[dict[str, Any]], masks: Sequence[Shown], activation: T
         summed = torch.einsum("k,khw->hw", shown.mask.to(activation), activation)
         one["heat"] = _signed(summed)
     side = min(_MAP_SIDE / max(activation.shape[1:]), 1)
-    size = [max(1, round(side * length)) for length in activation.shape[1:]]
-    small = torch.nn.functional.adaptive_avg_pool2d(activation, size)
+    height, width = (max(1, round(side * length)) for length in activation.shape[1:])
+    small = F.adaptive_avg_pool2d(activation, (height, width))
     return {str(k): _signed(small[k]) for k in sorted({k for one in drawn for k, _ in one["columns"]})}
 
 
@@ -164,9 +170,17 @@ def _resized(mask: Tensor, size: tuple[int, ...] | None) -> Tensor:
     return LayerAttribution.interpolate(mask[None], size, "bilinear")[0]
 
 
-def rgb_bytes(picture: Tensor) -> NDArray[np.uint8]:
+def _halved(mask: Tensor) -> Tensor:
+    """A mask (1, H, W) of half the size where it is large: the browser enlarges it, and its outline is exact."""
+    height, width = mask.shape[1:]
+    if max(height, width) <= _LARGE:
+        return mask
+    return F.adaptive_avg_pool2d(mask, (-(-height // 2), -(-width // 2)))
+
+
+def _rgb(picture: Tensor) -> Array:
     """A picture (3, H, W) or (1, H, W) as (H, W, 3)."""
-    return explorer.as_bytes(as_array(picture.expand(3, -1, -1).permute(1, 2, 0)))
+    return as_array(picture.expand(3, -1, -1).permute(1, 2, 0))
 
 
 def as_array(values: Tensor) -> Array:

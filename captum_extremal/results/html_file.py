@@ -77,7 +77,8 @@ def _pictures(name: str, found: ExtremalMasks, images: Any) -> Pictures:
     if isinstance(found.masks, tuple) != isinstance(images, tuple) or len(as_tuple(images)) != len(masks):
         raise ValueError(f"images must be as many as the masks' tensors, {len(masks)}, got {len(as_tuple(images))}")
     checked: list[Tensor | None] = []
-    for given, of_input in zip(as_tuple(images), masks):
+    each: tuple[Any, ...] = as_tuple(images)
+    for given, of_input in zip(each, masks):
         is_layer = "layer" in found.settings or of_input.dim() == 3
         if given is None:
             checked.append(None)

@@ -5,6 +5,7 @@ Shapes: N images, A areas, K channels or groups, C, H, W. A mask is (1, *S) or (
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from captum_extremal.results.extremal_masks import ExtremalMasks
@@ -32,16 +33,29 @@ def shown_masks(one: ExtremalMasks, part: int = 0) -> list[Shown]:
     masks, best, shares = (as_tuple(given)[part][0] for given in (one.masks, one.optimal_masks, one.agreement))
     known = ~one.agreement_score[0].isnan()
     same = (one.areas == one.optimal_area) & one.reached & (masks == best).flatten(1).all(1)
-    numbers = [one.scores[0], one.complement_scores[0], one.values[0], one.agreement_score[0]]
-    listed = [
-        Shown(area, masks[k], *of_mask, shares[k] if bool(known[k]) else None, bool(same[k]), k)
-        for k, (area, *of_mask) in enumerate(zip(one.areas.tolist(), *(tensor.tolist() for tensor in numbers)))
-    ]
+    numbers = torch.stack([one.scores[0], one.complement_scores[0], one.values[0], one.agreement_score[0]], dim=1)
+    listed = []
+    for k, area in enumerate(one.areas.tolist()):
+        score, complement, value, agreement = numbers[k].tolist()
+        listed.append(
+            Shown(
+                area,
+                masks[k],
+                score,
+                complement,
+                value,
+                agreement,
+                shares[k] if bool(known[k]) else None,
+                bool(same[k]),
+                k,
+            )
+        )
     between = bool(one.reached) and not bool(one.vacuous) and not bool(same.any())
     if between or not listed:
         area = float(one.optimal_area) if bool(one.reached) else float(best.mean())
-        optimum = [one.optimal_score, one.optimal_complement_score, one.optimal_value, one.optimal_agreement]
-        listed.append(Shown(area, best, *map(float, optimum), None, bool(one.reached), len(one.areas)))
+        numbers = torch.cat([one.optimal_score, one.optimal_complement_score, one.optimal_value, one.optimal_agreement])
+        score, complement, value, agreement = numbers.tolist()
+        listed.append(Shown(area, best, score, complement, value, agreement, None, bool(one.reached), len(one.areas)))
     return sorted(listed, key=lambda shown: shown.area)
 
 
