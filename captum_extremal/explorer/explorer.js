@@ -28,7 +28,7 @@ const ABOUT = {
 const VIRIDIS = ["440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725"];
 const INFERNO = ["000004", "1b0c41", "4a0c6b", "781c6d", "a52c60", "cf4446", "ed6925", "fb9b06", "f7d13d", "fcffa4"];
 const STEPS = 63; // of a channel of a perturbed picture; pictures.py has the same
-const MARGIN = { left: 46, right: 14, top: 20, bottom: 32 };
+const MARGIN = { left: 46, right: 24, top: 20, bottom: 32 };
 
 // ---- numbers and words
 
