@@ -63,6 +63,8 @@ def perturbed_inputs(
         perturb = own.bind(x.to(dtype), baseline.to(dtype))
         # Area by area, to limit the memory.
         seen = [perturb(rows[:, k].to(x.device, dtype)).to(x.dtype) for k in range(rows.shape[1])]
+        if any(one.shape != x.shape for one in seen):
+            raise ValueError(f"perturbation must give one input for each mask, not samples of several, got {own!r}")
         made.append(torch.stack(seen, dim=1) if seen else x[:, None][:, :0])
     return tuple(made) if isinstance(inputs, tuple) else made[0]
 

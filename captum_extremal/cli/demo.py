@@ -19,6 +19,7 @@ from captum_extremal.search import PathSolver
 _AREAS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.4)
 _STEPS = 60
 _FILES = {
+    output.EXPLORER: output.EXPLORER_FILE,
     "overview.png": "every digit's mask at a*; what it hides is dark, what it keeps is outlined",
     **{f"digit-N-{kind}.png": text for kind, text in output.figures().items()},
     "digit-N-compare.png": "the mask beside other attributions from Captum",
@@ -43,6 +44,7 @@ def run(given: Any) -> None:
     summary = output.Summary(folder, {"scene": given.seed, "digits": labels, "settings": found.settings})
     summary.replace_older()
     output.write_figure(visualization.show_targets(found, images, names), folder / "overview.png")
+    page = {"explorer": output.write_explorer(found, images, names, folder)} if given.html else {}
     cells = []
     for k, name in enumerate(names):
         base = folder / name.replace(" ", "-")
@@ -52,14 +54,14 @@ def run(given: Any) -> None:
         row: dict[str, Any] = {"target": labels[k], "name": name} | output.scores(found.image(k))
         mask, (x0, y0, x1, y1) = found.image(k).optimal_mask()[0][0], scene.boxes[k].tolist()
         row["share_in_box"] = float(mask[y0:y1, x0:x1].sum() / mask.sum())  # the part of the mask inside of the box
-        summary.rows.append(row | {"files": files})
+        summary.rows.append(row | {"files": files | page})
         clean, score, share = f"{row['clean_score']:.2f}", f"{row['optimal_score']:.2f}", f"{row['share_in_box']:.0%}"
         cells.append((str(labels[k]), clean, output.area_text(row), score, share))
     summary.write(complete=True)
     print()
     print_table(cells, ("digit", "clean score", "a*", "score at a*", "share of the mask in the digit's box"))
     print("\na* is the smallest of the areas at which what the mask keeps scores as high as the whole image.")
-    print_files(folder.resolve(), _FILES)
+    print_files(folder.resolve(), {name: text for name, text in _FILES.items() if page or name != output.EXPLORER})
 
 
 def _other_attributions(network: Any, inputs: Tensor, target: list[int]) -> dict[str, Tensor]:

@@ -99,7 +99,7 @@ def _row(
     elif kind == "signal":
         drawn = [{"mask": explorer.data_url(explorer.as_bytes(as_array(shown.mask)))} for shown in masks]
     elif kind == "columns":
-        drawn = [{"columns": _columns(shown.mask)} for shown in masks]
+        drawn = [{"columns": _columns(shown.mask, one.group_ids)} for shown in masks]
         if extras.activations is not None:
             row["maps"] = _add_maps(drawn, masks, extras.activations[n])
         row["inversions"] = [[key, gallery.place_of(of_all[n])] for key, of_all in extras.inversions.items()]
@@ -141,10 +141,11 @@ def _add_seen(drawn: list[dict[str, Any]], masks: Sequence[Shown], perturbed: Te
         one["seen"] = url
 
 
-def _columns(mask: Tensor) -> list[list[Any]]:
-    """The channels with the highest values of a mask (K,), and these."""
+def _columns(mask: Tensor, ids: Tensor | None) -> list[list[Any]]:
+    """The channels or groups with the highest values of a mask (K,), and these; groups by their ids (K,)."""
     values, indices = mask.topk(min(_COLUMNS, int((mask > 0).sum())))
-    return [[k, number(value)] for k, value in zip(indices.tolist(), values)]
+    named = indices if ids is None else ids.to(indices.device)[indices]
+    return [[k, number(value)] for k, value in zip(named.tolist(), values)]
 
 
 def _add_maps(drawn: list[dict[str, Any]], masks: Sequence[Shown], activation: Tensor) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def write(
 ) -> None:
     """Write what ``ExtremalMasks.to_html`` documents."""
     count = len(found.clean_score)
-    results = {"this": found} | _other_results(others, found)
+    further = {f"explanation {k}": one for k, one in enumerate(found.others, 2)}
+    results = {"explanation 1" if further else "this result": found} | further | _other_results(others, found)
     pictures = {name: _pictures(name, one, images) for name, one in results.items()}
     rows = display.names("names", names, [f"image {n + 1}" for n in range(count)], "image")
     extras = Extras(
@@ -115,16 +116,16 @@ def _activations(found: ExtremalMasks, activations: Tensor | None) -> Tensor | N
     if activations is None:
         return None
     masks = as_tuple(found.masks)
-    if len(masks) > 1 or masks[0].dim() != 3:
-        raise ValueError("activations must be None for masks that are not of the channels of one tensor")
+    if len(masks) > 1 or found.covers != "channels":
+        raise ValueError(f"activations must be None for masks that are not of one layer's channels, got {found!r}")
     return display.tensor("activations", activations, (len(masks[0]), masks[0].shape[-1], "h", "w")).detach()
 
 
 def _inversions(found: ExtremalMasks, inversions: Any) -> dict[str, Tensor]:
     if not isinstance(inversions, Mapping):
         raise TypeError(f"inversions must be a dict of names and pictures, got {type(inversions).__name__}")
-    if as_tuple(found.masks)[0].dim() != 3:
-        raise ValueError("inversions must be None for masks that are not of channels")
+    if found.covers != "channels":
+        raise ValueError(f"inversions must be None for masks that are not of channels, got {found!r}")
     count = len(found.clean_score)
     return {
         str(name): display.images(f"inversions[{name!r}]", pictures, count) for name, pictures in inversions.items()
