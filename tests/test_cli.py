@@ -1095,7 +1095,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
         mask = ExtremalMasks.load(out / row["files"]["masks"]).optimal_mask()[0, 0]
         assert row["share_in_box"] == pytest.approx(float((mask * box).sum() / mask.sum()), rel=1e-4)
         assert row["share_in_box"] > 2.5 * float(box.mean())  # far more than chance would put there
-        assert set(row["files"]) == {"mask", "sweep", "curves", "order", "compare", "masks"}
+        assert set(row["files"]) == {"mask", "sweep", "curves", "order", "compare", "masks", "explorer"}
         assert all((out / name).stat().st_size > 1000 for name in row["files"].values())
         assert f"{row['clean_score']:.2f}" in printed
         assert ExtremalMasks.load(out / row["files"]["masks"]).masks.shape == (1, 2, 1, 128, 128)
