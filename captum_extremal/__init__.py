@@ -6,9 +6,9 @@ print its help without PyTorch.
 Data flows in one direction: a module imports only from those before it in this list.
 
 Order of imports:
-    _version, _captum, _checks, _describe, _jsonl, _memory, _autograd, _reach, hooks, _state, masks, perturbations,
-    outputs, objective, objectives, search, results, layers, arguments, areas, settings, session, robustness,
-    inversion, attr, classes, metrics, datasets, evaluation, visualization, cli
+    _version, _captum, _checks, _describe, _display, _jsonl, _memory, _autograd, _reach, hooks, _state, masks,
+    perturbations, outputs, objective, objectives, search, explorer, results, layers, arguments, areas, settings,
+    session, perturbed, robustness, inversion, attr, classes, metrics, datasets, evaluation, visualization, cli
 """
 
 import lazy_loader

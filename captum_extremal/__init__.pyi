@@ -18,6 +18,7 @@ from .masks import SpaceTimeMask as SpaceTimeMask
 from .perturbations import BlurPyramid as BlurPyramid
 from .perturbations import FadePyramid as FadePyramid
 from .perturbations import SamplePerturbation as SamplePerturbation
+from .perturbed import perturbed_inputs as perturbed_inputs
 from .results import ExtremalMasks as ExtremalMasks
 from .robustness import Robustness as Robustness
 from .search import Game as Game

@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SOURCE = "https://github.com/captum-extremal/captum_extremal/blob/main/"
@@ -189,27 +190,25 @@ def with_pictures(sources: Path) -> None:
         text += [f"## {name}", f"![{name} of a scene of digits](figures/{name}.png)"]
         text += [f"{{py:func}}`captum_extremal.visualization.{name}`"]
     (sources / "figures.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    with_explorer(sources, found, images, names, x)
+    with_explorer(sources, found, images, names)
 
 
-def with_explorer(sources: Path, found: object, images: object, names: list[str], x: object) -> None:
-    """Put the explorer on the first page, in the place that is kept for it; without one, a figure."""
+def with_explorer(sources: Path, found: Any, images: Any, names: list[str]) -> None:
+    """Put the explorer on the first page, in the place that is kept for it."""
+    from captum_extremal import perturbed_inputs
+
     page, place = sources / "index.md", "<!-- explorer -->"
     text = page.read_text(encoding="utf-8")
     if place not in text:
         raise ValueError(f"docs/index.md must have the line {place}")
-    if hasattr(found, "to_html"):
-        from captum_extremal import perturbed_inputs
-
-        (sources / "_static").mkdir(exist_ok=True)
-        found.to_html(sources / "_static" / "explorer.html", images, perturbed=perturbed_inputs(found, x), names=names)
-        shown = (
-            '<iframe src="_static/explorer.html" title="Explorer: drag the slider to see how much is enough" '
-            'style="width: 100%; height: 46rem; border: 0" loading="lazy"></iframe>\n\n'
-            "[The explorer on a page of its own](_static/explorer.html)"
-        )
-    else:
-        shown = "![A scene of digits and the smallest part of it that is enough for each](figures/show_targets.png)"
+    (sources / "_static").mkdir(exist_ok=True)
+    perturbed = perturbed_inputs(found, images)
+    found.to_html(sources / "_static" / "explorer.html", images, perturbed=perturbed, names=names)
+    shown = (
+        '<iframe src="_static/explorer.html" title="Explorer: drag the slider to see how much is enough" '
+        'style="width: 100%; height: 46rem; border: 0" loading="lazy"></iframe>\n\n'
+        "[The explorer on a page of its own](_static/explorer.html)"
+    )
     page.write_text(text.replace(place, shown), encoding="utf-8")
 
 

@@ -54,6 +54,7 @@ from cli_photos import (
     untrained_network,
     whole_logits,
 )
+from explorers import data_of, pixels
 
 QUICK = ["--steps", "2", "--areas", "0.2,0.5"]
 
@@ -157,6 +158,26 @@ def test_explain_files_belong_to_the_rows(explained):
         assert float(found.clean_score) == row["clean_score"]
     assert not list(out.rglob("*.partial"))
     assert plt.get_fignums() == []
+
+
+def test_explain_writes_the_explorer_where_it_is_asked_for(weights, tmp_path):
+    picture(48, 40).save(tmp_path / "a.png")
+    arguments = [tmp_path / "a.png", "--model", NETWORK, "--weights", weights, "--target", "1", "--target", "7", *QUICK]
+    how = ["--device", "cpu", "--html", "--perturbation", "fade"]
+    status, stdout, _ = run_quietly("explain", *arguments, "--out", tmp_path / "out", *how)
+    assert status == 0
+    assert "explorer.html" in stdout
+    rows = read_summary(tmp_path / "out")["rows"]
+    shown = data_of(tmp_path / "out" / rows[0]["folder"] / rows[0]["files"]["explorer"])["explanations"][0]["rows"]
+    assert [one["name"] for one in shown] == [row["name"] for row in rows]
+    for one, row in zip(shown, rows):
+        assert [mask["score"] for mask in one["masks"] if mask["area"] in (0.2, 0.5)] == pytest.approx(row["scores"])
+    # A fade goes to the mean colour of the weights' pictures, also in what is shown of it.
+    preset = torchvision.models.get_model_weights(NETWORK).DEFAULT.transforms()
+    found = ExtremalMasks.load(tmp_path / "out" / rows[0]["folder"] / rows[0]["files"]["masks"])
+    seen = pixels(shown[0]["masks"][0]["seen"]) / 63
+    hidden = found.masks[0, 0, 0].numpy() == 0
+    np.testing.assert_allclose(seen[hidden], np.broadcast_to(preset.mean, seen[hidden].shape), atol=0.5 / 63 + 1e-6)
 
 
 def test_explain_tells_robustness_where_it_is_asked_for(weights, tmp_path):
@@ -452,7 +473,7 @@ def run_of(folder, monkeypatch, **settings):
     classifier, found = tiny_classifier(layers, CATEGORIES), []
     monkeypatch.setattr(explain, "write_results", lambda masks, *_: found.append(masks) or {})
     given = {"photos": [], "out": folder, "target": None, "game": None, "score_fraction": 1.0, "steps": 4}
-    given |= {"areas": (0.3, 0.6), "perturbation": None, "robustness": False} | settings
+    given |= {"areas": (0.3, 0.6), "perturbation": None, "robustness": False, "html": False} | settings
     return explain.ImageRun(SimpleNamespace(**given), classifier), found
 
 
@@ -1074,7 +1095,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
         mask = ExtremalMasks.load(out / row["files"]["masks"]).optimal_mask()[0, 0]
         assert row["share_in_box"] == pytest.approx(float((mask * box).sum() / mask.sum()), rel=1e-4)
         assert row["share_in_box"] > 2.5 * float(box.mean())  # far more than chance would put there
-        assert set(row["files"]) == {"mask", "sweep", "curves", "order", "compare", "masks"}
+        assert set(row["files"]) == {"mask", "sweep", "curves", "order", "compare", "masks", "explorer"}
         assert all((out / name).stat().st_size > 1000 for name in row["files"].values())
         assert f"{row['clean_score']:.2f}" in printed
         assert ExtremalMasks.load(out / row["files"]["masks"]).masks.shape == (1, 2, 1, 128, 128)

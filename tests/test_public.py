@@ -42,6 +42,7 @@ PUBLIC = [
     "SpaceTimeMask",
     "area_loss",
     "class_channels",
+    "perturbed_inputs",
 ]
 
 

@@ -50,6 +50,7 @@ _ABOUT_SECONDS = (
 _FRACTIONS = f"Increasing fractions of the image ({OWN['areas']}). If given, a* is one of them."
 _ENOUGH = f"{SCORE_FRACTION} By default 1, and 0.9 for detection, whose boxes move a little under any mask."
 _ROBUSTNESS = "Also hide the rest in other ways, to see whether the masks still hold."
+_HTML = "Also write a page for each photograph, to explore its masks in a browser without a network."
 _LAYER = f"As in model.named_modules(), such as layer3.5; {LIST} prints the model's layers and their outputs."
 _COUNTS = (
     f"Increasing numbers of channels, or fractions: 1 is one channel, 1.0 all of them ({OWN['counts']}). "
@@ -109,6 +110,7 @@ def _drop_output() -> None:
 def demo(
     out: options.Out = "captum-extremal-demo",
     seed: Annotated[int | None, option("A scene of digits in place of photographs: 0, 1, 2, ...", min=0)] = None,
+    html: Annotated[bool, option("Write the page to explore the masks with.", None, "--html/--no-html")] = True,
 ) -> None:
     """Explain a photograph of a cat and one of a coffee, or a scene of digits.
 
@@ -134,6 +136,7 @@ def explain(
     score_fraction: Annotated[float | None, option(_ENOUGH, "FRACTION", parser=options.fraction)] = None,
     steps: options.Steps = None,
     robustness: Annotated[bool, option(_ROBUSTNESS, None, "--robustness")] = False,
+    html: Annotated[bool, option(_HTML, None, "--html")] = False,
     task: Annotated[Literal["classification", "detection"], option(_TASK)] = "classification",
     device: options.Device = "auto",
     out: options.Out = "captum-extremal-explain",

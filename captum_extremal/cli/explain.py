@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from captum_extremal.areas import AREAS, check_areas
 from captum_extremal.attr import ExtremalPerturbation
@@ -14,7 +15,16 @@ from captum_extremal.cli.console import WRONG_ARGUMENT, PhotoError, StopError, p
 from captum_extremal.cli.detector import Detector, loaded_detector
 from captum_extremal.cli.networks import Look
 from captum_extremal.cli.options import DETECTION, OWN
-from captum_extremal.cli.output import MASKS_FILE, TARGETS, figures, write_figure, write_results
+from captum_extremal.cli.output import (
+    EXPLORER,
+    EXPLORER_FILE,
+    MASKS_FILE,
+    TARGETS,
+    figures,
+    write_explorer,
+    write_figure,
+    write_results,
+)
 from captum_extremal.cli.photo_run import PhotoRun, View
 from captum_extremal.masks import SmoothMask
 from captum_extremal.objectives import BoxScore
@@ -48,7 +58,9 @@ class ImageRun(PhotoRun):
     def __init__(self, given: Any, classifier: Classifier) -> None:
         self.how = {"areas": given.areas, "perturbation": given.perturbation or OWN["perturbation"]}
         super().__init__(given, classifier, self.how | {"areas": given.areas or AREAS})
-        several = {TARGETS: "every target's mask, where they differ"} if len(set(self.targets)) > 1 else {}
+        self.html = given.html
+        pages = {EXPLORER: EXPLORER_FILE} if given.html else {}
+        several = pages | ({TARGETS: "every target's mask, where they differ"} if len(set(self.targets)) > 1 else {})
         self.robustness = given.robustness
         kinds = figures(self.game) | ({"robustness": _ROBUSTNESS} if given.robustness else {})
         self.files = several | {f"CLASS-{kind}.png": text for kind, text in kinds.items()} | {"CLASS.npz": MASKS_FILE}
@@ -75,8 +87,14 @@ class ImageRun(PhotoRun):
             figure = show_targets(found, images, [shortened(name, 28) for name in names])
             write_figure(figure, folder / TARGETS)
         written = [write_results(found, images, k, view.base(folder, k), name) for k, name in enumerate(names)]
-        rows = [{"files": files} for files in written]
+        page = {"explorer": write_explorer(found, images, names, folder, self._hidden(images))} if self.html else {}
+        rows = [{"files": files | page} for files in written]
         return self._with_robustness(rows, found, view, folder) if self.robustness else rows
+
+    def _hidden(self, images: Tensor) -> Tensor:
+        """The colour that a fade ends at, 0 after the normalisation, for images (T, 3, H, W)."""
+        black, white = (self.classifier.normalised(torch.full_like(images, value)) for value in (0.0, 1.0))
+        return black / (black - white)
 
     def _print(self, rows: list[dict[str, Any]]) -> None:
         super()._print(rows)

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from captum_extremal import visualization
 from captum_extremal.cli.console import shortened, stopping
+from captum_extremal.perturbed import perturbed_inputs
 from captum_extremal.results import ExtremalMasks
 
 SUMMARY, TARGETS = "summary.json", "targets.png"
 DPI = 150
 GREY = 0.6  # a mask that is less binary than this says little of which pixels are enough
+EXPLORER = "explorer.html"
+EXPLORER_FILE = "a page to explore the masks with, in any browser and without a network"
 MASKS_FILE = "the masks and their scores, for ExtremalMasks.load"
 
 
@@ -131,6 +134,20 @@ def write_results(found: ExtremalMasks, images: Tensor, index: int, base: Path, 
     found.image(index).save(f"{base}.npz")
     files = {kind: write_figure(figure, f"{base}-{kind}.png") for kind, figure in figures.items()}
     return files | {"masks": f"{base.name}.npz"}
+
+
+def write_explorer(
+    found: ExtremalMasks, images: Tensor, names: list[str], folder: Path, hidden: Tensor | float | None = None
+) -> str:
+    """Write the explorer of all targets of one picture, and what the model saw of it; the file's name.
+
+    Args:
+        images: the picture once per target, (T, 3, H, W) in [0, 1].
+        hidden: the colour that a fade ends at, (T, 3, H, W); a blur has none.
+    """
+    seen = perturbed_inputs(found, images, hidden, optimum=True).clamp(0, 1)
+    found.to_html(folder / EXPLORER, images, perturbed=seen, names=names)
+    return EXPLORER
 
 
 def write_figure(figure: Figure, path: str | Path) -> str:

@@ -55,7 +55,14 @@ def run(given: Any) -> int:
     model = lite0().requires_grad_(False)
     classifier = Classifier("efficientnet-lite0", "of the demo", model, preset, categories, checked_device("cpu"))
     asked = {"photos": list(map(str, photographs())), "areas": list(_AREAS), "target": None, "perturbation": None}
-    asked |= {"game": None, "score_fraction": 1.0, "steps": _STEPS, "robustness": False, "out": given.out}
+    asked |= {
+        "game": None,
+        "score_fraction": 1.0,
+        "steps": _STEPS,
+        "robustness": False,
+        "out": given.out,
+        "html": given.html,
+    }
     explained = ImageRun(SimpleNamespace(**asked), classifier)
     explained.seconds_between_lines = _SECONDS_BETWEEN_LINES
     print("Looking for the smallest part of each photograph that is enough for what the network sees ...", flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
@@ -329,6 +329,60 @@ class ExtremalMasks:
         changed = {name: part if part is None else _each(change, part) for name, part in parts.items()}
         others = tuple(other._changed(change, names) for other in self.others)
         return replace(self, **cast(Any, changed), others=others)
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        images: Tensor | tuple[Tensor | None, ...] | None = None,
+        *,
+        perturbed: Tensor | tuple[Tensor | None, ...] | None = None,
+        names: Sequence[str] | None = None,
+        others: Sequence[ExtremalMasks] | Mapping[str, ExtremalMasks] = (),
+        activations: Tensor | None = None,
+        inversions: Mapping[str, Tensor] | None = None,
+        title: str | None = None,
+    ) -> None:
+        """Write the explorer: one HTML file with a slider for the area, which needs no network.
+
+        It shows each mask over its picture, the scores against the area with Phi_0 and a*, the order in which the
+        pixels enter, and how far independent searches agree. Between two areas the nearest measured mask is shown, and
+        the page says so. An interrupted call leaves no file, or the former one.
+
+        Args:
+            path: the file; ".html" is not added.
+            images: (N, 3, H, W) or (N, 1, H, W) in [0, 1], without the model's normalisation, of the masks' size, which
+                those of a layer need not have. A tuple where the inputs were one. None for masks without pictures.
+            perturbed: (N, A, 3, H, W) in [0, 1], what the model saw under each mask:
+                :func:`~captum_extremal.perturbed_inputs`, without the model's normalisation. (N, A + 1, 3, H, W) with
+                that of a* last. A tuple where the inputs were one.
+            names: N names of the images or of their targets; any text.
+            others: results of other targets or layers of the same images, as a list or with names.
+            activations: (N, K, h, w), the layer's, for masks of its channels: their maps, and the heat maps of equation
+                11, are shown.
+            inversions: names, and pictures (N, 3, H', W') in [0, 1] of equation 12, for masks of channels.
+            title: the page's; any text.
+
+        Raises:
+            TypeError, ValueError: an argument is bad. No file has been written then.
+        """
+        from captum_extremal.results import html_file
+
+        html_file.write(
+            self,
+            path,
+            images,
+            perturbed=perturbed,
+            names=names,
+            others=others,
+            activations=activations,
+            inversions=inversions,
+            title=title,
+        )
+
+    def _repr_html_(self) -> str:
+        from captum_extremal.results import notebook
+
+        return notebook.as_html(self)
 
     def _check_areas(self, what: str) -> None:
         if not len(self.areas):

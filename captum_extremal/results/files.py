@@ -5,7 +5,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -29,10 +29,16 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Field], settings: 
         arrays |= {key: part.cpu().numpy() for key, part in parts.items() if part is not None}
     lengths = {name: len(field) for name, field in tensors.items() if isinstance(field, tuple)}
     about = json.dumps({"format": FORMAT, "tuples": lengths, "settings": settings})
+    with replaced(path) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, about=np.array(about), **arrays)
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The name of a file to write, which takes the place of ``path`` at the end. After an exception it is removed."""
     partial = f"{os.fspath(path)}.partial"
     try:
-        with open(partial, "wb") as file:
-            np.savez_compressed(file, about=np.array(about), **arrays)
+        yield partial
         os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -1,0 +1,103 @@
+r"""What the model saw: the inputs under the masks of a result, :math:`m \otimes x` of section 3.4.
+
+Shapes: N images, A areas, C channels, positions S.
+"""
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_extremal._captum import BaselineType
+from captum_extremal.arguments import Tensors, check_baselines, check_inputs
+from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation
+from captum_extremal.results import ExtremalMasks
+from captum_extremal.settings import as_perturbation
+
+_KNOWN: dict[str, Callable[..., Perturbation]] = {kind.__name__: kind for kind in (BlurPyramid, FadePyramid)}
+
+
+@torch.no_grad()
+def perturbed_inputs(
+    found: ExtremalMasks,
+    inputs: Tensor | Tensors,
+    baselines: BaselineType = None,
+    *,
+    perturbation: str | Perturbation | None = None,
+    optimum: bool = False,
+) -> Any:
+    r"""What the model saw under each mask: :math:`m_a \otimes x`, by the search's own perturbation.
+
+    Args:
+        found: the masks of these inputs, of :meth:`ExtremalPerturbation.extremal_masks`.
+        inputs: (N, C, *S), or a tuple where the search was given one. Pictures in [0, 1] give pictures in [0, 1]: the
+            blur commutes with the model's normalisation, and "fade" does where ``baselines`` are those of the search,
+            without it.
+        baselines: what "fade" fades to, as the search was given them; default 0. The blur does not use them.
+        perturbation: the search's, where it is an object of your own. None for the one that ``found.settings`` say.
+        optimum: also under the mask of a*, as the last of A + 1.
+
+    Returns:
+        (N, A, C, *S), or (N, A + 1, C, *S) with ``optimum``, in the inputs' type; a tuple where they are one.
+
+    Raises:
+        TypeError, ValueError: ``found`` does not hold masks of these inputs, or another argument is bad.
+
+    Examples::
+
+        >>> found = ExtremalPerturbation(model).extremal_masks(x, target=207)
+        >>> rgb = (x * std + mean).clamp(0, 1)
+        >>> seen = perturbed_inputs(found, rgb, optimum=True)
+        >>> found.to_html("explorer.html", rgb, perturbed=seen)
+    """
+    tensors = check_inputs(inputs)
+    check_masks_of(found, tensors, isinstance(inputs, tuple))
+    references = check_baselines(tensors, baselines, isinstance(inputs, tuple))
+    own = searched_with(found, perturbation)
+    made = []
+    for x, baseline, masks, best in zip(tensors, references, as_tuple(found.masks), as_tuple(found.optimal_masks)):
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        rows = torch.cat([masks, best[:, None]], dim=1) if optimum else masks
+        perturb = own.bind(x.to(dtype), baseline.to(dtype))
+        # Area by area, to limit the memory.
+        seen = [perturb(rows[:, k].to(x.device, dtype)).to(x.dtype) for k in range(rows.shape[1])]
+        if any(one.shape != x.shape for one in seen):
+            raise ValueError(f"perturbation must give one input for each mask, not samples of several, got {own!r}")
+        made.append(torch.stack(seen, dim=1) if seen else x[:, None][:, :0])
+    return tuple(made) if isinstance(inputs, tuple) else made[0]
+
+
+def check_masks_of(found: object, inputs: Tensors, is_tuple: bool) -> None:
+    """Raise TypeError or ValueError unless a result holds masks of these inputs, each (N, C, *S)."""
+    if not isinstance(found, ExtremalMasks):
+        raise TypeError(f"found must be ExtremalMasks, the result of extremal_masks(), got {type(found).__name__}")
+    given = [tuple(masks.shape) for masks in as_tuple(found.masks)]
+    wanted = [(len(x), len(found.areas), 1, *x.shape[2:]) for x in inputs]
+    if given != wanted or isinstance(found.masks, tuple) != is_tuple:
+        rule = f"the masks of these inputs, {_shapes_text(wanted, is_tuple)}"
+        raise ValueError(f"found must hold {rule}, got {_shapes_text(given, isinstance(found.masks, tuple))}")
+
+
+def searched_with(found: ExtremalMasks, perturbation: str | Perturbation | None) -> Perturbation:
+    """The search's perturbation: the given one, or the one that the settings describe."""
+    if perturbation is not None:
+        return as_perturbation(perturbation)
+    text = found.settings.get("perturbation")
+    try:
+        parsed: Any = ast.parse(str(text), mode="eval")
+        given = {part.arg: ast.literal_eval(part.value) for part in parsed.body.keywords}
+        return _KNOWN[parsed.body.func.id](**given)
+    except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
+        rule = "perturbation must be given where the search's is not one of this package's"
+        raise ValueError(f"{rule}, got None for masks searched with {text!r}") from error
+
+
+def as_tuple(parts: Tensor | Tensors) -> Tensors:
+    """The tensor of each input."""
+    return parts if isinstance(parts, tuple) else (parts,)
+
+
+def _shapes_text(shapes: list[tuple[int, ...]], is_tuple: bool) -> str:
+    return f"a tuple of {', '.join(map(str, shapes))}" if is_tuple else f"one tensor {shapes[0]}"
