@@ -4,8 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/real_networks/faces.py [--out faces.png]
 
 The three networks are put together as a detector, whose box for the clean photograph is the target. Boxes are proposed
-without a gradient, as in other detectors, and the last network's score carries it. The package's own ``MTCNN``, with
-its thresholds, then looks at what the search saw.
+without a gradient, as in other detectors, and the last network's score carries it.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import sys
 from time import perf_counter
 
 import torch
-from facenet_pytorch import MTCNN, ONet, PNet, RNet
+from facenet_pytorch import ONet, PNet, RNet
 from skimage.data import astronaut
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou, nms, roi_align
+from torchvision.ops import nms, roi_align
 
-from captum_extremal import BlurPyramid, ExtremalPerturbation
+from captum_extremal import ExtremalPerturbation
 from captum_extremal.objectives import BoxScore
 from captum_extremal.visualization import show_mask
 
@@ -102,24 +101,13 @@ def main() -> int:
     left, top, right, bottom = box[0].round().int().tolist()
     inside = mask[top:bottom, left:right].sum() / mask.sum()
     share = (right - left) * (bottom - top) / mask.numel()
-    overlap, chance = seen_by_package(BlurPyramid().bind(image, torch.zeros_like(image))(found.optimal_mask()), box)
     print(f"the face's box {left, top, right, bottom}, {share:.1%} of the photograph")
     print(
         f"a* {float(found.optimal_area):.3f}, score {float(found.optimal_score):.3f} of {float(found.clean_score):.3f}"
     )
     print(f"{float(inside):.1%} of the mask is inside the box; {seconds:.0f} seconds")
-    print(f"MTCNN in what is kept: its first face has probability {chance:.3f} and IoU {overlap:.2f} with the box")
     show_mask(found, image, box=box[0]).savefig(out, dpi=90)
     return 0
-
-
-def seen_by_package(image: Tensor, box: Tensor) -> tuple[float, float]:
-    """The first face that ``MTCNN`` finds in an image (1, 3, H, W): its IoU with a box (1, 4), and its probability."""
-    pixels = (image[0].permute(1, 2, 0) * 255).round().clamp(0, 255)
-    boxes, chances = MTCNN().detect(pixels)
-    if boxes is None:
-        return 0.0, 0.0
-    return float(box_iou(torch.from_numpy(boxes[:1].astype(float)).to(box), box)), float(chances[0])
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@
     OMP_NUM_THREADS=1 python benchmarks/real_networks/speakers.py [--out speakers.png]
 
 One voice speaks in the first half of the recording and another in the second. The network makes features of mel frames
-(N, T, 40). Their cosine to the features of a voice in another sentence says how much they sound like it, and the score
-is by how much more than like the other voice. Sought is the half of the time that sounds most like either voice
-(``channel_dim=-1``); hidden frames are silent.
+(N, T, 40), and the score is their cosine to the features of one voice in another sentence. The recording is explained
+for either voice, with time masked and hidden frames silent (``channel_dim=-1``).
 """
 
 from __future__ import annotations
@@ -76,25 +75,19 @@ def main() -> int:
     recording = torch.cat(
         [mel_frames(spoken("We went home early in the evening", voice))[:half] for voice in VOICES.values()]
     )[None]
-    similarity = Similarity(encoder, known)
-
-    def score(frames: Tensor) -> Tensor:
-        """(N, 2): how much more a recording sounds like each voice than like the other."""
-        cosines = similarity(frames)
-        return cosines - cosines.flip(1)
-
+    score = Similarity(encoder, known)
     print(f"cosine of the two voices {float(F.cosine_similarity(known[:1], known[1:])):.3f}")
     started = perf_counter()
     found = ExtremalPerturbation(score).extremal_masks(
-        recording.expand(2, -1, -1), target=[0, 1], areas=0.5, perturbation="fade", channel_dim=-1
+        recording.expand(2, -1, -1), target=[0, 1], areas="optimal", perturbation="fade", channel_dim=-1
     )
     seconds = perf_counter() - started
     for k, name in enumerate(VOICES):
-        mask = found.masks[k, 0, 0]
+        mask = found.optimal_mask()[k, 0]
         own = mask[k * half : (k + 1) * half].sum() / mask.sum()
         print(
-            f"{name}, in frames {k * half} to {(k + 1) * half}: score {float(found.scores[k, 0]):.3f}, "
-            f"of the rest {float(found.complement_scores[k, 0]):.3f}, of the whole {float(found.clean_score[k]):.3f}, "
+            f"{name}, in frames {k * half} to {(k + 1) * half}: a* {float(found.optimal_area[k]):.3f}, "
+            f"cosine {float(found.optimal_score[k]):.3f} of {float(found.clean_score[k]):.3f}, "
             f"{float(own):.1%} of the mask on the own half"
         )
     print(f"{seconds:.0f} seconds")
