@@ -187,6 +187,12 @@ def test_a_terminal_shows_the_texts_with_their_sets_marked() -> None:
     assert "mwonderful\x1b" in marked.getvalue()
 
 
+def test_a_text_whose_words_are_not_needed_says_so() -> None:
+    found = explainer().explain(TEXTS[0], 1, score_threshold=-1.0, **QUICK)
+    assert "class 1: no word is needed; score 0, of the whole text 4.5" in str(found.__rich__())
+    assert found.attributions()[0].tolist() == [0.0] * 9
+
+
 # Bad input
 
 
@@ -284,11 +290,11 @@ def keyword_classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, A
             )
         )
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-        for _ in range(80):
+        for _ in range(150):
             texts = [[COMMON[int(k)] for k in torch.randint(len(COMMON), (7,))] for _ in range(32)]
             labels = torch.randint(2, (32,))
             for words, label in zip(texts, labels):
-                for place in torch.randperm(7)[:3].tolist():  # as the search hides words
+                for place in torch.randperm(7)[: int(torch.randint(8, ()))].tolist():  # as the search hides words
                     words[place] = "[MASK]"
                 if label:
                     words[int(torch.randint(7, ()))] = KEYWORDS[int(torch.randint(2, ()))]
@@ -302,9 +308,9 @@ def keyword_classifier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, A
 
 
 def test_a_trained_classifier_is_convinced_by_its_keyword(keyword_classifier: tuple[Any, Any]) -> None:
-    texts = ["The music was excellent in parts.", "the film was long and delightful", "long and dull"]
+    texts = ["The music was excellent in parts", "the film was long and delightful"]
     found = TokenExplainer(*keyword_classifier).explain(
-        texts[:2], score_threshold=lambda clean, perturbed: perturbed + 0.9 * (clean - perturbed), **QUICK
+        texts, score_threshold=lambda clean, perturbed: perturbed + 0.9 * (clean - perturbed), **QUICK
     )
     assert found.target.tolist() == [1, 1]
     assert found.kept_words == [["excellent"], ["delightful"]]

@@ -105,7 +105,7 @@ class TextExplanation:
                 worth,
                 float(self.probability[n]),
                 named(int(self.predicted[n])),
-                "" if true_classes is None else named(true_classes[n]),
+                named("" if true_classes is None else true_classes[n]),
                 named(int(self.target[n])),
                 float(self.found.optimal_score[n]),
                 [html.escape(word) for word in words],
@@ -125,7 +125,9 @@ class TextExplanation:
         for k in kept:
             drawn.stylize(_KEPT, *spans[k])
         told = f"{len(kept)} of {len(spans)} words"
-        if not bool(found.reached[index]):
+        if bool(found.vacuous[index]):
+            told = "no word is needed"
+        elif not bool(found.reached[index]):
             told += ", which are not enough"
         elif found.minimal is not None and bool(found.minimal[index]):
             told += ", none of which can be left out"
