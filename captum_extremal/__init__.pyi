@@ -25,3 +25,5 @@ from .search import Game as Game
 from .search import PathSolver as PathSolver
 from .search import PenaltySolver as PenaltySolver
 from .search import area_loss as area_loss
+from .text import TextExplanation as TextExplanation
+from .text import TokenExplainer as TokenExplainer

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import captum_extremal
 from captum_extremal import PathSolver, objectives
+from words import PieceTokenizer, WordCounter
 
 CLASSES, CHANNELS, SIDE = 400, 20, 32  # examples name classes up to 388 and channels up to 17
 
@@ -58,6 +59,7 @@ def stand_ins() -> dict[str, Any]:
         model = StandIn().eval()
         images, labels = torch.randn(2, 3, SIDE, SIDE), torch.tensor([207, 281])
     folder = TensorDataset(images, labels)
+    tokenizer = PieceTokenizer(["film", "good"])
     return {
         **{name: getattr(captum_extremal, name) for name in captum_extremal.__all__},
         **{name: getattr(objectives, name) for name in objectives.__all__},
@@ -68,6 +70,8 @@ def stand_ins() -> dict[str, Any]:
         "images": images,
         "detector": detector,
         "segmenter": segmenter,
+        "tokenizer": tokenizer,
+        "classifier": WordCounter(tokenizer, {"film": 0.5, "good": 2.0}),
         "clip": SimpleNamespace(get_image_features=features, get_text_features=features),
         "tokens": torch.randn(2, 3, 4),
         "mean": torch.zeros(3, 1, 1),

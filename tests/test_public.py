@@ -40,6 +40,8 @@ PUBLIC = [
     "SamplePerturbation",
     "SmoothMask",
     "SpaceTimeMask",
+    "TextExplanation",
+    "TokenExplainer",
     "area_loss",
     "class_channels",
     "perturbed_inputs",
