@@ -45,8 +45,8 @@ def test_extra_tensors_are_moved_to_the_inputs_device() -> None:
         ([(0, 1), (2, 3), (4, 5)], [(4, 5), (0, 1)]),
         (np.array([3, 4, 5]), [5, 3]),
         (torch.tensor([3, 4, 5]), torch.tensor([5, 3])),
-        (torch.tensor([3]), torch.tensor([3])),
-        (torch.tensor(3), torch.tensor(3)),
+        (torch.tensor([3]), 3),
+        (torch.tensor(3), 3),
     ],
     ids=str,
 )
@@ -55,10 +55,10 @@ def test_targets_of_some_examples(target: object, expected: object) -> None:
     assert torch.equal(found, expected) if isinstance(expected, torch.Tensor) else found == expected  # type: ignore[arg-type]
 
 
-def test_target_of_one_example_is_still_a_list_of_one() -> None:
+def test_target_of_one_example_is_a_list_of_one_or_a_number() -> None:
     rows = torch.tensor([0])
     assert target_of_rows([3], rows) == [3]
-    assert target_of_rows(torch.tensor([3]), rows).tolist() == [3]  # type: ignore[union-attr]
+    assert target_of_rows(torch.tensor([3]), rows) == 3
 
 
 def test_additional_arguments_of_some_examples() -> None:

@@ -338,6 +338,7 @@ def weights(tmp_path_factory):
 
 def resnet(weights):
     given = {"model": "resnet18", "weights": weights, "fully_convolutional": False, "shorter_side": None}
+    given |= {"mean": None, "std": None, "size": None}
     return evaluate.loaded_network(SimpleNamespace(**given, square=False), torch.device("cpu"))
 
 

@@ -190,7 +190,7 @@ def test_demo_explains_photographs(tmp_path, monkeypatch):
 
 def test_demo_without_photographs_says_how_to_get_them(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(photographs, "available", lambda: False)
-    monkeypatch.setattr("captum_extremal.cli.demo._explain_scene", lambda out, seed: None)
+    monkeypatch.setattr("captum_extremal.cli.demo._explain_scene", lambda out, seed, html: None)
     assert cli.main(["demo", "--out", str(tmp_path)]) == 0
     assert "captum-extremal[demo]" in capsys.readouterr().out
 

@@ -79,14 +79,11 @@ def test_the_first_page_has_a_place_for_the_explorer(
             path.write_text("explorer")
 
     page = tmp_path / "index.md"
-    page.write_text("before <!-- explorer --> after")
-    build.with_explorer(tmp_path, object(), None, [], None)
-    assert "show_targets.png" in page.read_text()
+    monkeypatch.setitem(vars(captum_extremal), "perturbed_inputs", lambda found, x: None)
     page.write_text("nothing")
     with pytest.raises(ValueError, match="explorer"):
-        build.with_explorer(tmp_path, object(), None, [], None)
+        build.with_explorer(tmp_path, Explored(), None, [])
     page.write_text("before <!-- explorer --> after")
-    monkeypatch.setitem(vars(captum_extremal), "perturbed_inputs", lambda found, x: None)
-    build.with_explorer(tmp_path, Explored(), None, [], None)
+    build.with_explorer(tmp_path, Explored(), None, [])
     assert (tmp_path / "_static" / "explorer.html").read_text() == "explorer"
     assert "_static/explorer.html" in page.read_text()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_extremal import RISE
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[1] / "docs" / "guide" / "compare.md").read_text(encoding="utf-8")
 WITHIN = {"rtol": 0, "atol": 1e-6}  # the masks are float32
 
 
@@ -37,7 +37,7 @@ def masks_seen(shape: tuple[int, ...], n_samples: int, **settings: Any) -> Tenso
     return torch.cat(seen[2:])
 
 
-def test_the_default_takes_as_many_passes_as_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_default_takes_as_many_passes_as_the_guide_says(capsys: pytest.CaptureFixture[str]) -> None:
     rows: list[int] = []
 
     def forward(x: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def test_the_default_takes_as_many_passes_as_the_readme_says(capsys: pytest.Capt
     RISE(forward).attribute(torch.ones(2, 1, 8, 8), perturbations_per_eval=1000, show_progress=True)
     passes = sum(rows) // 2
     assert passes == 4002
-    assert f"`RISE` takes {passes} forward passes" in README
+    assert f"`RISE` takes {passes} forward passes" in GUIDE
     assert "4000/4000" in capsys.readouterr().err
 
 

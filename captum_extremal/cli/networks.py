@@ -37,6 +37,8 @@ class Look(NamedTuple):
 
     def over(self, preset: Any) -> Any:
         """The transforms of the weights, with what the options say in their place."""
+        if self == Look():
+            return preset  # detectors' have none of these
         names = "resize_size", "crop_size", "mean", "std", "interpolation", "antialias"
         made = SimpleNamespace(**{name: getattr(preset, name) for name in names})
         made.mean, made.std = self.mean or made.mean, self.std or made.std
