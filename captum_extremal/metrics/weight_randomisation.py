@@ -44,6 +44,7 @@ class WeightRandomisation:
     ssim: Tensor
 
 
+@torch.inference_mode(False)  # a copy that is made inside of it could not be randomised
 def weight_randomisation(
     model: nn.Module,
     make_attribution: Callable[[nn.Module], Explanation],
