@@ -132,7 +132,8 @@ def bootstrap_interval(
 
     how: Any = {"confidence_level": confidence, "method": "percentile", "batch": 100}  # the batch bounds the memory
     rows, rng = (np.arange(len(sums)),), np.random.default_rng(seed)
-    low, high = scipy.stats.bootstrap(rows, mean_over_classes, n_resamples=samples, rng=rng, **how).confidence_interval
+    resampling: Any = scipy.stats  # mypy does not see all that it exports
+    low, high = resampling.bootstrap(rows, mean_over_classes, n_resamples=samples, rng=rng, **how).confidence_interval
     return float(low), float(high)
 
 
