@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
+html_static_path = ["_static"]  # of the gathered sources: the explorer
 html_theme = "furo"
 html_title = "Captum Extremal"
 html_copy_source = False
