@@ -18,8 +18,9 @@ from captum_extremal import (
     PathSolver,
     SmoothMask,
 )
+from captum_extremal.search.crossing import Crossing
 from captum_extremal.search.games import PRESERVE
-from captum_extremal.search.optimal_area import Crossing, find_optimum, optimum_reports, whole_units
+from captum_extremal.search.optimal_area import find_optimum, optimum_reports, whole_units
 from captum_extremal.search.problem import Goal, Record, Search
 from fakes import linear_objective
 

@@ -13,8 +13,8 @@ from torch.nn.functional import interpolate
 
 from by_hand import optimum_by_hand
 from captum_extremal import visualization as vis
+from captum_extremal.explorer import enclosing_level
 from captum_extremal.visualization._arguments import view
-from captum_extremal.visualization.masks import _outline
 from figures import DELETE, HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
 
 AREAS = (0.05, 0.1, 0.2, 0.4)
@@ -110,12 +110,12 @@ def test_outline_encloses_the_area():
     found = make_found()
     binary = found.binary_masks()[0, :, 0].numpy()
     for mask, inside in zip(found.masks[0, :, 0].double().numpy(), binary):
-        values, level = _outline(mask, inside)
+        values, level = enclosing_level(mask, inside)
         np.testing.assert_array_equal(values > level, inside)
     # A plateau has no level of that area.
-    flat = np.ones((4, 4))
-    inside = np.arange(16).reshape(4, 4) < 5
-    values, level = _outline(flat, inside)
+    order = np.arange(16).reshape(4, 4)
+    flat, inside = (order < 6).astype(float), order < 5
+    values, level = enclosing_level(flat, inside)
     np.testing.assert_array_equal(values > level, inside)
 
 

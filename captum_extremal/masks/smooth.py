@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -234,7 +235,46 @@ def _centred(count: int, spacing: float) -> Tensor:
     return (torch.arange(count, dtype=torch.float64, device="cpu") - (count - 1) / 2) * spacing
 
 
-class BoundSmoothMask:
+_Bound = TypeVar("_Bound", bound="BoundGrid")
+
+
+class BoundGrid:
+    """What masks of nodes on a grid share, which are the same for all images.
+
+    Attributes:
+        parameters: D.
+        area_by_node: (1, G), the derivative of the area by the node values.
+    """
+
+    parameters: int
+    area_by_node: Tensor
+
+    def __call__(self, p: Tensor) -> Tensor:
+        """Masks (B, 1, *S) of parameters (B, D) in [0, 1]."""
+        return self.expand(self.grid_values(p))
+
+    def of_images(self: _Bound, rows: Tensor) -> _Bound:
+        """Itself: its masks are the same for all images."""
+        return self
+
+    def new_parameters(self, rows: int) -> Tensor:
+        """Parameters (B, D) of zeros, in the masks' type and on their device."""
+        return self.area_by_node.new_zeros(rows, self.parameters)
+
+    def grid_values(self, p: Tensor) -> Tensor:
+        """The node values (B, G) of parameters (B, D)."""
+        raise NotImplementedError
+
+    def area(self, grid_values: Tensor) -> Tensor:
+        """The exact mean (B,) of the expanded masks, from their node values (B, G)."""
+        return grid_values @ self.area_by_node[0]
+
+    def expand(self, grid_values: Tensor) -> Tensor:
+        """Masks (B, 1, *S) from node values (B, G)."""
+        raise NotImplementedError
+
+
+class BoundSmoothMask(BoundGrid):
     """Smooth masks of one input shape.
 
     Attributes:
@@ -275,25 +315,9 @@ class BoundSmoothMask:
         self.largest_area = float(maximum(everything) @ area_by_node)
         self._maximum = maximum.to(device)
 
-    def __call__(self, p: Tensor) -> Tensor:
-        """Masks (B, 1, *S) of parameters (B, D) in [0, 1]."""
-        return self.expand(self.grid_values(p))
-
-    def of_images(self, rows: Tensor) -> BoundSmoothMask:
-        """Itself: its masks are the same for all images."""
-        return self
-
-    def new_parameters(self, rows: int) -> Tensor:
-        """Parameters (B, D) of zeros, in the masks' type and on their device."""
-        return self.area_by_node.new_zeros(rows, self.parameters)
-
     def grid_values(self, p: Tensor) -> Tensor:
         """Equation 7 on the nodes of the grid: parameters (B, D) to node values (B, G)."""
         return self._maximum(p)
-
-    def area(self, grid_values: Tensor) -> Tensor:
-        """The exact mean (B,) of the expanded masks, from their node values (B, G)."""
-        return grid_values @ self.area_by_node[0]
 
     def expand(self, grid_values: Tensor) -> Tensor:
         """Masks (B, 1, *S) from node values (B, G), by linear interpolation along each axis in turn."""

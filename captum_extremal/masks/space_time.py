@@ -21,7 +21,7 @@ from torch import Tensor
 from captum_extremal._checks import check_count
 from captum_extremal.masks.axes import Axes
 from captum_extremal.masks.family import BoundMask, Layout, Linearised
-from captum_extremal.masks.smooth import DEFAULT_AREAS, BoundSmoothMask, SmoothMask, along_axes
+from captum_extremal.masks.smooth import DEFAULT_AREAS, BoundGrid, BoundSmoothMask, SmoothMask, along_axes
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class SpaceTimeMask:
         return axis, time, space
 
 
-class BoundSpaceTimeMask:
+class BoundSpaceTimeMask(BoundGrid):
     """Products of masks over one input shape.
 
     Attributes:
@@ -120,29 +120,13 @@ class BoundSpaceTimeMask:
         self.sigma = space.sigma
         self.largest_area = time.largest_area * space.largest_area
         self._axis = axis
-        self._area_by_node = torch.kron(time.area_by_node, space.area_by_node)
+        self.area_by_node = torch.kron(time.area_by_node, space.area_by_node)
         self._matrices = [*time.expansions, *space.expansions]
-
-    def __call__(self, p: Tensor) -> Tensor:
-        """Masks (B, 1, *S) of parameters (B, D) in [0, 1]."""
-        return self.expand(self.grid_values(p))
-
-    def of_images(self, rows: Tensor) -> BoundSpaceTimeMask:
-        """Itself: its masks are the same for all images."""
-        return self
-
-    def new_parameters(self, rows: int) -> Tensor:
-        """Parameters (B, D) of zeros, in the masks' type and on their device."""
-        return self._area_by_node.new_zeros(rows, self.parameters)
 
     def grid_values(self, p: Tensor) -> Tensor:
         """The products (B, G) of the factors' node values."""
         in_time, in_space = self._split(p)
         return _outer(self.time.grid_values(in_time), self.space.grid_values(in_space))
-
-    def area(self, grid_values: Tensor) -> Tensor:
-        """The exact mean (B,) of the masks."""
-        return grid_values @ self._area_by_node[0]
 
     def expand(self, grid_values: Tensor) -> Tensor:
         """Masks (B, 1, *S) from node values (B, G), by linear interpolation along each axis in turn."""
@@ -168,7 +152,7 @@ class BoundSpaceTimeMask:
         return Linearised(
             grid_values,
             time.area * space.area,
-            self._area_by_node,
+            self.area_by_node,
             lambda *by_grid: pullback(*(one.expand(len(p), -1) for one in by_grid)),
         )
 

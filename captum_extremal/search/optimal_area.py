@@ -4,11 +4,12 @@ r"""The smallest sufficient area a* (equation 3), searched as it is defined: the
 
     a^* = \min_m mean(m) \quad \text{subject to} \quad \Phi(m \otimes x) \ge \Phi_0
 
-A path of shrinking areas passes a*. The smallest area at which it was still enough (:class:`Crossing`) is where the
-search begins. From there, each step moves the mask uphill, as the refinement does. Then the mask shrinks if its value
-is above Phi_0, and grows slowly if it is below, by the change of the area that would bring the value to Phi_0. Near
-Phi_0 the changes become smaller and smaller. The smallest mask on the way that was enough is a*. An image of which no
-mask is soon enough begins again from nearly everything, with more steps, because its way is longer.
+A path of shrinking areas passes a*. The smallest area at which it was still enough
+(:mod:`~captum_extremal.search.crossing`) is where the search begins. From there, each step moves the mask uphill, as
+the refinement does. Then the mask shrinks if its value is above Phi_0, and grows slowly if it is below, by the change
+of the area that would bring the value to Phi_0. Near Phi_0 the changes become smaller and smaller. The smallest mask
+on the way that was enough is a*. An image of which no mask is soon enough begins again from nearly everything, with
+more steps, because its way is longer.
 
 Shapes: N images, D parameters of a mask; rows (N, D).
 """
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from captum_extremal.masks.binary import agreement
 from captum_extremal.search.area import at_area, fit_limit, mask_of_area
-from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters, Record, Search, bounds_of_images
+from captum_extremal.search.crossing import Crossing, missing_change, tolerance
+from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters, Search, bounds_of_images
 from captum_extremal.search.refinement import ascended, new_momenta
 
 _LARGEST_CHANGE = 0.12  # of the area's logarithm in one step
@@ -30,73 +32,8 @@ _GROWTH = 0.25  # of the largest change: most masks that are not enough become s
 _PATIENT_STEPS = 8  # images of which no mask was enough until then begin again from nearly everything,
 _LONGER = 1.6  # with so many times more steps
 _FIRST_CHANGE, _LAST_CHANGE = 0.12, 0.01  # the largest change near Phi_0, in the first and the last step
-_EFFECT = 0.3  # change of the value, as a share of the whole input's, when the area changes by a factor of e
-_ROUNDING = 1e-5  # of the value's range: what rounding may take from a value that is measured again
 _ROUNDED = 0.01  # of a unit: what rounding may add to an area that is a whole number of units
 _TRIES = 8  # to grow a mask that was not enough when it was measured again, by _LAST_CHANGE each
-_WELL_BELOW = 0.25  # of the range between Phi_0 and nothing: a path that has fallen so far is behind a*
-_PATIENCE = 3  # steps that a path must stay well below
-_NEVER_BEFORE = 0.5  # area above which no path is behind a*: its first masks hold no information yet
-
-
-class Crossing:
-    """For each image the smallest area at which masks were seen to be enough, and the best start where none was.
-
-    Args:
-        goal: what is enough.
-        start: parameters of N masks, whose values are of no matter.
-    """
-
-    def __init__(self, goal: Goal, start: Parameters) -> None:
-        self._goal = goal
-        self._below = torch.zeros_like(goal.threshold, dtype=torch.int64)
-        self.area = torch.full_like(goal.threshold, torch.inf)
-        self.parameters = start
-        self.found = torch.zeros_like(self._below, dtype=torch.bool)  # (N,), whether any mask was enough
-        self._expected = torch.full_like(goal.threshold, torch.inf)
-        self.every: Parameters | None = None  # (R, N, D), of all searches, where there are several
-        self.forked_at = 0.0  # the largest area at which there were several
-
-    def see(self, area: float, every: Parameters, record: Record, rows: Tensor) -> None:
-        """Take note of masks of one area, for the images of some rows (n,).
-
-        Args:
-            area: of the masks.
-            every: the parameters (R n, D) of all searches.
-            record: the best of them.
-            rows: the images' numbers.
-        """
-        values, searches = record.value, len(every[0]) // len(rows)
-        goal = self._goal.of_images(rows)
-        enough = values >= goal.threshold + _tolerance(goal)
-        expected = torch.where(enough, area, area * torch.exp(_missing(goal, values)))
-        # A mask that is enough comes before any that is not.
-        better = (enough & ~self.found[rows]) | ((enough == self.found[rows]) & (expected < self._expected[rows]))
-        self.found[rows] |= enough
-        self.area[rows] = self.area[rows].masked_fill(better, area)
-        self._expected[rows] = torch.where(better, expected, self._expected[rows])
-        for ours, theirs in zip(self.parameters, record.parameters):
-            ours[rows] = torch.where(better[:, None], theirs, ours[rows])
-        if searches > 1:  # before the fork there is one, whose masks are of larger areas
-            self.forked_at = max(self.forked_at, area)
-            self._note_searches(every, searches, rows, better)
-        far = goal.threshold - _WELL_BELOW * (goal.threshold - goal.nothing).abs()
-        below = (values < far) & (area < _NEVER_BEFORE)
-        self._below[rows] = torch.where(below, self._below[rows] + 1, 0)
-
-    def _note_searches(self, every: Parameters, searches: int, rows: Tensor, better: Tensor) -> None:
-        """Keep the masks of all searches where the best of them is the start so far, and the first ones elsewhere."""
-        if self.every is None:
-            self.every = tuple(p.new_full((searches, len(self.area), p.shape[1]), torch.nan) for p in every)
-        noted = (better | self.every[0][0, rows, 0].isnan())[:, None]
-        for ours, theirs in zip(self.every, every):
-            ours[:, rows] = torch.where(noted, theirs.view(searches, len(rows), -1), ours[:, rows])
-
-    @property
-    def passed(self) -> Tensor:
-        """(N,) bool: whether the path lies behind a*, or there is nothing to find."""
-        vacuous = self._goal.nothing >= self._goal.threshold
-        return (self._below >= _PATIENCE) | vacuous
 
 
 def find_optimum(
@@ -228,7 +165,7 @@ class _Shrinking:
         self._taken += 1
         point = self._search.value_and_grad(self.bounds, self._parameters, precision)
         area, values = self._area, point.values[0]
-        smaller = (values >= self._goal.threshold + _tolerance(self._goal)) & (area < self.best_area)
+        smaller = (values >= self._goal.threshold + tolerance(self._goal)) & (area < self.best_area)
         self.best_area = torch.where(smaller, area, self.best_area)
         self.best = tuple(torch.where(smaller[:, None], p, q) for p, q in zip(self._parameters, self.best))
         self._area = self._next_area(values, progress)
@@ -238,7 +175,7 @@ class _Shrinking:
 
     def _next_area(self, values: Tensor, progress: float) -> Tensor:
         goal, largest = self._goal, _FIRST_CHANGE * (_LAST_CHANGE / _FIRST_CHANGE) ** progress
-        missing = _missing(goal, values)
+        missing = missing_change(goal, values)
         shrink = (-missing / 3).clamp(min=largest, max=_LARGEST_CHANGE)  # far above Phi_0 there is a long way to go
         wanted = self._area * torch.exp(missing.clamp(max=_GROWTH * largest).maximum(-shrink))
         # Once a mask is enough, another of its area is of no use.
@@ -255,16 +192,6 @@ def whole_units(areas: Tensor, goal: Goal) -> Tensor:
 def _rounded_up(areas: Tensor, goal: Goal) -> Tensor:
     """The next areas that are a whole number of units; areas that are one already, but for rounding, stay."""
     return whole_units(areas + (0.5 - _ROUNDED) * goal.unit, goal)
-
-
-def _missing(goal: Goal, values: Tensor) -> Tensor:
-    """The change of the areas' logarithms (N,) that would bring the values (N,) to Phi_0."""
-    effect = _EFFECT * (goal.whole - goal.nothing).abs().clamp(min=1e-30)
-    return (goal.threshold - values) / effect
-
-
-def _tolerance(goal: Goal) -> Tensor:
-    return _ROUNDING * (goal.whole - goal.nothing).abs()
 
 
 def _measured(search: Search, parts: list[_Shrinking], crossing: Crossing) -> Optimum:

@@ -17,8 +17,9 @@ from torch import Tensor
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.masks import BoundMask, Linearised
 from captum_extremal.search.area import at_area, at_fixed_area, fit_area, fit_limit, positive_sum
+from captum_extremal.search.crossing import Crossing
 from captum_extremal.search.momentum import Momentum
-from captum_extremal.search.optimal_area import Crossing, find_optimum, optimum_reports
+from captum_extremal.search.optimal_area import find_optimum, optimum_reports
 from captum_extremal.search.precision import check_precision, chosen_precision
 from captum_extremal.search.problem import Found, Optimum, Parameters, Record, Search
 from captum_extremal.search.refinement import refine, refinement_reports

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
-from numpy.typing import NDArray
 from torch import Tensor
 
+from captum_extremal.explorer import enclosing_level
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.visualization import _arguments as check
 from captum_extremal.visualization import _drawing as draw
@@ -248,21 +248,11 @@ def draw_masked(ax: Axes, rgb: check.Array, panel: check.Panel, *, outline: bool
     """A picture (H, W, 3) under the mask of a panel."""
     mask, binary = panel.mask, panel.binary
     draw_kept(ax, rgb, mask)
-    # The outline of a nearly flat mask would follow its ripples.
-    if outline and 0 < binary.mean() < 1 and mask[binary].mean() - mask[~binary].mean() >= 0.25:
-        values, level = _outline(mask, binary)
+    if outline and (enclosed := enclosing_level(mask, binary)):
+        values, level = enclosed
         # Dark under light, so that it shows on any picture.
         ax.contour(values, levels=[level], colors=["black"], linewidths=[2.4], alpha=0.6)
         ax.contour(values, levels=[level], colors=[draw.MARK], linewidths=[1.2])
-
-
-def _outline(mask: check.Array, binary: NDArray[np.bool_]) -> tuple[check.Array, float]:
-    """Values (H, W) and the level that encloses exactly the binary mask's area."""
-    least, most = float(mask[binary].min()), float(mask[~binary].max())
-    if least > most:
-        return mask, (least + most) / 2
-    # Equal values on both sides: no level separates them, but the binary mask does.
-    return binary.astype(np.float64), 0.5
 
 
 def _fractions(view: check.View, scores: Sequence[tuple[float, float]]) -> list[float]:
