@@ -206,7 +206,7 @@ def with_explorer(sources: Path, found: Any, images: Any, names: list[str]) -> N
     found.to_html(sources / "_static" / "explorer.html", images, perturbed=perturbed, names=names)
     shown = (
         '<iframe src="_static/explorer.html" title="Explorer: drag the slider to see how much is enough" '
-        'style="width: 100%; height: 46rem; border: 0" loading="lazy"></iframe>\n\n'
+        'style="width: 100%; height: 72rem; border: 0" loading="lazy"></iframe>\n\n'
         "[The explorer on a page of its own](_static/explorer.html)"
     )
     page.write_text(text.replace(place, shown), encoding="utf-8")

@@ -161,6 +161,7 @@ def test_nothing_is_left_on_the_model() -> None:
 
 
 def test_records_are_drawn_by_captum_with_the_text_escaped() -> None:
+    pytest.importorskip("IPython", reason="Captum draws texts with IPython, which is not installed")
     found = explainer().explain(TEXTS, 1, score_threshold=[4.0, 3.0], **QUICK)
     records = found.records(true_classes=[1, 0], names=["bad", "<fine>"])
     torch.testing.assert_close(records[0].word_attributions, torch.tensor([0.0, 0, 0, 1, 0, 2 / 3, 0, 0, 0]))
