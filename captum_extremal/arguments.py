@@ -55,7 +55,7 @@ def check_inputs(inputs: object, channel_dim: object = 1) -> Tensors:
         if x.numel() and math.prod(positions) < 2:
             raise ValueError(f"{name} must have at least 2 positions, got shape {tuple(x.shape)}")
         if channel_dim is None and x.numel():
-            _warn_of_layout(name, x)
+            warn_of_layout(name, x)
     return check_examples(inputs)
 
 
@@ -74,7 +74,7 @@ def positions_of(x: Tensor, channel_dim: Any, name: str = "inputs") -> tuple[int
     return tuple(side for at, side in enumerate(x.shape) if at not in (0, axis % rank))
 
 
-def _warn_of_layout(name: str, x: Tensor) -> None:
+def warn_of_layout(name: str, x: Tensor) -> None:
     """Warn where the axis that is taken for the channels looks like positions."""
     channels, *positions = x.shape[1:]
     colours_last = x.dim() == 4 and positions[-1] <= _MOST_COLOURS < min(channels, positions[0])

@@ -265,7 +265,7 @@ def class_channels(
     if path is not None:
         _check_seen(method)
     about = _about(method, attribute_to_layer_input, options)
-    search = replace(options, areas=_areas_of(options), show_progress=False)
+    search = replace(options, areas=_areas_of(options), explanations=1, show_progress=False)
     summarizer, skipped, channels, start = ClassSummarizer([Mean(), Count()]), Counter[int](), 0, 0
     with nullcontext() if path is None else JsonLines(path, "class_channels", about) as file:
         known = iter(()) if file is None else file.read(_Row.of_json)

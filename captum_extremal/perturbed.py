@@ -14,7 +14,8 @@ from captum_extremal._captum import BaselineType
 from captum_extremal.arguments import Tensors, check_baselines, check_inputs
 from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.settings import as_perturbation
+from captum_extremal.session import channels_at, channels_first
+from captum_extremal.settings import as_perturbation, warn_of_baselines
 
 _KNOWN: dict[str, Callable[..., Perturbation]] = {kind.__name__: kind for kind in (BlurPyramid, FadePyramid)}
 
@@ -27,6 +28,7 @@ def perturbed_inputs(
     *,
     perturbation: str | Perturbation | None = None,
     optimum: bool = False,
+    channel_dim: int | None = None,
 ) -> Any:
     r"""What the model saw under each mask: :math:`m_a \otimes x`, by the search's own perturbation.
 
@@ -38,6 +40,7 @@ def perturbed_inputs(
         baselines: what "fade" fades to, as the search was given them; default 0. The blur does not use them.
         perturbation: the search's, where it is an object of your own. None for the one that ``found.settings`` say.
         optimum: also under the mask of a*, as the last of A + 1.
+        channel_dim: of the inputs, as the search was given it; the result has the channels where they have them.
 
     Returns:
         (N, A, C, *S), or (N, A + 1, C, *S) with ``optimum``, in the inputs' type; a tuple where they are one.
@@ -52,12 +55,16 @@ def perturbed_inputs(
         >>> seen = perturbed_inputs(found, rgb, optimum=True)
         >>> found.to_html("explorer.html", rgb, perturbed=seen)
     """
-    tensors = check_inputs(inputs)
+    given = check_inputs(inputs, channel_dim)
+    dims = tuple((1 if channel_dim is None else channel_dim) % x.dim() for x in given)
+    references = channels_first(check_baselines(given, baselines, isinstance(inputs, tuple)), dims)
+    tensors = channels_first(given, dims)
     check_masks_of(found, tensors, isinstance(inputs, tuple))
-    references = check_baselines(tensors, baselines, isinstance(inputs, tuple))
     own = searched_with(found, perturbation)
+    warn_of_baselines(baselines, own)
     made = []
-    for x, baseline, masks, best in zip(tensors, references, as_tuple(found.masks), as_tuple(found.optimal_masks)):
+    each = zip(tensors, references, as_tuple(found.masks), as_tuple(found.optimal_masks), dims)
+    for x, baseline, masks, best, dim in each:
         dtype = torch.promote_types(x.dtype, torch.float32)
         rows = torch.cat([masks, best[:, None]], dim=1) if optimum else masks
         perturb = own.bind(x.to(dtype), baseline.to(dtype))
@@ -65,7 +72,8 @@ def perturbed_inputs(
         seen = [perturb(rows[:, k].to(x.device, dtype)).to(x.dtype) for k in range(rows.shape[1])]
         if any(one.shape != x.shape for one in seen):
             raise ValueError(f"perturbation must give one input for each mask, not samples of several, got {own!r}")
-        made.append(torch.stack(seen, dim=1) if seen else x[:, None][:, :0])
+        own_layout = channels_at((x, *seen), (dim,) * (1 + len(seen)))
+        made.append(torch.stack(own_layout, dim=1)[:, 1:])
     return tuple(made) if isinstance(inputs, tuple) else made[0]
 
 
@@ -73,6 +81,8 @@ def check_masks_of(found: object, inputs: Tensors, is_tuple: bool) -> None:
     """Raise TypeError or ValueError unless a result holds masks of these inputs, each (N, C, *S)."""
     if not isinstance(found, ExtremalMasks):
         raise TypeError(f"found must be ExtremalMasks, the result of extremal_masks(), got {type(found).__name__}")
+    if "layer" in found.settings:
+        raise ValueError(f"found must hold masks of inputs, got masks of the layer {found.settings['layer']!r}")
     given = [tuple(masks.shape) for masks in as_tuple(found.masks)]
     wanted = [(len(x), len(found.areas), 1, *x.shape[2:]) for x in inputs]
     if given != wanted or isinstance(found.masks, tuple) != is_tuple:

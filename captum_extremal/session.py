@@ -130,10 +130,12 @@ class Session:
         shapes = mask_shapes or [(1, *x.shape[2:]) for x in self.inputs]
         nothing = tuple(torch.zeros(self.images, *shape, dtype=self.dtype, device=self.device) for shape in shapes)
         nothing = nothing if spread is None else spread(nothing)
-        hidden = tuple(map(_hidden, perturb, nothing, self.inputs))
-        if perturbations_per_eval != 1 and known is None:
-            for one, zeros in zip(perturb, nothing):
-                _check_several(one, zeros)
+        hidden: Tensors = ()
+        if known is None:
+            hidden = tuple(map(_hidden, perturb, nothing, self.inputs))
+            if perturbations_per_eval != 1:
+                for one, zeros in zip(perturb, nothing):
+                    _check_several(one, zeros)
         return Objective(
             self.forward_func,
             self.inputs,

@@ -19,7 +19,7 @@ from captum_extremal._checks import check_callable, check_choice, check_count
 from captum_extremal._state import warn_caller
 from captum_extremal.areas import AREAS, OPTIMAL, Areas, Sought, as_fractions, check_areas
 from captum_extremal.masks import ChannelMask, GroupMask, Layout, MaskFamily, SmoothMask, check_axes
-from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation
+from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation, SamplePerturbation
 from captum_extremal.results import ScoreThreshold, check_threshold
 from captum_extremal.search import Game, PathSolver, PenaltySolver, Solver, as_game
 
@@ -232,6 +232,9 @@ class LayerSearchSettings(SearchSettings):
         super().__post_init__()
         self.family()
         check_axes(self.channel_dim, self.prefix_tokens, self.token_grid)
+        for name, unset in (("channel_dim", None), ("prefix_tokens", 0), ("token_grid", None)):
+            if isinstance(self.mask, GroupMask) and getattr(self, name) != unset:
+                raise ValueError(f"{name} must be {unset} for masks over groups, got {getattr(self, name)}")
 
     @property
     def _over_units(self) -> bool:
@@ -283,6 +286,8 @@ def warn_of_baselines(baselines: BaselineType, perturbation: Perturbation) -> No
     """Warn of baselines that a perturbation does not use."""
     if baselines is not None and isinstance(perturbation, BlurPyramid):
         warn_caller("baselines are not used by the blur: give perturbation='fade' to hide the input by them")
+    if baselines is not None and isinstance(perturbation, SamplePerturbation):
+        warn_caller("baselines are not used by SamplePerturbation, whose background hides the input")
 
 
 def documents(settings: type[SearchSettings]) -> Callable[[_Method], _Method]:

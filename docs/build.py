@@ -92,9 +92,8 @@ def public_names() -> dict[str, list[str]]:
     package = [alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
     found = {"captum_extremal": package}
     for name in SUBMODULES:
-        if (ROOT / "captum_extremal" / name).is_dir():
-            module = f"captum_extremal.{name}"
-            found[module] = list(importlib.import_module(module).__all__)
+        module = f"captum_extremal.{name}"
+        found[module] = list(importlib.import_module(module).__all__)
     return found
 
 

@@ -19,6 +19,7 @@ from captum_extremal import (
     PathSolver,
     SmoothMask,
     SpaceTimeMask,
+    perturbed_inputs,
 )
 
 METHODS: dict[str, tuple[type, dict[str, Any]]] = {
@@ -254,3 +255,12 @@ def test_settings_of_another_number_of_axes_are_named_before_any_forward(counted
             torch.rand(1, 3, 9, 9).double(), target=0, perturbation=BlurPyramid(sigma_max=(1.0, 2.0, 3.0))
         )
     assert model.calls == 0
+
+
+def test_perturbed_inputs_have_the_channels_where_the_inputs_have_them() -> None:
+    x = torch.rand(2, 3, 12, 9).double()
+    found = ExtremalPerturbation(network(2)).extremal_masks(x, target=1, areas=[0.3], solver=PathSolver(steps=4))
+    expected = perturbed_inputs(found, x, optimum=True)
+    seen = perturbed_inputs(found, x.movedim(1, -1), optimum=True, channel_dim=-1)
+    assert seen.shape == (2, 2, 12, 9, 3)
+    torch.testing.assert_close(seen.movedim(-1, 2), expected)

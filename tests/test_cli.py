@@ -322,7 +322,7 @@ def test_nothing_is_written_outside_of_the_folder(tmp_path, monkeypatch):
     """Whatever photographs and classes are called."""
     monkeypatch.setattr(sys.modules[__name__], "CATEGORIES", CATEGORIES.copy())
     run, _ = run_of(tmp_path / "new" / "out", monkeypatch, target=["0"], steps=1, areas=(1.0,))
-    monkeypatch.setattr(explain, "write_results", lambda found, images, k, base, name: base.touch() or {})
+    monkeypatch.setattr(explain, "write_results", lambda found, images, k, base, *_: base.touch() or {})
     photos = tmp_path / "photos"
     photos.mkdir()
     for k, name in enumerate(NOT_PLAIN):
@@ -391,7 +391,7 @@ def test_files_of_an_earlier_run_go_with_its_summary(tmp_path, monkeypatch):
         picture(32, 32).save(tmp_path / name)
     out = tmp_path / "out"
 
-    def write(found, images, k, base, name):
+    def write(found, images, k, base, name, box):
         Path(f"{base}-mask.png").touch()
         return {"mask": f"{base.name}-mask.png"}
 

@@ -41,7 +41,8 @@ from stand_in_device import DEVICE, StandIn, to_device
 
 Call = Callable[[nn.Module, Any], Any]
 FAST = PathSolver(steps=8)
-SWEEP_READS, OPTIMUM_READS = 10, 10
+SWEEP_READS, OPTIMUM_READS = 6, 8  # as benchmarks/README.md says
+LEFT = (torch.arange(40) < 20).expand(3, 32, 40)
 
 
 class Network(nn.Module):
@@ -148,7 +149,7 @@ CALLS: dict[str, Call] = {
                 ExtremalPerturbation(m).attribute(b.images, target=b.target, reduce="sum", areas=[0.2], solver=FAST),
                 b.images,
                 b.target,
-                ground_truth=torch.ones(3, 32, 40, dtype=torch.bool),
+                ground_truth=LEFT,
             )
         ]
     ),
@@ -178,7 +179,7 @@ CALLS: dict[str, Call] = {
             one.value
             for one in energy_pointing_game(
                 CenterAttribution(m).attribute(b.images, b.target),
-                ground_truth=torch.ones(3, 32, 40, dtype=torch.bool),
+                ground_truth=LEFT,
             )
         ]
     ),

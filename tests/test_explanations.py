@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_extremal import ExtremalMasks, ExtremalPerturbation, LayerExtremalPerturbation, PathSolver
+from captum_extremal import ExtremalMasks, ExtremalPerturbation, GroupMask, LayerExtremalPerturbation, PathSolver
 from captum_extremal import visualization as vis
 from captum_extremal.datasets.digits import DigitScenes, digit_network
 from captum_extremal.masks.binary import overlap
@@ -228,3 +228,27 @@ def test_the_answers_lie_on_the_two_digits_of_a_class() -> None:
         shares = [[float(m[y0:y1, x0:x1].sum() / m.sum()) for x0, y0, x1, y1 in boxes] for m in masks]
         right += sorted(part.index(max(part)) for part in shares) == [0, 1] and min(map(max, shares)) > 0.5
     assert right >= 9
+
+
+def test_answers_over_groups_are_sets_of_their_own() -> None:
+    x, ids = torch.tensor([[1.0, 1, 1, 1]], dtype=torch.float64), torch.tensor([[0, 1, 2, 2]])
+
+    def either(x: Tensor) -> Tensor:
+        return 2 * torch.maximum(x[:, 0], x[:, 1])[:, None]
+
+    found = ExtremalPerturbation(either).extremal_masks(
+        x, target=0, feature_mask=ids, mask=GroupMask(weights="size"), areas="optimal", explanations=2
+    )
+    first, second = found.explanations
+    assert sorted(group.tolist() for group in (first.groups()[0], second.groups()[0])) == [[0], [1]]
+    assert found.optimal_overlap[0, 0, 1] == 0
+    assert found.distinct.tolist() == [2]
+
+
+def test_a_further_answer_that_does_not_exist_is_not_reached() -> None:
+    found = ExtremalPerturbation(lambda x: 2 * x[:, :1]).extremal_masks(
+        torch.ones(1, 4), target=0, areas="optimal", explanations=2
+    )
+    assert found.groups()[0].tolist() == [0]
+    assert found.explanations[1].reached.tolist() == [False]
+    assert found.distinct.tolist() == [1]

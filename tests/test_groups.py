@@ -26,7 +26,7 @@ from captum_extremal import (
     SmoothMask,
 )
 from captum_extremal.masks import FeatureGroups
-from captum_extremal.settings import InputSearchSettings
+from captum_extremal.settings import InputSearchSettings, LayerSearchSettings
 from captum_extremal.visualization import show_curves, show_mask
 
 # Thresholds out of reach and images without a gradient are warned of, which is tested elsewhere.
@@ -720,3 +720,16 @@ def test_bad_backgrounds_are_named(background: Any, error: type[Exception], mess
 def test_bad_settings_of_group_masks_are_named(how: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         GroupMask(**how)
+
+
+@pytest.mark.parametrize("given", [{"channel_dim": -1}, {"prefix_tokens": 1}, {"token_grid": (1, 2)}])
+def test_where_channels_lie_says_nothing_of_groups(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(given))} must be .* for masks over groups"):
+        LayerSearchSettings(mask=GroupMask(), **given)
+
+
+def test_baselines_of_a_background_are_warned_of() -> None:
+    with pytest.warns(UserWarning, match="baselines are not used by SamplePerturbation"):
+        ExtremalPerturbation(linear).attribute(
+            torch.ones(1, 7), 0.5, 0, perturbation=SamplePerturbation(torch.zeros(2, 7)), solver=QUICK
+        )

@@ -490,6 +490,6 @@ def test_bad_arguments_are_refused_before_the_model_runs(
 def test_masks_of_channels_are_refused(network: nn.Module, images: Tensor, counted: Any) -> None:
     channels = LayerExtremalPerturbation(network, network[0]).extremal_masks(images, target=1, areas=[1, 2])
     model = counted(network)
-    with pytest.raises(ValueError, match="found must hold the masks of these inputs"):
+    with pytest.raises(ValueError, match="found must hold masks of inputs, got masks of the layer"):
         measure(model, channels, images, target=1)
     assert model.calls == 0

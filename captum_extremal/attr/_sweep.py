@@ -78,7 +78,7 @@ class Task:
         clean, perturbed = self.objective.clean, self.objective.perturbed
         return Goal(
             threshold=threshold,
-            whole=self._whole(game),
+            whole=self.whole(game),
             nothing=game.value(perturbed, clean),
             unit=1 / max(max(layout.counts or (math.prod(layout.shape),)) for layout in self.layouts),
             smallest=smallest,
@@ -86,7 +86,7 @@ class Task:
             objective_of=self.searched_of,
         )
 
-    def _whole(self, game: Game) -> Tensor:
+    def whole(self, game: Game) -> Tensor:
         """The game's value (N,) of the mask that keeps everything, as the search sees it."""
         if self.forbidden is None:
             return game.value(self.objective.clean, self.objective.perturbed)
@@ -112,7 +112,8 @@ def sweep(
     """
     found = [_sweep_once(session, task, settings, name, about, contrast)]
     for _ in range(settings.explanations - 1):
-        task = replace(task, forbidden=_union(task.forbidden, found[-1]))
+        kept = _union(task.forbidden, found[-1])
+        task = replace(task, forbidden=tuple(one.to(session.dtype) for one in kept))
         found.append(_sweep_once(session, task, settings, name, about, contrast))
     return replace(found[0], others=tuple(found[1:]))
 
@@ -164,7 +165,7 @@ def _sweep_once(
     ]
     best, sets = found.optimum if beyond else None, None
     optimum = [] if best is None else [Measured.by(objective, best.masks, best.area, best.sigma, best.agreement)]
-    asked = Asked(task.searched, task.searched_of, game, threshold, settings.perturbations_per_eval)
+    asked = Asked(task.searched, task.searched_of, game, threshold, task.whole(game), settings.perturbations_per_eval)
     if task.groups is not None and sought.beyond:
         sets = _smallest_sets(asked, task.groups, optimum, measured)
         optimum = [Measured.by(objective, (sets.masks,), sets.areas, torch.full((session.images, 1), torch.nan))]

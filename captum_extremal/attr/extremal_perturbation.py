@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTensorsGeneric, log_usage
 from captum_extremal._checks import check_choice
-from captum_extremal.arguments import Tensors
+from captum_extremal.arguments import Tensors, warn_of_layout
 from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._groups import check_ids, groups_of, has_columns_alone, with_group_mask
 from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_threshold
@@ -228,7 +228,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
 
         def objective_at(images: Session, spread: Spread | None, known: Known | None = None) -> Objective:
             return images.objective(
-                _binds(perturbation, images),
+                _binds(perturbation, images, groups is not None and known is None),
                 [layout.mask_shape for layout in layouts],
                 spread,
                 perturbations_per_eval=settings.perturbations_per_eval,
@@ -264,7 +264,7 @@ def _layouts_of_positions(family: MaskFamily, session: Session) -> list[Layout]:
     return layouts
 
 
-def _binds(perturbation: Perturbation, session: Session) -> Bind:
+def _binds(perturbation: Perturbation, session: Session, grouped: bool) -> Bind:
     """What binds the perturbation to the inputs, one after the other."""
     parts: Sequence[Perturbation] = [perturbation] * len(session.inputs)
     if isinstance(perturbation, SamplePerturbation):
@@ -272,6 +272,9 @@ def _binds(perturbation: Perturbation, session: Session) -> Bind:
     if isinstance(perturbation, BlurPyramid) and any(x.dim() < 3 for x in session.inputs):
         shapes = [tuple(x.shape) for x in session.inputs]
         raise ValueError(f"perturbation 'blur' needs inputs (N, C, *S) with positions, got {shapes}: use 'fade'")
+    if isinstance(perturbation, BlurPyramid) and grouped:
+        for x in session.inputs:
+            warn_of_layout("inputs", x)
     one_by_one = iter(parts)
     return lambda x, baseline: next(one_by_one).bind(x, baseline)
 

@@ -30,9 +30,9 @@ from captum_extremal.masks import SmoothMask
 from captum_extremal.objectives import BoxScore
 from captum_extremal.perturbations import BlurPyramid
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.visualization import show_mask, show_robustness, show_targets
+from captum_extremal.visualization import show_robustness, show_targets
 
-_AT_ONCE = 3  # masked copies of each image, as in the search
+_AT_ONCE = 1  # masked copies of each image, as in the search
 _ROBUSTNESS = "the value of the masks and of their binary forms under other ways of hiding"
 
 
@@ -86,10 +86,18 @@ class ImageRun(PhotoRun):
         if len(names) > 1:
             figure = show_targets(found, images, [shortened(name, 28) for name in names])
             write_figure(figure, folder / TARGETS)
-        written = [write_results(found, images, k, view.base(folder, k), name) for k, name in enumerate(names)]
+        boxes = self._boxes(view)
+        written = [
+            write_results(found, images, k, view.base(folder, k), name, box)
+            for k, (name, box) in enumerate(zip(names, boxes))
+        ]
         page = {"explorer": write_explorer(found, images, names, folder, self._hidden(images))} if self.html else {}
         rows = [{"files": files | page} for files in written]
         return self._with_robustness(rows, found, view, folder) if self.robustness else rows
+
+    def _boxes(self, view: View) -> Any:
+        """The box (4,) of each target that is framed in its figure; None for none."""
+        return [None] * len(view.names)
 
     def _hidden(self, images: Tensor) -> Tensor:
         """The colour that a fade ends at, 0 after the normalisation, for images (T, 3, H, W)."""
@@ -131,23 +139,25 @@ class DetectionRun(ImageRun):
 
     classifier: Detector
 
-    def _explained(self, view: View) -> tuple[Callable[..., Any], Any]:
+    def _search(self, view: View, **shared: Any) -> ExtremalMasks:
         found = self.classifier.scores(view.images[:1])
         if not bool(found.any()):
             raise PhotoError(f"{self.classifier.name} finds nothing in it")
         if absent := [name for name, target in zip(view.names, view.targets) if not float(found[target])]:
             raise PhotoError(f"{self.classifier.name} finds no {' and no '.join(absent)} in it")
-        score = BoxScore(self.classifier.model, labels=torch.tensor(view.targets))
-        return BoxScore(score.model, *score.of_images(view.images)), None
+        best = BoxScore(self.classifier.model, labels=torch.tensor(view.targets))
+        self._score = BoxScore(best.model, *best.of_images(view.images))
+        return super()._search(view, **shared)
+
+    def _explained(self, view: View) -> tuple[Callable[..., Any], Any]:
+        return self._score, None
+
+    def _boxes(self, view: View) -> Tensor:
+        return self._score.of_images(view.images)[0]
 
     def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
-        boxes = BoxScore(self.classifier.model, labels=torch.tensor(view.targets)).of_images(view.images)[0]
         rows = super()._write(found, view, folder)
-        for k, (row, box) in enumerate(zip(rows, boxes)):
-            figure = show_mask(found, view.images, k, box=box, title=shortened(view.names[k], 48))
-            write_figure(figure, folder / row["files"]["mask"])
-            row["box"] = box.tolist()
-        return rows
+        return [row | {"box": box} for row, box in zip(rows, self._boxes(view).tolist())]
 
 
 def _plain(values: Any) -> Any:

@@ -122,11 +122,16 @@ def agreement_text(row: dict[str, Any]) -> str:
     return "" if row["agreement"] is None else f"{row['agreement']:.2f}"
 
 
-def write_results(found: ExtremalMasks, images: Tensor, index: int, base: Path, title: str) -> dict[str, str]:
-    """Write the masks and the figures of one target; kind -> file name. The names begin with ``base``."""
+def write_results(
+    found: ExtremalMasks, images: Tensor, index: int, base: Path, title: str, box: Tensor | None = None
+) -> dict[str, str]:
+    """Write the masks and the figures of one target; kind -> file name. The names begin with ``base``.
+
+    A box (4,) is framed in the figure of the mask.
+    """
     title, agrees = shortened(title, 48), not bool(found.agreement_score[index].isnan().all())
     figures = {
-        "mask": visualization.show_mask(found, images, index, title=title),
+        "mask": visualization.show_mask(found, images, index, box=box, title=title),
         "sweep": visualization.show_sweep(found, images, index, agreement=agrees, title=title),
         "curves": visualization.show_curves(found, index, title=title),
         "order": visualization.show_order(found, images, index, title=title),

@@ -28,7 +28,7 @@ _DEEPEST = 4  # dictionaries within dictionaries
 _MOST_NAMED = 6
 
 
-class Found(NamedTuple):
+class StateDict(NamedTuple):
     """A state dict in a file."""
 
     state: dict[str, Tensor]  # with the model's keys, as far as it has them
@@ -96,7 +96,7 @@ def _read(path: str) -> Any:
         raise StopError(f"--weights: {path} cannot be read: {one_line(repr(error), 200)}", FAILED) from error
 
 
-def _found(loaded: Any, own: Mapping[str, Tensor], path: str) -> Found:
+def _found(loaded: Any, own: Mapping[str, Tensor], path: str) -> StateDict:
     """The state dict that has most of the model's keys, its own weights before averaged ones."""
     every = list(_dictionaries(loaded))
     if not every:
@@ -117,7 +117,7 @@ def _found(loaded: Any, own: Mapping[str, Tensor], path: str) -> Found:
             left.append(key)
     top = place.partition(".")[0]
     others = [str(key) for key in loaded if key != top] if place else []
-    return Found(state, place, prefix, [*others, *dict.fromkeys(key.split(".")[0] for key in left)])
+    return StateDict(state, place, prefix, [*others, *dict.fromkeys(key.split(".")[0] for key in left)])
 
 
 def _dictionaries(value: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -144,7 +144,7 @@ def _prefixes(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Count
     return found
 
 
-def _told(found: Found) -> str:
+def _told(found: StateDict) -> str:
     """What was taken of the file, and what was left."""
     where = f" from {found.place}" if found.place else ""
     prefix = f", whose names begin with {found.prefix}" if found.prefix else ""

@@ -22,6 +22,7 @@ from torch import Tensor, distributed, nn
 
 from captum_extremal._checks import check_choice, check_count
 from captum_extremal.datasets.annotated import AnnotatedImage, AnnotatedImages, UnreadableError
+from captum_extremal.datasets.image_files import in_one_line
 from captum_extremal.evaluation.methods import Explain
 from captum_extremal.evaluation.metrics import METRICS, STEPS, Explained
 from captum_extremal.evaluation.rows import Kept, Pair, Row, RowFile, Settings, Values, read_rows
@@ -233,13 +234,13 @@ class _Failures:
         self._first: Exception | None = None
 
     def add_unreadable(self, image: str, error: Exception) -> None:
-        why = _in_one_line(error)
+        why = in_one_line(error)
         self._report(why)
         self._file.note_unreadable(image, why)
         self.unreadable.add(image)
 
     def add_refused(self, what: str, image: str, error: Exception) -> None:
-        why = f"{what}: cannot be explained: {_in_one_line(error)}"
+        why = f"{what}: cannot be explained: {in_one_line(error)}"
         self._report(why)
         self._first = self._first or error
         self._refused[image] = why
@@ -339,10 +340,6 @@ def _rows(
         for (name, label), image, one in zip(pairs, images, values)
     ]
     return rows, refused
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _checked(maps: object, pairs: list[Pair]) -> Tensor:

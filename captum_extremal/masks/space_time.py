@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,11 +84,15 @@ class SpaceTimeMask:
         self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
     ) -> list[BoundMask]:
         """:meth:`bind` for each area, once for all the areas whose disks have the same radii."""
-        bound: dict[tuple[float, float], BoundMask] = {}
+        _, time, space = self._parts(tuple(shape))
+        bound: dict[Any, BoundMask] = {}
         found = []
         for area in areas:
-            one = self.bind(shape, device, dtype, area)
-            found.append(bound.setdefault((one.time.sigma, one.space.sigma), one))
+            of_time = area ** (1 / len(shape))
+            radii = self.time.sigma_for(time, of_time), self.space.sigma_for(space, area / of_time)
+            if radii not in bound:
+                bound[radii] = self.bind(shape, device, dtype, area)
+            found.append(bound[radii])
         return found
 
     def _parts(self, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...], tuple[int, ...]]:

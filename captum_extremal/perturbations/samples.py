@@ -23,8 +23,9 @@ class SamplePerturbation:
     A mask costs M passes of the model. ``baselines`` play no part.
 
     Args:
-        background: (M, ...) in the inputs' shape after the first dimension, such as rows of the training data; a tuple
-            where the inputs are one, whose rows of the same number belong together.
+        background: (M, ...) in the inputs' shape after the first dimension, such as rows of the training data, with the
+            channels on axis 1 whatever ``channel_dim`` is; a tuple where the inputs are one, whose rows of the same
+            number belong together.
 
     Raises:
         TypeError, ValueError: it is no floating tensor or tuple of them with as many rows each, or is not finite.

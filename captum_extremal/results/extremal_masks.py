@@ -152,6 +152,8 @@ class ExtremalMasks:
 
     def _optimal_binary(self) -> Tensor | tuple[Tensor, ...]:
         """(N, 1, 1, *S) or (N, 1, K) bool: the binary masks of a*, or of their means where no area is enough."""
+        if self.group_ids is not None:
+            return _each(lambda part: part[:, None] >= 0.5, self.optimal_masks)
         parts = _as_tuple(self.optimal_masks)
         means = torch.cat([part.flatten(1) for part in parts], dim=1).mean(1)
         areas = torch.where(self.optimal_area.isnan(), means, self.optimal_area)[:, None]

@@ -32,7 +32,10 @@ def write(
     """Write what ``ExtremalMasks.to_html`` documents."""
     count = len(found.clean_score)
     further = {f"explanation {k}": one for k, one in enumerate(found.others, 2)}
-    results = {"explanation 1" if further else "this result": found} | further | _other_results(others, found)
+    own = {"explanation 1" if further else "this result": found} | further
+    results = own | (beside := _other_results(others, found))
+    if taken := [name for name in beside if name in own]:
+        raise ValueError(f"others must have names of their own, got {taken[0]!r}, the name of what they stand beside")
     pictures = {name: _pictures(name, one, images) for name, one in results.items()}
     rows = display.names("names", names, [f"image {n + 1}" for n in range(count)], "image")
     extras = Extras(

@@ -51,6 +51,7 @@ class Asked:
         objective_of: from rows (n,), numbers of examples, to that of these examples alone.
         game: which value of the scores counts.
         threshold: Phi_0 (N,).
+        whole: the game's value (N,) with every group kept that may be.
         perturbations_per_eval: sets of an example that are tried at once; None for 32.
     """
 
@@ -58,7 +59,15 @@ class Asked:
     objective_of: Callable[[Tensor], Objective]
     game: Game
     threshold: Tensor
+    whole: Tensor
     perturbations_per_eval: int | None
+
+    @property
+    def slack(self) -> Tensor:
+        """(N,), what a value may lose when the batch has another size."""
+        nothing = self.game.value(self.objective.perturbed, self.objective.clean)
+        scale = torch.stack([self.whole.abs(), nothing.abs(), self.threshold.abs()]).amax(0)
+        return _ROUNDING * torch.finfo(self.threshold.dtype).eps * scale
 
     def of_example(self, n: int) -> Objective:
         """The objective of one example."""
@@ -167,15 +176,14 @@ def smallest_sets(asked: Asked, weights: Tensor, orders: Sequence[Tensor], passe
         passes: of each example for step 3.
     """
     objective, threshold = asked.objective, asked.threshold
-    whole = asked.game.value(objective.clean, objective.perturbed)
+    whole = asked.whole
     nothing = asked.game.value(objective.perturbed, objective.clean)
     vacuous = nothing >= threshold
     shares = weights.expand(len(threshold), -1).cpu().double().numpy()
     masks = torch.from_numpy(shares > 0).to(threshold).masked_fill(vacuous[:, None], 0)
     areas = torch.ones_like(threshold).masked_fill(whole < threshold, torch.nan).masked_fill(vacuous, 0)
     minimal, losses = vacuous.clone(), torch.full_like(masks, torch.nan)
-    scale = torch.stack([whole.abs(), nothing.abs(), threshold.abs()]).amax(0)
-    slack = _ROUNDING * torch.finfo(threshold.dtype).eps * scale
+    slack = asked.slack
     rest = (~vacuous).nonzero()[:, 0].tolist()
     # A set of the first try may be enough by rounding alone. The second takes no chances.
     for least in (threshold - slack, threshold):
@@ -209,7 +217,8 @@ def proof(asked: Asked, masks: Tensor) -> tuple[Tensor, Tensor]:
     for n, mask in enumerate(masks):
         one: Any = mask.double().cpu().numpy()  # at most one of its values lies between 0 and 1
         if 0 < (one > 0).sum() <= MOST_PROVEN:
-            case = _Case(asked, asked.of_example(n), np.ones(len(one)), float(asked.threshold[n]), 0)
+            least = float(asked.threshold[n] - asked.slack[n])
+            case = _Case(asked, asked.of_example(n), np.ones(len(one)), least, 0)
             case.values(np.concatenate([one[None], _without_each(one)]))
             minimal[n], losses[n] = case.is_minimal(one), torch.from_numpy(case.losses(one)).to(losses)
     return minimal, losses
