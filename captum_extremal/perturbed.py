@@ -15,7 +15,7 @@ from captum_extremal.arguments import Tensors, check_baselines, check_inputs
 from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.session import channels_at, channels_first
-from captum_extremal.settings import as_perturbation, warn_of_baselines
+from captum_extremal.settings import as_perturbation
 
 _KNOWN: dict[str, Callable[..., Perturbation]] = {kind.__name__: kind for kind in (BlurPyramid, FadePyramid)}
 
@@ -61,7 +61,6 @@ def perturbed_inputs(
     tensors = channels_first(given, dims)
     check_masks_of(found, tensors, isinstance(inputs, tuple))
     own = searched_with(found, perturbation)
-    warn_of_baselines(baselines, own)
     made = []
     each = zip(tensors, references, as_tuple(found.masks), as_tuple(found.optimal_masks), dims)
     for x, baseline, masks, best, dim in each:
