@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from hypothesis import settings
@@ -47,6 +48,13 @@ def _seeded() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_figures() -> Iterator[None]:
+    """Close what examples have drawn with pyplot: other tests check that nothing of ours is left there."""
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(
