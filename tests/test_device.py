@@ -23,24 +23,30 @@ from captum_extremal import (
     MeaningfulPerturbation,
     PathSolver,
     PenaltySolver,
+    SamplePerturbation,
     SpaceTimeMask,
+    TokenExplainer,
     area_loss,
     class_channels,
+    perturbed_inputs,
 )
 from captum_extremal.metrics import (
     energy_pointing_game,
     insertion_deletion,
     monotone_evidence,
     pointing_game,
+    quantus_explainer,
     top_masks,
     weight_randomisation,
 )
-from captum_extremal.objectives import RegionScore, Similarity
+from captum_extremal.objectives import BoxScore, RegionScore, Similarity
 from captum_extremal.search.path import checkpoint_interval
 from stand_in_device import DEVICE, StandIn, to_device
+from words import PieceTokenizer, WordCounter
 
 Call = Callable[[nn.Module, Any], Any]
-FAST = PathSolver(steps=8)
+FAST = PathSolver(steps=3, refinement=0.7)
+THREE = PathSolver(steps=4, refinement=0.5, searches=3)
 SWEEP_READS, OPTIMUM_READS = 6, 8  # as benchmarks/README.md says
 LEFT = (torch.arange(40) < 20).expand(3, 32, 40)
 
@@ -59,6 +65,20 @@ class Network(nn.Module):
         return scores if added is None else scores + added[:, None]
 
 
+class Detector(nn.Module):
+    """Finds one object in each image, half of it wide and high, whose score and class the network gives."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        scores = self.network(images).sigmoid()
+        box = torch.tensor([[0.0, 0.0, 20.0, 16.0]], device=images.device)
+        labels = torch.arange(scores.shape[1], device=images.device)
+        return [{"boxes": box.expand(len(one), 4), "labels": labels, "scores": one} for one in scores]
+
+
 class Batch:
     """Three images with everything that may come with them."""
 
@@ -68,6 +88,8 @@ class Batch:
         self.target = torch.tensor([0, 2, 3])
         self.baseline = torch.randn(1, 3, 32, 40, generator=generator)
         self.added = torch.tensor([1.0, 2.0, 3.0])
+        self.groups = torch.arange(40).div(10, rounding_mode="floor").expand(1, 1, 32, 40)
+        self.background = torch.randn(5, 3, 32, 40, generator=generator)
 
     def on(self, move: Callable[[Tensor], Tensor], *names: str) -> Batch:
         """A copy, with some of its tensors moved."""
@@ -87,6 +109,15 @@ def _told(found: ExtremalMasks) -> list[Any]:
     return [*masks, *numbers, found.agreement]
 
 
+def _told_of_groups(found: ExtremalMasks) -> list[Any]:
+    return [found.masks, found.optimal_mask(), found.optimal_area, found.minimal, *found.groups()]
+
+
+def _seen(m: nn.Module, b: Batch) -> Any:
+    found = ExtremalPerturbation(m).extremal_masks(b.images, target=b.target, areas=[0.3], solver=FAST)
+    return perturbed_inputs(found, b.images)
+
+
 CALLS: dict[str, Call] = {
     "attribute": lambda m, b: ExtremalPerturbation(m).attribute(
         b.images, target=b.target, solver=FAST, score_threshold=_drop(0.5)
@@ -104,9 +135,7 @@ CALLS: dict[str, Call] = {
         b.images, target=b.target, game="delete", areas=[0.2], solver=FAST
     ),
     "searches": lambda m, b: (
-        ExtremalPerturbation(m)
-        .extremal_masks(b.images, target=b.target, areas=[0.1, 0.3], solver=PathSolver(steps=8, searches=3))
-        .agreement
+        ExtremalPerturbation(m).extremal_masks(b.images, target=b.target, areas=[0.1, 0.3], solver=THREE).agreement
     ),
     "penalty": lambda m, b: ExtremalPerturbation(m).attribute(
         b.images, target=b.target, areas=[0.3], solver=PenaltySolver(steps=12)
@@ -173,6 +202,43 @@ CALLS: dict[str, Call] = {
     "similarity": lambda m, b: ExtremalPerturbation(Similarity(m, torch.eye(4))).attribute(
         b.images, target=b.target, areas=[0.2], solver=FAST
     ),
+    "box": lambda m, b: ExtremalPerturbation(BoxScore(Detector(m))).attribute(b.images, areas=[0.2], solver=FAST),
+    "groups": lambda m, b: _told_of_groups(
+        ExtremalPerturbation(m).extremal_masks(
+            b.images, b.baseline, b.target, areas=[2], feature_mask=b.groups, solver=FAST, score_threshold=_drop(0.5)
+        )
+    ),
+    "groups by samples": lambda m, b: ExtremalPerturbation(m).attribute(
+        b.images,
+        target=b.target,
+        feature_mask=b.groups,
+        perturbation=SamplePerturbation(b.background),
+        solver=FAST,
+        score_threshold=_drop(0.5),
+    ),
+    "groups of a layer": lambda m, b: LayerExtremalPerturbation(m, m.features[1]).attribute(
+        b.images,
+        b.target,
+        layer_mask=b.groups[..., :15, :19],
+        layer_baselines=0.5,
+        solver=FAST,
+        score_threshold=_drop(0.5),
+    ),
+    "explanations": lambda m, b: [
+        (one.masks, one.scores)
+        for one in ExtremalPerturbation(m)
+        .extremal_masks(b.images, target=b.target, areas=[0.2], explanations=2, solver=FAST)
+        .explanations
+    ],
+    "what the model saw": _seen,
+    "removal": lambda m, b: (
+        class_channels(LayerExtremalPerturbation(m, m.features[3]), [(b.images, b.target)], areas=[2, 4], solver=FAST)
+        .removal_drop(LayerExtremalPerturbation(m, m.features[3]), [(b.images, b.target)])
+        .drops
+    ),
+    "quantus": lambda m, b: torch.from_numpy(
+        quantus_explainer(CenterAttribution)(m, b.images.cpu().numpy(), b.target.cpu().numpy(), device=b.images.device)
+    ),
     "area loss": lambda m, b: area_loss(b.images.sigmoid(), 0.3),
     "energy": lambda m, b: torch.tensor(
         [
@@ -194,7 +260,7 @@ CALLS: dict[str, Call] = {
         ).rank_correlation
     ),
 }
-TABLES = {"pointing", "energy", "class channels", "randomisation"}  # which lie on the CPU
+TABLES = {"pointing", "energy", "class channels", "removal", "quantus", "randomisation"}  # which lie on the CPU
 
 
 @pytest.fixture
@@ -213,12 +279,27 @@ def test_result_is_that_of_the_cpu(name: str, device: StandIn) -> None:
     model, batch, call = Network(), Batch(), CALLS[name]
     expected = _values(call(copy.deepcopy(model), batch))
     to_device(model)
-    for beside_the_inputs in ([], ["target", "baseline", "added"]):
+    for beside_the_inputs in ([], ["target", "baseline", "added", "groups", "background"]):
         found = _values(call(model, batch.on(to_device, "images", *beside_the_inputs)))
         assert len(found) == len(expected) > 0
         for one, other in zip(found, expected):
             assert one.device == (torch.device("cpu") if name in TABLES else DEVICE)
             torch.testing.assert_close(one.cpu(), other, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_words_are_those_of_the_cpu(device: StandIn) -> None:
+    weights = {"good": 2.0, "bad": -1.0, "not": 1.0}
+    pieces = PieceTokenizer(["It", "is", *weights])
+    model = WordCounter(pieces, weights).eval()
+
+    def explained() -> list[list[str]]:
+        found = TokenExplainer(model, pieces).explain(["It is not bad", "It is good"], 0, solver=FAST)
+        return found.kept_words
+
+    expected = explained()
+    to_device(model)
+    assert explained() == expected
 
 
 def _transfers(solver: Any, targets: str = "tensor", **settings: Any) -> tuple[int, int]:
@@ -231,14 +312,19 @@ def _transfers(solver: Any, targets: str = "tensor", **settings: Any) -> tuple[i
     return sum(device.reads.values()), sum(device.sent.values())
 
 
-SOLVERS = {"path": PathSolver, "searches": lambda steps: PathSolver(steps=steps, searches=2), "penalty": PenaltySolver}
+SOLVERS = {
+    "path": lambda steps: PathSolver(steps=steps, refinement=0.7),
+    "searches": lambda steps: PathSolver(steps=steps, refinement=0.7, searches=2),
+    "penalty": PenaltySolver,
+}
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("targets", ["tensor", "list"])
+@pytest.mark.parametrize(
+    ("solver", "targets"), [("path", "tensor"), ("path", "list"), ("searches", "tensor"), ("penalty", "list")]
+)
 def test_host_waits_for_a_sweep_as_often_however_long_it_is(solver: str, targets: str) -> None:
-    short, long = (_transfers(SOLVERS[solver](steps=steps), targets, areas=[0.1, 0.3]) for steps in (4, 9))
+    short, long = (_transfers(SOLVERS[solver](steps=steps), targets, areas=[0.1, 0.3]) for steps in (3, 6))
     assert short[0] == long[0] <= SWEEP_READS
     assert short[1] == long[1]
 
