@@ -14,6 +14,7 @@ from captum_extremal._captum import BaselineType
 from captum_extremal.arguments import Tensors, check_baselines, check_inputs
 from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation
 from captum_extremal.results import ExtremalMasks
+from captum_extremal.results.tensors import as_tuple
 from captum_extremal.session import channels_at, channels_first
 from captum_extremal.settings import as_perturbation
 
@@ -101,11 +102,6 @@ def searched_with(found: ExtremalMasks, perturbation: str | Perturbation | None)
     except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
         rule = "perturbation must be given where the search's is not one of this package's"
         raise ValueError(f"{rule}, got None for masks searched with {text!r}") from error
-
-
-def as_tuple(parts: Tensor | Tensors) -> Tensors:
-    """The tensor of each input."""
-    return parts if isinstance(parts, tuple) else (parts,)
 
 
 def _shapes_text(shapes: list[tuple[int, ...]], is_tuple: bool) -> str:

@@ -623,7 +623,7 @@ def test_nothing_of_the_callers_changes() -> None:
 
 def test_figures_of_scores_take_groups() -> None:
     found = search(linear, table(), areas=(1, 2, 5), score_threshold=4.9)
-    (ax,) = show_curves(found, 1).axes
+    (ax,) = show_curves(found, None, 1).axes
     labels = [str(line.get_label()) for line in ax.lines]
     assert "only the mask's groups" in labels
     assert "a* = 28.6 % of the groups" in labels

@@ -86,14 +86,14 @@ def test_all_that_is_drawn_of_a_layer_has_the_images_size(images):
         make_result(torch.rand(2, 2, 1, 3, 5), areas, [2.0, 11.0], [9.0, 1.0], others=[candidate], searches=3)
     )
     seen = view(found, images, 1, 0)
-    assert [panel.area for panel in seen.panels] == [0.25, 0.375, 0.5]
+    assert [panel.shown.area for panel in seen.panels] == [0.25, 0.375, 0.5]
     masks, shares = (interpolate(t[1], (HEIGHT, WIDTH), mode="bilinear")[:, 0] for t in (found.masks, found.agreement))
     for k, panel in enumerate(seen.listed):
         np.testing.assert_allclose(panel.mask, masks[k], atol=1e-6)
         np.testing.assert_allclose(panel.shares, shares[k], atol=1e-6)
     np.testing.assert_allclose(seen.best.mask, interpolate(best, (HEIGHT, WIDTH), mode="bilinear")[1, 0], atol=1e-6)
     for panel in seen.panels:
-        assert panel.binary.sum() == round(panel.area * HEIGHT * WIDTH)
+        assert panel.binary.sum() == round(panel.shown.area * HEIGHT * WIDTH)
         assert panel.mask[panel.binary].min() >= panel.mask[~panel.binary].max()
     drawn(vis.show_sweep(found, images, 1, agreement=True))
 
@@ -274,15 +274,15 @@ def test_figures_of_a_star_alone(images):
     for figure in (
         vis.show_mask(alone(), images),
         vis.show_targets(alone(), images),
-        vis.compare(alone(), images, {"a": images}),
-        vis.compare_masks(alone(), images, {"a": images}),
+        vis.compare(alone(), images, attributions={"a": images}),
+        vis.compare_masks(alone(), images, masks={"a": images}),
     ):
         assert any("20 %" in title for title in titles(drawn(figure)))
 
 
 def test_curves_are_the_scores(images):
     found = make_found()
-    figure = drawn(vis.show_curves(found, 1, title="a name"))
+    figure = drawn(vis.show_curves(found, None, 1, title="a name"))
     (ax,) = figure.axes
     lines = {line.get_label(): line for line in ax.lines}
     assert (ax.get_xlabel(), ax.get_xscale()) == ("area of the mask, %", "linear")
@@ -309,7 +309,7 @@ def test_curves_have_a_line_at_what_is_enough():
     assert enough(threshold=7.5) == {"enough: 7.50": {7.5}}
     assert enough(threshold=-4.0, game=DELETE) == {"enough: 4.00": {4.0}}
     assert enough(threshold=-1.0, game=DELETE) == {}  # the score of the fully perturbed image
-    assert enough(threshold=9.0, game=HYBRID) == {"enough: blue \N{MINUS SIGN} orange = 9.00": set()}
+    assert enough(threshold=9.0, game=HYBRID) == {"enough: kept \N{MINUS SIGN} removed = 9.00": set()}
     assert enough(threshold=9.0, game={"kept": 2.0, "removed": 0.0}) == {"enough: 4.50": {4.5}}
 
 
@@ -381,10 +381,10 @@ def test_no_text_leaves_a_small_figure(images):
 
 
 def test_a_star_of_zero_is_not_boxed(images):
-    axes = drawn(vis.compare(make_found(perturbed=12.0), images, {"a": images})).axes
+    axes = drawn(vis.compare(make_found(perturbed=12.0), images, attributions={"a": images})).axes
     assert axes[1].get_title().endswith("nothing needed")
     assert axes[1].title.get_bbox_patch() is None
-    boxed = drawn(vis.compare(make_found(), images, {"a": images})).axes[1]
+    boxed = drawn(vis.compare(make_found(), images, attributions={"a": images})).axes[1]
     assert boxed.title.get_bbox_patch() is not None
 
 
@@ -429,7 +429,7 @@ def test_order_up_to_the_whole_image_leaves_nothing_out(images):
 
 def test_targets_have_a_panel_each(images):
     repeated = images[:1].repeat(2, 1, 1, 1)
-    figure = drawn(vis.show_targets(make_found(), repeated, ["cat", "dog"]))
+    figure = drawn(vis.show_targets(make_found(), repeated, names=["cat", "dog"]))
     assert titles(figure) == ["image", "cat\na* = 20 %", "dog\na* = 20 %"]
     assert titles(vis.show_targets(make_found(), repeated))[1].startswith("target 1")
 
@@ -440,7 +440,7 @@ def test_compare_draws_each_attribution_and_says_which_are_empty(images):
         "one channel": torch.rand(2, 1, HEIGHT, WIDTH),
         "nothing": torch.zeros(2, 3, HEIGHT, WIDTH),
     }
-    figure = drawn(vis.compare(make_found(), images, attributions, 0, method="heat_map", outlier_perc=0))
+    figure = drawn(vis.compare(make_found(), images, attributions=attributions, method="heat_map", outlier_perc=0))
     assert titles(figure) == ["image", "extremal, a* = 20 %", "gradient", "one channel", "nothing"]
     summed = attributions["gradient"][0].sum(0).clamp(min=0)
     np.testing.assert_allclose(picture(figure.axes[2]), summed / summed.max(), rtol=1e-5)
@@ -449,9 +449,9 @@ def test_compare_draws_each_attribution_and_says_which_are_empty(images):
 
 def test_compare_keeps_signs_apart(images):
     attributions = {"negative only": -torch.rand(2, 1, HEIGHT, WIDTH)}
-    figure = vis.compare(make_found(), images, attributions, sign="positive")
+    figure = vis.compare(make_found(), images, attributions=attributions, sign="positive")
     assert [text.get_text() for text in figure.axes[2].texts] == ["no positive values"]
-    figure = drawn(vis.compare(make_found(), images, attributions, sign="all"))
+    figure = drawn(vis.compare(make_found(), images, attributions=attributions, sign="all"))
     assert len(figure.axes[2].images) == 2  # the heat map over the grey image
 
 
@@ -463,7 +463,7 @@ def test_panels_have_the_proportions_of_the_image(images):
         for figure in (
             vis.show_mask(found, pictures),
             vis.show_sweep(found, pictures),
-            vis.compare(found, pictures, {"a": pictures}),
+            vis.compare(found, pictures, attributions={"a": pictures}),
         ):
             for ax in drawn(figure).axes:
                 if ax.images:
@@ -478,8 +478,8 @@ def test_titles_do_not_overlap(images, names):
     figures = [
         vis.show_mask(make_found(threshold=99.0), images),
         vis.show_sweep(make_found(), images, title="a title"),
-        vis.show_targets(make_found(threshold=99.0), images, names),
-        vis.compare(make_found(threshold=99.0), images, dict.fromkeys(names, images)),
+        vis.show_targets(make_found(threshold=99.0), images, names=names),
+        vis.compare(make_found(threshold=99.0), images, attributions=dict.fromkeys(names, images)),
     ]
     for figure in figures:
         drawn(figure)
@@ -537,27 +537,27 @@ def test_bad_arguments(images):
     with pytest.raises(IndexError, match="index must be below 2, got 2"):
         vis.show_sweep(found, images, 2)
     with pytest.raises(TypeError, match="index must be an integer"):
-        vis.show_curves(found, 0.5)
+        vis.show_curves(found, None, 0.5)
     with pytest.raises(ValueError, match="names must be 2, one for each target, got 1"):
-        vis.show_targets(found, images, ["cat"])
+        vis.show_targets(found, images, names=["cat"])
     with pytest.raises(TypeError, match="names must be a sequence of strings, got 'ab'"):
-        vis.show_targets(found, images, "ab")
+        vis.show_targets(found, images, names="ab")
 
 
 def test_bad_attributions(images):
     found = make_found()
     with pytest.raises(TypeError, match="attributions must be a dict of names and tensors, got Tensor"):
-        vis.compare(found, images, images)
+        vis.compare(found, images, attributions=images)
     with pytest.raises(TypeError, match=r"attributions\['a'\] must be a tensor, got ndarray"):
-        vis.compare(found, images, {"a": images.numpy()})
+        vis.compare(found, images, attributions={"a": images.numpy()})
     with pytest.raises(ValueError, match=r"attributions\['a'\] must be \(2, C, 24, 40\), got .*interpolate"):
-        vis.compare(found, images, {"a": torch.rand(2, 3, 6, 10)})
+        vis.compare(found, images, attributions={"a": torch.rand(2, 3, 6, 10)})
     with pytest.raises(ValueError, match=r"attributions\['a'\] must be finite"):
-        vis.compare(found, images, {"a": images / 0})
+        vis.compare(found, images, attributions={"a": images / 0})
     with pytest.raises(ValueError, match="method must be one of"):
-        vis.compare(found, images, {"a": images}, method="masked_image")
+        vis.compare(found, images, attributions={"a": images}, method="masked_image")
     with pytest.raises(ValueError, match="sign must be one of"):
-        vis.compare(found, images, {"a": images}, sign="both")
+        vis.compare(found, images, attributions={"a": images}, sign="both")
 
 
 def test_a_box_is_framed_in_both_pictures(images):

@@ -14,8 +14,8 @@ from torch import Tensor
 from captum_extremal import ExtremalMasks
 from captum_extremal import visualization as vis
 from captum_extremal.metrics import WeightRandomisation, top_masks, weight_randomisation
-from captum_extremal.visualization._drawing import wrapped
-from figures import HEIGHT, WIDTH, drawn, make_images, make_result, overlap, picture, titles
+from captum_extremal.visualization._text import length, wrapped
+from figures import HEIGHT, WIDTH, crowded, drawn, make_images, make_result, overlap, picture, titles
 
 AREAS = (0.05, 0.1, 0.2)
 LAYERS = ("classifier.1", "features.12", "features.0")
@@ -47,10 +47,11 @@ def images() -> Tensor:
 def test_compare_has_a_row_an_image(images):
     attributions = {"one": torch.rand(3, 1, HEIGHT, WIDTH), "another": torch.rand(3, 3, HEIGHT, WIDTH)}
     how = {"method": "heat_map", "outlier_perc": 0}
-    figure = drawn(vis.compare(make_found(), images, attributions, [2, 0], names=["cat", "dog"], **how))
+    figure = drawn(vis.compare(make_found(), images, [2, 0], attributions=attributions, names=["cat", "dog"], **how))
     assert len(figure.axes) == 8
-    assert titles(figure) == ["image", "extremal, a* = 20 %", "one", "another", "", "extremal, a* = 20 %", "", ""]
-    assert [figure.axes[k].get_ylabel() for k in (0, 4)] == ["cat", "dog"]
+    assert titles(figure) == ["cat", "extremal, a* = 20 %", "one", "another", "dog", "extremal, a* = 20 %", "", ""]
+    unnamed = vis.compare(make_found(), images, [2, 0], attributions=attributions)
+    assert [unnamed.axes[k].get_title() for k in (0, 4)] == ["image", ""]
     for row, index in ((0, 2), (4, 0)):
         np.testing.assert_allclose(picture(figure.axes[row]), images[index].permute(1, 2, 0), atol=1e-6)
         summed = attributions["another"][index].sum(0)
@@ -62,7 +63,9 @@ def test_compare_has_a_row_an_image(images):
 def test_compare_is_brightest_where_a_signed_map_points(images):
     signed = torch.zeros(3, 1, HEIGHT, WIDTH)
     signed[:, :, 3, 4], signed[:, :, 9, 30] = 0.5, -1.0
-    figure = drawn(vis.compare(make_found(), images, {"signed": signed}, method="heat_map", outlier_perc=0))
+    figure = drawn(
+        vis.compare(make_found(), images, attributions={"signed": signed}, method="heat_map", outlier_perc=0)
+    )
     assert divmod(int(picture(figure.axes[2]).argmax()), WIDTH) == (3, 4)
 
 
@@ -71,20 +74,20 @@ def test_the_highest_values_of_a_map_are_not_called_extremal(images, network, tm
     found = top_masks(network, x[:, 0], x, 2, areas=(0.1, 0.4))
     found.save(tmp_path / "found.npz")
     for one in (found, ExtremalMasks.load(tmp_path / "found.npz")):
-        assert vis.compare(one, images[:1, :, :16, :16], {}).axes[1].get_title().startswith("highest, ")
-        assert vis.compare_masks(one, images[:1, :, :16, :16], {}).axes[1].get_title() == "highest\n10 %"
+        assert vis.compare(one, images[:1, :, :16, :16], attributions={}).axes[1].get_title().startswith("highest, ")
+        assert vis.compare_masks(one, images[:1, :, :16, :16], masks={}).axes[1].get_title() == "highest\n10 %"
 
 
 def test_no_word_in_the_settings_changes_a_figure(images):
     found = dataclasses.replace(make_found(), settings=make_found().settings | {"masks": "of a search"})
-    assert vis.compare(found, images, {}).axes[1].get_title() == "extremal, a* = 20 %"
+    assert vis.compare(found, images, attributions={}).axes[1].get_title() == "extremal, a* = 20 %"
 
 
 def test_compare_of_one_image_wraps_its_panels_and_of_several_does_not(images):
     attributions = {f"method {k}": images for k in range(8)}
     lines = {}
     for index in (1, range(3)):
-        figure = drawn(vis.compare(make_found(), images, attributions, index))
+        figure = drawn(vis.compare(make_found(), images, index, attributions=attributions))
         lines[index] = len({round(ax.get_window_extent().y1) for ax in figure.axes})
     assert lines == {1: 2, range(3): 3}
 
@@ -95,35 +98,30 @@ def test_long_names_in_rows_do_not_overlap(images):
     cut = {name: getattr(found, name)[..., :HEIGHT] for name in ("masks", "optimal_masks", "agreement")}
     square = dataclasses.replace(found, **cut)
     pictures = images[..., :HEIGHT]
-    figure = drawn(vis.compare(square, pictures, dict.fromkeys(names, pictures), range(3)))
+    figure = drawn(vis.compare(square, pictures, range(3), attributions=dict.fromkeys(names, pictures)))
     boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
     assert not overlap(boxes)
     assert max(box.y1 for box in boxes) <= figure.bbox.y1
 
 
-def test_names_of_rows_stay_beside_their_image(images):
+def test_names_of_images_stay_over_them(images):
     names = ["a rather long class name, and another, and one more", "contrastive_excitation_backprop", "cat"]
-    figure = drawn(vis.compare(make_found(), images, {"a": images}, range(3), names=names))
+    figure = drawn(vis.compare(make_found(), images, range(3), attributions={"a": images}, names=names))
     rows = [figure.axes[3 * row] for row in range(3)]
-    assert [ax.get_ylabel().replace("\n", " ").replace("_ ", "_") for ax in rows] == names
-    boxes = [ax.yaxis.label.get_window_extent() for ax in rows]
-    assert not overlap(boxes)
-    for ax, box in zip(rows, boxes):
-        place = ax.get_window_extent()
-        assert box.x0 >= 0
-        assert box.height <= place.height
+    assert [ax.get_title().replace("\n", " ").replace("_ ", "_") for ax in rows] == names
+    assert not crowded(figure)
 
 
 def test_compare_of_no_or_wrong_images_is_refused(images):
     attributions = {"a": images}
     with pytest.raises(ValueError, match="index must name at least one image"):
-        vis.compare(make_found(), images, attributions, [])
-    with pytest.raises(IndexError, match="index must be below 3, got 3"):
-        vis.compare(make_found(), images, attributions, [0, 3])
-    with pytest.raises(TypeError, match="index must be an integer, got '0'"):
-        vis.compare(make_found(), images, attributions, "01")
+        vis.compare(make_found(), images, [], attributions=attributions)
+    with pytest.raises(IndexError, match="index must be from -3 to 2, got 3"):
+        vis.compare(make_found(), images, [0, 3], attributions=attributions)
+    with pytest.raises(TypeError, match="index must be an integer, got '01'"):
+        vis.compare(make_found(), images, "01", attributions=attributions)
     with pytest.raises(ValueError, match="names must be 2, one for each image, got 1"):
-        vis.compare(make_found(), images, attributions, [0, 1], names=["cat"])
+        vis.compare(make_found(), images, [0, 1], attributions=attributions, names=["cat"])
 
 
 # Figure 6: masks
@@ -131,7 +129,7 @@ def test_compare_of_no_or_wrong_images_is_refused(images):
 
 def test_masks_are_drawn_alike_and_say_their_areas(images):
     other = torch.linspace(0, 1, WIDTH).expand(3, 3, HEIGHT, WIDTH)
-    figure = drawn(vis.compare_masks(make_found(), images, {"other": other}, 1, title="cat"))
+    figure = drawn(vis.compare_masks(make_found(), images, 1, masks={"other": other}, title="cat"))
     assert titles(figure) == ["image", "other\n50 %", "extremal\n5 %", "extremal\n10 %", "extremal\n20 %"]
     assert figure.get_suptitle() == "cat"
     boxed = [ax.get_title() for ax in figure.axes if ax.title.get_bbox_patch() is not None]
@@ -159,7 +157,7 @@ def test_masks_are_drawn_alike_and_say_their_areas(images):
 def test_what_is_no_mask_is_refused(images, bad, error, message):
     masks = torch.linspace(0, 1, WIDTH).expand(3, 3, HEIGHT, WIDTH)
     with pytest.raises(error, match=message):
-        vis.compare_masks(make_found(), images, bad(masks))
+        vis.compare_masks(make_found(), images, masks=bad(masks))
 
 
 # Figure 7: randomisation
@@ -171,8 +169,7 @@ def test_randomisation_has_a_row_a_method_and_a_column_a_layer(images):
     image, *maps = figure.axes
     np.testing.assert_allclose(picture(image), images[1].permute(1, 2, 0), atol=1e-6)
     assert len(maps) == 2 * 4
-    assert [ax.get_title() for ax in maps] == ["learned weights", *LAYERS, "", "", "", ""]
-    assert [maps[0].get_ylabel(), maps[4].get_ylabel()] == ["first", "another\nmethod"]
+    assert [ax.get_title() for ax in maps] == ["first\nlearned weights", *LAYERS, "another method", "", "", ""]
     assert figure.get_suptitle() == "cat"
     for row, run in enumerate(runs.values()):
         for step in range(4):
@@ -187,11 +184,8 @@ def test_randomisation_of_many_layers_with_long_names_is_readable(images):
     layers = tuple(f"features.denseblock{k}.denselayer16.conv2" for k in range(12))
     runs = {"contrastive_excitation_backprop": make_run(layers=layers), "b": make_run(layers=layers)}
     figure = drawn(vis.show_randomisation(runs, images[:2]))
-    assert titles(figure)[12 + 1] == "features.\ndenseblock11.\ndenselayer16.conv2"
-    boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
-    boxes += [ax.yaxis.label.get_window_extent() for ax in figure.axes if ax.get_ylabel()]
-    assert not overlap(boxes)
-    assert max(box.y1 for box in boxes) <= figure.bbox.y1
+    assert titles(figure)[12 + 1] == "features.denseblock11.\ndenselayer16.conv2"
+    assert not crowded(figure)
     panels = [ax.get_window_extent() for ax in figure.axes]
     assert max(panel.width for panel in panels) < 1.01 * min(panel.width for panel in panels)
     assert figure.bbox.width < 2 * 14 * min(panel.width for panel in panels)
@@ -217,7 +211,7 @@ def test_randomisation_that_was_made_here(network):
     x = torch.randn(1, 3, 16, 16, dtype=torch.float64)
     run = weight_randomisation(network, Saliency, x, 2)
     figure = drawn(vis.show_randomisation({"gradient": run}, torch.rand(1, 1, 16, 16)))
-    assert [ax.get_title() for ax in figure.axes] == ["image", "learned weights", "4", "0"]
+    assert [ax.get_title() for ax in figure.axes] == ["image", "gradient\nlearned weights", "4", "0"]
 
 
 def test_bad_randomisations_are_refused(images):
@@ -245,14 +239,15 @@ def test_bad_randomisations_are_refused(images):
 
 def test_bars_are_means_with_intervals():
     values = {"ours": (0.9, 0.8, 0.95), "theirs": (0.4, 0.25, 0.6), "neither": (0.0, 0.0, 0.0)}
-    figure = drawn(vis.show_bars(values, ylabel="pointing game"))
+    figure = drawn(vis.show_bars(values, label="pointing game"))
     (ax,) = figure.axes
-    assert [bar.get_height() for bar in ax.patches] == [0.9, 0.4, 0.0]
-    assert [list(line.get_ydata()) for line in ax.lines[:3]] == [[0.8, 0.95], [0.25, 0.6], [0.0, 0.0]]
-    assert [label.get_text() for label in ax.get_xticklabels()] == list(values)
+    assert [bar.get_width() for bar in ax.patches] == [0.9, 0.4, 0.0]
+    assert [list(line.get_xdata()) for line in ax.lines[:3]] == [[0.8, 0.95], [0.25, 0.6], [0.0, 0.0]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(values)
     assert [text.get_text() for text in ax.texts] == ["0.90", "0.40", "0"]
-    assert ax.get_ylabel() == "pointing game"
-    low, high = ax.get_ylim()
+    assert ax.get_xlabel() == "pointing game"
+    assert ax.yaxis_inverted()  # the first at the top
+    low, high = ax.get_xlim()
     assert low == 0
     assert high > 0.95
 
@@ -269,27 +264,23 @@ def test_bars_are_means_with_intervals():
     ],
 )
 def test_bars_of_any_size_and_sign_lie_within_the_axes(values):
-    (ax,) = drawn(vis.show_bars(values, ylabel="score")).axes
-    low, high = ax.get_ylim()
+    (ax,) = drawn(vis.show_bars(values, label="score")).axes
+    low, high = ax.get_xlim()
     assert low <= 0 <= high
     assert low < high
     for text, numbers in zip(ax.texts, values.values()):
         assert low <= min(numbers)
         assert max(numbers) <= high
         box, place = text.get_window_extent(), ax.get_window_extent()
-        assert place.y0 <= box.y0
-        assert box.y1 <= place.y1 + 1
+        assert place.x0 <= box.x0 + 1
+        assert box.x1 <= place.x1 + 1
 
 
 def test_names_of_bars_do_not_overlap_and_stay_in_the_figure():
     names = ["contrastive_excitation_backprop layer=features.12.expand3x3", "extremal", "meaningful_perturbation"]
-    figure = drawn(vis.show_bars(dict.fromkeys(names, (0.5, 0.4, 0.6)), ylabel="energy"))
-    ax = figure.axes[0]
-    for label in ax.get_xticklabels():
-        box = label.get_window_extent()
-        assert box.y0 >= 0
-        assert box.x0 >= 0
-    assert ax.get_window_extent().height > 150  # pixels, of 100 an inch
+    figure = drawn(vis.show_bars(dict.fromkeys(names, (0.5, 0.4, 0.6)), label="energy", title="a title"))
+    assert not crowded(figure)
+    assert figure.axes[0].get_window_extent().width > 250  # pixels, of 100 an inch
 
 
 @pytest.mark.parametrize(
@@ -306,19 +297,29 @@ def test_names_of_bars_do_not_overlap_and_stay_in_the_figure():
 )
 def test_bad_bars_are_refused(values, error, message):
     with pytest.raises(error, match=message):
-        vis.show_bars(values, ylabel="score")
+        vis.show_bars(values, label="score")
 
 
 def test_a_label_that_is_none_is_refused():
-    with pytest.raises(TypeError, match="ylabel must be a string, got None"):
-        vis.show_bars({"a": (0.5, 0.4, 0.6)}, ylabel=None)
+    with pytest.raises(TypeError, match="label must be a string, got None"):
+        vis.show_bars({"a": (0.5, 0.4, 0.6)}, label=None)
 
 
-def test_names_break_after_spaces_and_underscores():
-    assert wrapped("excitation_backprop", 12) == "excitation_\nbackprop"
-    assert wrapped("a short name", 20) == "a short name"
-    assert wrapped("grad_cam", 20) == "grad_cam"
-    assert wrapped("features.12.expand3x3", 13, after=".") == "features.12.\nexpand3x3"
+def test_lines_end_at_spaces_and_after_signs_and_fit():
+    def broken(text, longest):
+        lines = wrapped(text, length(longest, 10) + 0.01, 10).split("\n")
+        assert max(length(line, 10) for line in lines) <= length(longest, 10) + 0.01
+        return lines
+
+    assert broken("excitation_backprop", "excitation_") == ["excitation_", "backprop"]
+    assert broken("a short name", "a short name") == ["a short name"]
+    assert broken("a_ b_c", "a_ b_") == ["a_ b_", "c"]
+    assert broken("features.12.expand3x3", "features.12.") == ["features.12.", "expand3x3"]
+    assert broken("the area a* = 20 %", "the area a* = 20") == ["the area", "a* = 20 %"]
+    assert broken("score 1.5, clean 10.0", "score 1.5, clean") == ["score 1.5,", "clean 10.0"]
+    assert broken("iiiiiiii WWWW", "iiiiiiii") == ["iiiiiiii", "WW", "WW"]  # measured, not counted
+    assert broken("one\ntwo", "one\ntwo") == ["one", "two"]
+    assert wrapped("ab", 0.0, 10) == "a\nb"
 
 
 # Text from outside
@@ -332,17 +333,17 @@ def test_names_and_titles_are_drawn_literally(images):
     heat_maps = torch.rand(3, 6, 10)
     for figure in (
         vis.show_mask(found, images, title=name),
-        vis.show_targets(found, images, [name] * 3, title=name),
+        vis.show_targets(found, images, names=[name] * 3, title=name),
         vis.show_sweep(found, images, title=name),
         vis.show_order(found, images, title=name),
         vis.show_curves(found, title=name),
-        vis.compare(found, images, {name: images}, names=[name], title=name),
-        vis.compare_masks(found, images, {name: images}, title=name),
-        vis.show_channels(channels, heat_maps, images, title=name),
+        vis.compare(found, images, attributions={name: images}, names=[name], title=name),
+        vis.compare_masks(found, images, masks={name: images}, title=name),
+        vis.show_channels(channels, images, heat_maps=heat_maps, title=name),
         vis.show_inversions(images, heat_maps, images, images, titles=[name] * 3, title=name),
         vis.show_class_channel(images[0], images, title=name),
         vis.show_randomisation(runs, images, title=name),
-        vis.show_bars(values, ylabel=name),
+        vis.show_bars(values, label=name),
     ):
         texts = [text for text in drawn(figure).findobj(Text) if "5$" in text.get_text()]
         assert texts

@@ -57,7 +57,7 @@ def ramp(low, high):
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_positive_heat_map_hides_the_grey_image_in_proportion(scale):
     image = make_images(1)
-    shown = picture(vis.show_channels(make_found(1), ramp(0, 4).double() * scale, image).axes[0])
+    shown = picture(vis.show_channels(make_found(1), image, heat_maps=ramp(0, 4).double() * scale).axes[0])
     background = grey(image[0])
     np.testing.assert_allclose(shown[:, 0], background[:, 0], atol=1e-6)  # nothing at 0
     for column in (10, WIDTH - 1):
@@ -69,7 +69,7 @@ def test_positive_heat_map_hides_the_grey_image_in_proportion(scale):
 
 def test_signed_heat_map_is_red_above_zero_and_blue_below():
     image = torch.full((1, 1, HEIGHT, WIDTH), 0.5)
-    shown = picture(vis.show_channels(make_found(1), ramp(-1, 2), image).axes[0])
+    shown = picture(vis.show_channels(make_found(1), image, heat_maps=ramp(-1, 2)).axes[0])
     most, least = shown[0, -1], shown[0, 0]
     assert most[0] > 2 * most[2]
     assert least[2] > 1.4 * least[0]
@@ -81,10 +81,10 @@ def test_signed_heat_map_is_red_above_zero_and_blue_below():
 
 def test_constant_heat_maps():
     image = make_images(1)
-    zero = vis.show_channels(make_found(1), torch.zeros(1, 3, 5), image).axes[0]
+    zero = vis.show_channels(make_found(1), image, heat_maps=torch.zeros(1, 3, 5)).axes[0]
     np.testing.assert_allclose(picture(zero), grey(image[0]), atol=1e-6)
     assert zero.get_xlabel() == "heat map: all zero"
-    constant = vis.show_channels(make_found(1), torch.full((1, 3, 5), 7.0), image).axes[0]
+    constant = vis.show_channels(make_found(1), image, heat_maps=torch.full((1, 3, 5), 7.0)).axes[0]
     top = np.array(mpl.colormaps["inferno"](1.0))[:3]
     np.testing.assert_allclose(picture(constant), 0.85 * top + 0.15 * grey(image[0]), atol=1e-6)
     assert constant.get_xlabel() == ""
@@ -93,7 +93,7 @@ def test_constant_heat_maps():
 def test_heat_map_is_resized_bilinearly_to_the_image():
     image = torch.zeros(1, 1, 4, 4)
     small = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
-    shown = picture(vis.show_channels(make_found(1), small, image).axes[0])
+    shown = picture(vis.show_channels(make_found(1), image, heat_maps=small).axes[0])
     # The centres of the small map's two columns lie at a quarter and at three quarters of the width.
     strength = np.array([0.0, 0.25, 0.75, 1.0])
     colours = np.array(mpl.colormaps["inferno"](strength))[:, :3]
@@ -102,17 +102,17 @@ def test_heat_map_is_resized_bilinearly_to_the_image():
 
 @pytest.mark.parametrize("index", [0, 1, -1])
 def test_the_image_of_the_index_is_drawn_with_its_own_heat_map(images, heat_maps, index):
-    with_channel = picture(vis.show_channels(make_found(), heat_maps, images, index).axes[0])
-    without = picture(vis.show_channels(make_found(), heat_maps[:, 0], images, index).axes[0])
-    alone = picture(vis.show_channels(make_found(1), heat_maps[index][None], images[index][None]).axes[0])
+    with_channel = picture(vis.show_channels(make_found(), images, index, heat_maps=heat_maps).axes[0])
+    without = picture(vis.show_channels(make_found(), images, index, heat_maps=heat_maps[:, 0]).axes[0])
+    alone = picture(vis.show_channels(make_found(1), images[index][None], heat_maps=heat_maps[index][None]).axes[0])
     np.testing.assert_array_equal(with_channel, without)
     np.testing.assert_array_equal(with_channel, alone)
 
 
 def test_grey_half_precision_and_graph_tensors(images, heat_maps):
     one, maps = images[:, :1].half().requires_grad_(), heat_maps.half().requires_grad_()
-    shown = picture(vis.show_channels(make_found(), maps, one).axes[0])
-    tripled = picture(vis.show_channels(make_found(), maps, one.expand(-1, 3, -1, -1)).axes[0])
+    shown = picture(vis.show_channels(make_found(), one, heat_maps=maps).axes[0])
+    tripled = picture(vis.show_channels(make_found(), one.expand(-1, 3, -1, -1), heat_maps=maps).axes[0])
     assert shown.shape == (HEIGHT, WIDTH, 3)
     np.testing.assert_allclose(shown, tripled, atol=1e-12)
 
@@ -121,7 +121,7 @@ def test_tensors_of_any_device(device, images, heat_maps):
     x, maps, values = images.to(device), heat_maps.to(device), torch.tensor([1.0, 2.0], device=device)
     tensors = {f.name: getattr(make_found(), f.name) for f in dataclasses.fields(ExtremalMasks)}
     found = ExtremalMasks(**{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in tensors.items()})
-    drawn(vis.show_channels(found, maps, x))
+    drawn(vis.show_channels(found, x, heat_maps=maps))
     drawn(vis.show_curves(found))
     drawn(vis.show_inversions(x, maps, x, x))
     drawn(vis.show_class_channel(x[0], x, values=values))
@@ -131,7 +131,7 @@ def test_tensors_of_any_device(device, images, heat_maps):
 
 
 def test_channels_show_a_star_and_the_scores(images, heat_maps):
-    figure = drawn(vis.show_channels(make_found(), heat_maps, images, 1, title="a name"))
+    figure = drawn(vis.show_channels(make_found(), images, 1, heat_maps=heat_maps, title="a name"))
     left, right = figure.axes
     assert figure.get_suptitle() == "a name"
     assert left.get_title() == "a* = 25 of 100 channels\nscore 11.0, clean 10.0"
@@ -144,7 +144,7 @@ def test_channels_show_a_star_and_the_scores(images, heat_maps):
     assert set(lines["no channels"].get_ydata()) == {0.5}
     assert set(lines["a* = 25 of 100 channels"].get_xdata()) == {25}
     assert right.get_xlabel() == "number of channels, of 100"
-    assert len(right.get_legend().get_texts()) == 5
+    assert len(figure.legends[0].get_texts()) == 5
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,8 @@ def test_channels_show_a_star_and_the_scores(images, heat_maps):
 def test_the_score_that_the_game_does_not_look_at_is_faint(images, heat_maps, game, faint):
     found = make_found(game=game, threshold=-4.0)
     opacity = {
-        name: line.get_alpha() for name, line in lines_of(vis.show_channels(found, heat_maps, images).axes[1]).items()
+        name: line.get_alpha()
+        for name, line in lines_of(vis.show_channels(found, images, heat_maps=heat_maps).axes[1]).items()
     }
     both = {"all but the mask's channels", "only the mask's channels"}
     (other,) = both - {faint}
@@ -162,18 +163,18 @@ def test_the_score_that_the_game_does_not_look_at_is_faint(images, heat_maps, ga
 
 
 def test_a_deletion_has_the_score_without_its_channels(images, heat_maps):
-    figure = vis.show_channels(make_found(game=DELETE, threshold=-4.0), heat_maps, images)
+    figure = vis.show_channels(make_found(game=DELETE, threshold=-4.0), images, heat_maps=heat_maps)
     assert figure.axes[0].get_title() == "a* = 25 of 100 channels\nwithout it 3.00, clean 10.0"
 
 
 def test_channels_without_a_star(images, heat_maps):
-    figure = drawn(vis.show_channels(make_found(threshold=99.0), heat_maps, images))
+    figure = drawn(vis.show_channels(make_found(threshold=99.0), images, heat_maps=heat_maps))
     assert figure.axes[0].get_title() == "100 of 100 channels, a* not reached\nscore 10.0, clean 10.0"
     assert "a* not reached" in lines_of(figure.axes[1])
 
 
 def test_one_area(images, heat_maps):
-    figure = drawn(vis.show_channels(make_found(counts=(25,), threshold=2.0), heat_maps, images))
+    figure = drawn(vis.show_channels(make_found(counts=(25,), threshold=2.0), images, heat_maps=heat_maps))
     assert list(lines_of(figure.axes[1])["only the mask's channels"].get_xdata()) == [25]
 
 
@@ -183,7 +184,7 @@ def test_one_area(images, heat_maps):
 )
 def test_the_axis_is_logarithmic_where_the_numbers_span_much(counts, channels, scale):
     found = make_found(counts=counts, channels=channels)
-    for figure in (vis.show_curves(found), vis.show_channels(found, torch.rand(2, 3, 5), make_images())):
+    for figure in (vis.show_curves(found), vis.show_channels(found, make_images(), heat_maps=torch.rand(2, 3, 5))):
         assert drawn(figure).axes[-1].get_xscale() == scale
         low, high = figure.axes[-1].get_xlim()
         shown = [tick for tick in figure.axes[-1].get_xticks() if low <= tick <= high]
@@ -218,19 +219,33 @@ def test_inversions_are_a_row_an_image(images, heat_maps):
     assert figure.get_suptitle() == "a title"
     assert len(figure.axes) == 6
     assert [ax.get_title() for ax in figure.axes] == [
-        "image and heat map",
+        names[0],
         "inversion, whole activation",
         "inversion, masked activation",
-        *[""] * 3,
+        figure.axes[3].get_title(),
+        *[""] * 2,
     ]
+    assert figure.axes[3].get_title().replace("\n", " ") == names[1]
+    untitled = vis.show_inversions(images, heat_maps, whole, masked)
+    assert [untitled.axes[k].get_title() for k in (0, 3)] == ["image and heat map", ""]
     for k in range(2):
         left, middle, right = figure.axes[3 * k : 3 * k + 3]
-        alone = vis.show_channels(make_found(), heat_maps, images, k).axes[0]
+        alone = vis.show_channels(make_found(), images, k, heat_maps=heat_maps).axes[0]
         np.testing.assert_array_equal(picture(left), picture(alone))
         np.testing.assert_allclose(picture(middle), whole[k].permute(1, 2, 0))
         np.testing.assert_allclose(picture(right), masked[k].permute(1, 2, 0))
-        assert left.get_ylabel().replace("\n", " ") == names[k]
-    assert "\n" in figure.axes[3].get_ylabel()
+    assert "\n" in figure.axes[3].get_title()
+
+
+def test_inversions_of_some_of_the_images(images, heat_maps):
+    figure = drawn(vis.show_inversions(images, heat_maps, images, images, -1, titles=["the last"]))
+    left, *others = figure.axes
+    assert left.get_title() == "the last"
+    for ax in others:
+        np.testing.assert_allclose(picture(ax), images[-1].permute(1, 2, 0))
+    assert len(vis.show_inversions(images, heat_maps, images, images, [1, 0]).axes) == 6
+    with pytest.raises(IndexError, match="index must be from -2 to 1, got 2"):
+        vis.show_inversions(images, heat_maps, images, images, 2)
 
 
 def test_class_channel_comes_first_and_the_values_stand_under_the_examples(images):
@@ -261,7 +276,7 @@ def test_many_examples_wrap():
 def test_panels_have_the_proportions_of_the_image_and_titles_their_room(images, heat_maps, transposed):
     x, maps = (images.transpose(2, 3), heat_maps.transpose(2, 3)) if transposed else (images, heat_maps)
     figures = [
-        vis.show_channels(make_found(threshold=99.0), maps, x, title="a title"),
+        vis.show_channels(make_found(threshold=99.0), x, heat_maps=maps, title="a title"),
         vis.show_inversions(x, maps, x, x, titles=["one", "two"]),
         vis.show_class_channel(x[0], x, values=[1e5, 1e-5], title="a title"),
     ]
@@ -289,7 +304,7 @@ def test_a_real_search_can_be_drawn(network, images):
     options = {"target": [0, 1], "areas": [1, 2, 4], "solver": PathSolver(steps=4)}
     found = method.extremal_masks(x, **options)
     heat_maps = method.attribute(x, **options, multiply_by_activation=True).sum(1, keepdim=True)
-    figure = drawn(vis.show_channels(found, heat_maps, images, 1))
+    figure = drawn(vis.show_channels(found, images, 1, heat_maps=heat_maps))
     lines = lines_of(figure.axes[1])
     assert list(lines["only the mask's channels"].get_xdata()) == [1, 2, 4]
     np.testing.assert_allclose(lines["only the mask's channels"].get_ydata(), found.scores[1])
@@ -312,7 +327,7 @@ BAD_IMAGES = [
 def test_bad_images(images, heat_maps, bad, error, message):
     wrong = bad(images)
     with pytest.raises(error, match=message.format("images")):
-        vis.show_channels(make_found(), heat_maps, wrong)
+        vis.show_channels(make_found(), wrong, heat_maps=heat_maps)
     with pytest.raises(error, match=message.format("images")):
         vis.show_inversions(wrong, heat_maps, images, images)
     with pytest.raises(error, match=message.format("whole")):
@@ -327,7 +342,7 @@ def test_as_many_images_as_masks(images, heat_maps):
     with pytest.raises(
         ValueError, match=r"images must be \(2, 3, H, W\) or \(2, 1, H, W\), got shape \(1, 3, 24, 40\)"
     ):
-        vis.show_channels(make_found(), heat_maps, images[:1])
+        vis.show_channels(make_found(), images[:1], heat_maps=heat_maps)
     with pytest.raises(
         ValueError, match=r"masked must be \(2, 3, H, W\) or \(2, 1, H, W\), got shape \(1, 3, 24, 40\)"
     ):
@@ -349,7 +364,7 @@ def test_as_many_images_as_masks(images, heat_maps):
 def test_bad_heat_maps(images, heat_maps, bad, error, message):
     wrong = bad(heat_maps)
     with pytest.raises(error, match=message):
-        vis.show_channels(make_found(), wrong, images)
+        vis.show_channels(make_found(), images, heat_maps=wrong)
     with pytest.raises(error, match=message):
         vis.show_inversions(images, wrong, images, images)
 
@@ -360,9 +375,9 @@ def test_masks_of_channels_and_of_images_have_their_own_figures(images, heat_map
     both = dataclasses.replace(channels, masks=(channels.masks, positions.masks))
     assert [one.covers for one in (channels, positions, both)] == ["channels", "positions", "positions"]
     with pytest.raises(ValueError, match=r"found must hold masks of channels, \(N, A, K\), got \(2, 4, 1, 24, 40\)"):
-        vis.show_channels(positions, heat_maps, images)
+        vis.show_channels(positions, images, heat_maps=heat_maps)
     with pytest.raises(ValueError, match="found must hold masks of channels"):
-        vis.show_channels(both, heat_maps, images)
+        vis.show_channels(both, images, heat_maps=heat_maps)
     rule = (
         r"found must hold masks of images, \(N, A, 1, H, W\), got \(2, 4, 100\): show_channels draws masks of channels"
     )
@@ -370,16 +385,16 @@ def test_masks_of_channels_and_of_images_have_their_own_figures(images, heat_map
         with pytest.raises(ValueError, match=rule):
             show(channels, images)
     with pytest.raises(ValueError, match=rule):
-        vis.compare(channels, images, {})
+        vis.compare(channels, images, attributions={})
 
 
 def test_bad_arguments(images, heat_maps):
     with pytest.raises(TypeError, match=r"found must be an ExtremalMasks, .* got Tensor"):
-        vis.show_channels(images, heat_maps, images)
+        vis.show_channels(images, images, heat_maps=heat_maps)
     with pytest.raises(IndexError, match="index must be below 2, got 2"):
-        vis.show_channels(make_found(), heat_maps, images, 2)
+        vis.show_channels(make_found(), images, 2, heat_maps=heat_maps)
     with pytest.raises(TypeError, match="index must be an integer"):
-        vis.show_channels(make_found(), heat_maps, images, 0.5)
+        vis.show_channels(make_found(), images, 0.5, heat_maps=heat_maps)
     with pytest.raises(ValueError, match="titles must be 2, one for each image, got 1"):
         vis.show_inversions(images, heat_maps, images, images, titles=["cat"])
     for titles in ("ab", [1, 2], 3):
@@ -429,17 +444,17 @@ def test_channels_of_a_star_alone_have_no_curves(images, heat_maps):
     best = optimum_by_hand(found.masks[:, 1], [0.25] * 2, [11.0] * 2, [3.0] * 2)
     alone = make_result(found.masks[:, :0], [], [], [], others=[best])
     with pytest.raises(ValueError, match=r"found must hold masks of areas, got a\* alone"):
-        vis.show_channels(alone, heat_maps, images)
+        vis.show_channels(alone, images, heat_maps=heat_maps)
 
 
 def test_a_star_between_the_areas_is_a_number_of_channels(images, heat_maps):
     best = optimum_by_hand(make_found().masks[:, 1], [0.172] * 2, [10.5] * 2, [3.0] * 2)
-    left, right = drawn(vis.show_channels(make_found(others=[best]), heat_maps, images)).axes
+    left, right = drawn(vis.show_channels(make_found(others=[best]), images, heat_maps=heat_maps)).axes
     assert left.get_title() == "a* = 17 of 100 channels\nscore 10.5, clean 10.0"
     assert lines_of(right)["a* = 17 of 100 channels"].get_xdata()[0] == pytest.approx(17.2)
 
 
 def test_channels_that_are_not_needed(images, heat_maps):
-    left, right = drawn(vis.show_channels(make_found(threshold=0.5), heat_maps, images)).axes
+    left, right = drawn(vis.show_channels(make_found(threshold=0.5), images, heat_maps=heat_maps)).axes
     assert left.get_title().startswith("a* = 0 of 100 channels, nothing needed")
     assert "a* = 0 of 100 channels, nothing needed" in lines_of(right)

@@ -20,6 +20,7 @@ from captum_extremal.masks import FeatureGroups, Layout, MaskFamily
 from captum_extremal.masks.binary import agreement, agreement_of
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, Measured, assemble, threshold_of
+from captum_extremal.results.tensors import as_tuple
 from captum_extremal.search import Game, Search, Solver, as_game
 from captum_extremal.search.area import mask_of_area
 from captum_extremal.search.precision import chosen_precision
@@ -120,7 +121,7 @@ def sweep(
 
 def _union(forbidden: tuple[Tensor, ...] | None, found: ExtremalMasks) -> tuple[Tensor, ...]:
     """What is forbidden, and what the mask of a* keeps; where no area is enough, the mask of the smallest area."""
-    optimal, listed = (m if isinstance(m, tuple) else (m,) for m in (found.optimal_masks, found.masks))
+    optimal, listed = map(as_tuple, (found.optimal_masks, found.masks))
     smallest = tuple(m[:, 0] if len(found.areas) else torch.zeros_like(best) for m, best in zip(listed, optimal))
     kept = tuple(
         torch.where(found.reached.view(-1, *[1] * (best.dim() - 1)), best, small)

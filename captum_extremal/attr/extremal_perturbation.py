@@ -18,6 +18,7 @@ from captum_extremal.masks import GroupMask, Layout, MaskFamily, read_axes
 from captum_extremal.objective import Known, Objective
 from captum_extremal.perturbations import BlurPyramid, Perturbation, SamplePerturbation
 from captum_extremal.results import ExtremalMasks
+from captum_extremal.results.tensors import as_tuple
 from captum_extremal.robustness import Robustness, robustness_of
 from captum_extremal.session import Bind, Session, open_session
 from captum_extremal.settings import InputSearchSettings, documents, warn_of_baselines
@@ -112,7 +113,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         if reduce == "extremal":
             warn_of_optimum(found)
         maps = _REDUCTIONS[reduce](found)
-        maps = spread(maps if isinstance(maps, tuple) else (maps,))
+        maps = spread(as_tuple(maps))
         return cast(TensorOrTupleOfTensorsGeneric, session.like_inputs(maps))
 
     @torch.no_grad()

@@ -21,6 +21,7 @@ from captum_extremal.masks import FeatureGroups, GroupMask, Layout, MaskFamily, 
 from captum_extremal.objective import Known, Objective
 from captum_extremal.perturbations.product import masked
 from captum_extremal.results import ExtremalMasks
+from captum_extremal.results.tensors import as_tuple
 from captum_extremal.session import Session, open_session
 from captum_extremal.settings import LayerSearchSettings, documents
 
@@ -113,7 +114,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         warn_of_optimum(found)
         best = found.optimal_mask()
         attributions = []
-        for x, values in zip(here.inputs, spread(best if isinstance(best, tuple) else (best,))):
+        for x, values in zip(here.inputs, spread(as_tuple(best))):
             attribution = values * x if multiply_by_activation else values.expand_as(x)
             attributions.append(attribution.to(x.dtype).contiguous())
         return tuple(attributions) if here.is_tuple else attributions[0]

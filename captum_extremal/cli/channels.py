@@ -165,9 +165,10 @@ class ChannelRun(PhotoRun):
         for k, name in enumerate(view.names):
             base, title = view.base(folder, k), shortened(name, 48)
             if heat_maps is None:
-                kind, figure = "curves", visualization.show_curves(found, k, title=title)
+                kind, figure = "curves", visualization.show_curves(found, None, k, title=title)
             else:
-                kind, figure = "channels", visualization.show_channels(found, heat_maps, view.images, k, title=title)
+                shown: Any = {"heat_maps": heat_maps, "title": title}
+                kind, figure = "channels", visualization.show_channels(found, view.images, k, **shown)
             found.image(k).save(f"{base}.npz")
             files = {kind: write_figure(figure, f"{base}-{kind}.png"), "masks": f"{base.name}.npz"}
             rows.append(self._numbers(found.image(k), masks[k]) | {"files": files})

@@ -53,13 +53,13 @@ def _explain_scene(out: str, seed: int, *, html: bool) -> None:
     images, others = to_rgb(inputs), _other_attributions(network, inputs, labels)
     summary = output.Summary(folder, {"scene": seed, "digits": labels, "settings": found.settings})
     summary.replace_older()
-    output.write_figure(visualization.show_targets(found, images, names), folder / "overview.png")
+    output.write_figure(visualization.show_targets(found, images, names=names), folder / "overview.png")
     page = {"explorer": output.write_explorer(found, images, names, folder)} if html else {}
     cells = []
     for k, name in enumerate(names):
         base = folder / name.replace(" ", "-")
         files = output.write_results(found, images, k, base, name)
-        figure = visualization.compare(found, images, others, k, title=name)
+        figure = visualization.compare(found, images, k, attributions=others, title=name)
         files["compare"] = output.write_figure(figure, f"{base}-compare.png")
         row: dict[str, Any] = {"target": labels[k], "name": name} | output.scores(found.image(k))
         mask, (x0, y0, x1, y1) = found.image(k).optimal_mask()[0][0], scene.boxes[k].tolist()

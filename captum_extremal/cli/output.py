@@ -133,7 +133,7 @@ def write_results(
     figures = {
         "mask": visualization.show_mask(found, images, index, box=box, title=title),
         "sweep": visualization.show_sweep(found, images, index, agreement=agrees, title=title),
-        "curves": visualization.show_curves(found, index, title=title),
+        "curves": visualization.show_curves(found, images, index, title=title),
         "order": visualization.show_order(found, images, index, title=title),
     }
     found.image(index).save(f"{base}.npz")

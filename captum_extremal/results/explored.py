@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerAttribution
-from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_extremal import explorer
 from captum_extremal.masks.binary import binarised
 from captum_extremal.results.extremal_masks import ExtremalMasks
-from captum_extremal.results.shown import Shown, as_tuple, shown_masks
+from captum_extremal.results.shown import Shown, resized, shown_masks
+from captum_extremal.results.tensors import Array, as_array, as_tuple
 
-Array = NDArray[np.float64]
 Pictures = Sequence[Tensor | None]
 """For each input tensor its pictures, or None where it has none."""
 
@@ -116,7 +114,7 @@ def _drawn_masks(masks: Sequence[Shown], size: tuple[int, ...] | None) -> tuple[
     """The pictures of masks (1, h, w), enlarged to the picture's size, and the order in which the pixels enter."""
     drawn, entered = [], []
     for shown in masks:
-        mask = _resized(shown.mask, size)
+        mask = resized(shown.mask, size)
         binary = binarised(mask[None], mask.new_tensor([shown.area]))[0, 0].cpu().numpy()
         values = as_array(mask[0])
         one = {
@@ -124,7 +122,7 @@ def _drawn_masks(masks: Sequence[Shown], size: tuple[int, ...] | None) -> tuple[
             "outline": explorer.as_path(values, binary),
         }
         if shown.shares is not None:
-            one["shares"] = explorer.data_url(explorer.as_bytes(as_array(_resized(shown.shares, size)[0])))
+            one["shares"] = explorer.data_url(explorer.as_bytes(as_array(resized(shown.shares, size)[0])))
         drawn.append(one)
         entered.append(binary)
     kept = np.stack(entered)
@@ -164,13 +162,6 @@ def _signed(values: Tensor) -> dict[str, Any]:
     return {"url": explorer.data_url(explorer.signed_bytes(array)), "signed": bool((array < 0).any())}
 
 
-def _resized(mask: Tensor, size: tuple[int, ...] | None) -> Tensor:
-    """A mask (1, h, w) in the picture's size, which only those of a layer's positions do not have already."""
-    if size is None or tuple(mask.shape[1:]) == size:
-        return mask
-    return LayerAttribution.interpolate(mask[None], size, "bilinear")[0]
-
-
 def _halved(mask: Tensor) -> Tensor:
     """A mask (1, H, W) of half the size where it is large: the browser enlarges it, and its outline is exact."""
     height, width = mask.shape[1:]
@@ -182,11 +173,6 @@ def _halved(mask: Tensor) -> Tensor:
 def _rgb(picture: Tensor) -> Array:
     """A picture (3, H, W) or (1, H, W) as (H, W, 3)."""
     return as_array(picture.expand(3, -1, -1).permute(1, 2, 0))
-
-
-def as_array(values: Tensor) -> Array:
-    """The values in float64."""
-    return np.asarray(values.detach().cpu().double())
 
 
 def number(value: Any) -> float | None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.masks.binary import binarised, overlap
 from captum_extremal.results import files, maps
+from captum_extremal.results.tensors import as_tuple
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -90,7 +91,7 @@ class ExtremalMasks:
     removal_losses: Tensor | None = None
 
     def __repr__(self) -> str:
-        shapes = ", ".join(str(tuple(mask.shape)) for mask in _as_tuple(self.masks))
+        shapes = ", ".join(str(tuple(mask.shape)) for mask in as_tuple(self.masks))
         told = {"areas": self.areas, "optimal_area": self.optimal_area}
         if not bool(self.optimal_agreement.isnan().all()):
             told["optimal_agreement"] = self.optimal_agreement
@@ -111,7 +112,7 @@ class ExtremalMasks:
         """What the masks cover: "groups", "channels" where every tensor of them is (N, A, K), else "positions"."""
         if self.group_ids is not None:
             return "groups"
-        return "channels" if all(masks.dim() == 3 for masks in _as_tuple(self.masks)) else "positions"
+        return "channels" if all(masks.dim() == 3 for masks in as_tuple(self.masks)) else "positions"
 
     @property
     def reached(self) -> Tensor:
@@ -154,7 +155,7 @@ class ExtremalMasks:
         """(N, 1, 1, *S) or (N, 1, K) bool: the binary masks of a*, or of their means where no area is enough."""
         if self.group_ids is not None:
             return _each(lambda part: part[:, None] >= 0.5, self.optimal_masks)
-        parts = _as_tuple(self.optimal_masks)
+        parts = as_tuple(self.optimal_masks)
         means = torch.cat([part.flatten(1) for part in parts], dim=1).mean(1)
         areas = torch.where(self.optimal_area.isnan(), means, self.optimal_area)[:, None]
         return _each(lambda part: binarised(part[:, None], areas), self.optimal_masks)
@@ -391,13 +392,9 @@ class ExtremalMasks:
             raise ValueError(f"{what} needs masks of areas, this result has a* alone: search with areas=[...]")
 
 
-def _as_tuple(parts: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return parts if isinstance(parts, tuple) else (parts,)
-
-
 def _flat(parts: Tensor | tuple[Tensor, ...]) -> Tensor:
     """(N, A, P), the values of all inputs together."""
-    return torch.cat([part.flatten(2) for part in _as_tuple(parts)], dim=2)
+    return torch.cat([part.flatten(2) for part in as_tuple(parts)], dim=2)
 
 
 def _prefix(k: int) -> str:
@@ -407,7 +404,7 @@ def _prefix(k: int) -> str:
 
 def _each(function: Callable[..., Tensor], *parts: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
     """The function of each input's tensors; a tuple where the inputs were one."""
-    found = tuple(map(function, *map(_as_tuple, parts)))
+    found = tuple(map(function, *map(as_tuple, parts)))
     return found if isinstance(parts[0], tuple) else found[0]
 
 

@@ -14,7 +14,7 @@ from captum_extremal import explorer
 from captum_extremal.results import files
 from captum_extremal.results.explored import Extras, Gallery, Pictures, explanation
 from captum_extremal.results.extremal_masks import ExtremalMasks
-from captum_extremal.results.shown import as_tuple
+from captum_extremal.results.tensors import as_tuple
 
 
 def write(

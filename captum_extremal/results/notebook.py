@@ -7,9 +7,9 @@ import html
 from collections.abc import Sequence
 
 from captum_extremal import explorer
-from captum_extremal.results.explored import as_array
 from captum_extremal.results.extremal_masks import ExtremalMasks
-from captum_extremal.results.shown import Shown, as_tuple, shown_masks
+from captum_extremal.results.shown import Shown, shown_masks
+from captum_extremal.results.tensors import as_array, as_tuple
 
 _IMAGES, _MASKS = 4, 8  # at most so many are shown
 _WIDTH, _HEIGHT, _PAD = 260, 110, 8  # pixels of a curve

@@ -6,9 +6,13 @@ Shapes: N images, A areas, K channels or groups, C, H, W. A mask is (1, *S) or (
 from typing import NamedTuple
 
 import torch
+from captum.attr import LayerAttribution
 from torch import Tensor
 
 from captum_extremal.results.extremal_masks import ExtremalMasks
+from captum_extremal.results.tensors import as_tuple
+
+_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}  # by the number of axes
 
 
 class Shown(NamedTuple):
@@ -37,28 +41,30 @@ def shown_masks(one: ExtremalMasks, part: int = 0) -> list[Shown]:
     listed = []
     for k, area in enumerate(one.areas.tolist()):
         score, complement, value, agreement = numbers[k].tolist()
-        listed.append(
-            Shown(
-                area,
-                masks[k],
-                score,
-                complement,
-                value,
-                agreement,
-                shares[k] if bool(known[k]) else None,
-                bool(same[k]),
-                k,
-            )
-        )
+        of_searches = shares[k] if bool(known[k]) else None
+        listed.append(Shown(area, masks[k], score, complement, value, agreement, of_searches, bool(same[k]), k))
     between = bool(one.reached) and not bool(one.vacuous) and not bool(same.any())
     if between or not listed:
-        area = float(one.optimal_area) if bool(one.reached) else float(best.mean())
-        numbers = torch.cat([one.optimal_score, one.optimal_complement_score, one.optimal_value, one.optimal_agreement])
-        score, complement, value, agreement = numbers.tolist()
-        listed.append(Shown(area, best, score, complement, value, agreement, None, bool(one.reached), len(one.areas)))
+        listed.append(shown_optimum(one, part))
     return sorted(listed, key=lambda shown: shown.area)
 
 
-def as_tuple(parts: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The tensor of each input."""
-    return parts if isinstance(parts, tuple) else (parts,)
+def shown_optimum(one: ExtremalMasks, part: int = 0) -> Shown:
+    """The mask of a* of one image (N = 1), or what stands for it where nothing is needed or enough."""
+    best = as_tuple(one.optimal_masks)[part][0]
+    numbers = torch.cat([one.optimal_score, one.optimal_complement_score, one.optimal_value, one.optimal_agreement])
+    score, complement, value, agreement = numbers.tolist()
+    place = len(one.areas)
+    return Shown(shown_area(one), best, score, complement, value, agreement, None, bool(one.reached), place)
+
+
+def shown_area(one: ExtremalMasks) -> float:
+    """a* of one image (N = 1), or the area of what stands for its mask where no area is enough."""
+    return float(one.optimal_area if bool(one.reached) else as_tuple(one.optimal_masks)[0].mean())
+
+
+def resized(mask: Tensor, size: tuple[int, ...] | None) -> Tensor:
+    """A mask (1, *S) in an input's size, which only those of a layer's positions do not have already."""
+    if size is None or tuple(mask.shape[1:]) == size:
+        return mask
+    return LayerAttribution.interpolate(mask[None], size, _MODES[len(size)])[0]

@@ -10,8 +10,9 @@ from captum_extremal.arguments import Tensors
 from captum_extremal.masks.binary import binarised
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations import Perturbation
-from captum_extremal.perturbed import as_tuple, check_masks_of, searched_with
+from captum_extremal.perturbed import check_masks_of, searched_with
 from captum_extremal.results import ExtremalMasks
+from captum_extremal.results.tensors import as_tuple
 from captum_extremal.robustness.result import Robustness
 from captum_extremal.robustness.ways import Way, ways_of_hiding
 from captum_extremal.search import Game

@@ -4,6 +4,17 @@ Every function returns a :class:`matplotlib.figure.Figure` and shows nothing: a 
 cell, and ``figure.savefig(path)`` writes a file. pyplot does not know the figures, so none has to be closed. Text is
 drawn literally: ``$`` in the name of a class does not begin a formula.
 
+The figures of one result are called alike: ``show_mask(found, images, index)``, and everything else by its name.
+
+- ``fig``, of the figures with several panels: a :class:`~matplotlib.figure.Figure` of yours to draw them in, or a
+  :class:`~matplotlib.figure.SubFigure`, which keeps its size: the panels are arranged to fit, and the whole figure is
+  returned. It gets matplotlib's constrained layout if it has no layout.
+- ``ax``, of the figures with one panel (:func:`show_curves`, :func:`show_order`, :func:`show_bars`): your
+  :class:`~matplotlib.axes.Axes`. A colour bar or a picture beside it takes its room from it.
+
+Fonts, lines and colours, which the colour-blind can tell apart, stand in one style sheet, and matplotlib's settings are
+never changed. ``matplotlib.style.use("captum_extremal.visualization.captum_extremal")`` draws other figures alike.
+
 Shapes: N images, A areas, K channels of a layer, C channels of an input, H rows and W columns of pixels. Where a
 function does not say more of them, its arguments are
 
@@ -17,18 +28,16 @@ function does not say more of them, its arguments are
 All raise TypeError or ValueError for an argument of the wrong type, shape or values, and IndexError for no such image.
 """
 
-from captum_extremal.visualization.comparisons import compare, compare_masks, show_bars, show_randomisation
+from captum_extremal.visualization.bars import show_bars
+from captum_extremal.visualization.comparisons import compare, compare_masks
+from captum_extremal.visualization.curves import show_curves
 from captum_extremal.visualization.layers import show_channels, show_class_channel, show_inversions
-from captum_extremal.visualization.masks import (
-    show_curves,
-    show_explanations,
-    show_mask,
-    show_order,
-    show_sweep,
-    show_targets,
-)
+from captum_extremal.visualization.masks import show_explanations, show_mask, show_targets
+from captum_extremal.visualization.order import show_order
 from captum_extremal.visualization.other_inputs import show_signal, show_volume
+from captum_extremal.visualization.randomisation import show_randomisation
 from captum_extremal.visualization.robustness import show_robustness
+from captum_extremal.visualization.sweep import show_sweep
 
 __all__ = [
     "compare",

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from captum.attr import LayerAttribution
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,20 +14,17 @@ from captum_extremal._display import names as names
 from captum_extremal._display import tensor as tensor
 from captum_extremal.masks.binary import binarised
 from captum_extremal.results import ExtremalMasks
-
-Array = NDArray[np.float64]
+from captum_extremal.results.shown import Shown, resized, shown_masks, shown_optimum
+from captum_extremal.results.tensors import Array, as_array, as_tuple
 
 
 class Panel(NamedTuple):
-    """One mask over an image."""
+    """One mask over an image, in the image's size."""
 
-    area: float
+    shown: Shown  # its area and its scores
     mask: Array  # (H, W)
     binary: NDArray[np.bool_]  # (H, W)
-    scores: tuple[float, float]  # of what the mask keeps, and of what it removes
-    boxed: bool  # whether the area is a*
-    agreement: float  # of independent searches; NaN where it is not known
-    shares: Array | None  # (H, W), of the searches that keep each pixel; None for a mask between the areas
+    shares: Array | None  # (H, W), of the searches that keep each pixel; None where it is not known
 
 
 class View(NamedTuple):
@@ -37,27 +33,21 @@ class View(NamedTuple):
     found: ExtremalMasks  # of this image alone
     rgb: Array  # (H, W, 3) in [0, 1]
     best: Panel  # the mask of a*, or of the largest area where a* is not reached
-    listed: list[Panel]  # of the areas of the result
+    panels: list[Panel]  # those of the areas, and of a* where it lies between them
 
     @property
-    def panels(self) -> list[Panel]:
-        """Those of the areas and, where a* lies between them, that of a*, in the order of the areas."""
-        is_between = self.best.boxed and self.best.area > 0 and not any(panel.boxed for panel in self.listed)
-        both = [*self.listed, self.best]
-        return sorted(both, key=lambda panel: panel.area) if is_between or not self.listed else self.listed
+    def listed(self) -> list[Panel]:
+        """Those of the areas of the result."""
+        return [panel for panel in self.panels if panel.shown.place < len(self.found.areas)]
 
 
-def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> View:
+def view(found: ExtremalMasks, given: object, index: int, input_index: int) -> View:
     """What is drawn of one image; the masks of a layer's positions are enlarged to it."""
-    of_inputs = as_tuple(result(found).masks)
-    check_count("input_index", input_index, at_least=0)
-    if input_index >= len(of_inputs):
-        raise ValueError(f"input_index must be below {len(of_inputs)}, the number of masks, got {input_index}")
-    masks = of_inputs[input_index]
+    masks = masks_of(found, input_index)
     if masks.dim() != 5:
         kinds = {3: "show_channels draws masks of channels", 4: "show_signal draws those of signals"}
         others = f"{(kinds | {6: 'show_volume draws those of volumes'})[masks.dim()]}, "
-        others += "show_curves draws the scores of any"
+        others += "show_curves draws the scores of any, without images"
         raise ValueError(f"found must hold masks of images, (N, A, 1, H, W), got {tuple(masks.shape)}: {others}")
     one = found.image(index)
     if "layer" in one.settings:
@@ -65,8 +55,27 @@ def view(found: ExtremalMasks, given: Tensor, index: int, input_index: int) -> V
     else:
         pictures = images("images", given, len(masks), tuple(masks.shape[3:]), "of the masks' size, ")
     size = tuple(pictures.shape[2:])
-    best, listed = _optimal_panel(one, input_index, size), _listed_panels(one, input_index, size)
-    return View(one, as_rgb(pictures[index]), best, listed)
+    best, *others_of = (
+        panel(shown, size) for shown in (shown_optimum(one, input_index), *shown_masks(one, input_index))
+    )
+    return View(one, as_rgb(pictures[index]), best, others_of)
+
+
+def panel(shown: Shown, size: tuple[int, ...]) -> Panel:
+    """A mask (1, *S) in the size of an input."""
+    mask = resized(shown.mask, size)
+    binary = binarised(mask[None], mask.new_tensor([shown.area]))[0, 0].cpu().numpy()
+    shares = None if shown.shares is None else as_array(resized(shown.shares, size)[0])
+    return Panel(shown, as_array(mask[0]), binary, shares)
+
+
+def masks_of(found: ExtremalMasks, input_index: int) -> Tensor:
+    """The masks (N, A, ...) of one of the inputs."""
+    of_inputs = as_tuple(result(found).masks)
+    check_count("input_index", input_index, at_least=0)
+    if input_index >= len(of_inputs):
+        raise ValueError(f"input_index must be below {len(of_inputs)}, the number of masks, got {input_index}")
+    return of_inputs[input_index]
 
 
 def box(given: object) -> list[float]:
@@ -78,38 +87,6 @@ def box(given: object) -> list[float]:
     if given.shape != (4,) or not bool(given.isfinite().all() & (given[:2] < given[2:]).all()):
         raise ValueError(f"box must be x0, y0, x1, y1 with x0 < x1 and y0 < y1, got {given.tolist()}")
     return [float(corner) for corner in given]
-
-
-def _optimal_panel(one: ExtremalMasks, input_index: int, size: tuple[int, ...]) -> Panel:
-    mask, area = _resized(as_tuple(one.optimal_masks)[input_index], size), shown_area(one)
-    binary = binarised(mask, mask.new_tensor([area]))[0, 0].cpu().numpy()
-    scores = (float(one.optimal_score), float(one.optimal_complement_score))
-    return Panel(area, as_array(mask[0, 0]), binary, scores, bool(one.reached), float(one.optimal_agreement), None)
-
-
-def _listed_panels(one: ExtremalMasks, input_index: int, size: tuple[int, ...]) -> list[Panel]:
-    if not len(one.areas):
-        return []
-    found, optimal, known = (as_tuple(t)[input_index][0] for t in (one.masks, one.optimal_masks, one.agreement))
-    boxed = (one.areas == one.optimal_area) & one.reached & (found == optimal).flatten(1).all(1)
-    masks, shares = (_resized(of_areas, size)[:, 0] for of_areas in (found, known))  # (A, H, W)
-    binary = binarised(masks[None], one.areas)[0]
-    scores = zip(one.scores[0].tolist(), one.complement_scores[0].tolist())
-    numbers = zip(one.areas.tolist(), scores, boxed.tolist(), one.agreement_score[0].tolist())
-    return [
-        Panel(area, as_array(masks[k]), binary[k].cpu().numpy(), of_mask, is_best, agreement, as_array(shares[k]))
-        for k, (area, of_mask, is_best, agreement) in enumerate(numbers)
-    ]
-
-
-def _resized(masks: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Masks (M, 1, h, w) in the images' size, which only those of a layer's positions do not have already."""
-    return masks if masks.shape[2:] == size else LayerAttribution.interpolate(masks, size, "bilinear")
-
-
-def shown_area(one: ExtremalMasks) -> float:
-    """a*, or the largest area's where a* is not reached: the area of the optimal mask."""
-    return float(one.optimal_area if bool(one.reached) else as_tuple(one.optimal_masks)[0].mean())
 
 
 def with_areas(found: ExtremalMasks, instead: str) -> ExtremalMasks:
@@ -132,6 +109,16 @@ def row_of(name: str, index: object, count: int) -> int:
     if not -count <= row < count:
         raise IndexError(f"{name} must be from {-count} to {count - 1}, got {index}")
     return row % count
+
+
+def rows_of(name: str, index: object, count: int) -> list[int]:
+    """The rows from 0 that an index or a sequence of them names; all for None."""
+    if index is None:
+        return list(range(count))
+    chosen = list(index) if isinstance(index, Sequence) and not isinstance(index, str) else [index]
+    if not chosen:
+        raise ValueError(f"{name} must name at least one image, got none")
+    return [row_of(name, one, count) for one in chosen]
 
 
 def heat_maps(given: object, count: int) -> Tensor:
@@ -166,14 +153,6 @@ def numbers(name: str, given: Any, count: int, each: str) -> list[float]:
     return [float(value) for value in listed]
 
 
-def as_tuple(tensors: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tensors if isinstance(tensors, tuple) else (tensors,)
-
-
 def as_rgb(one: Tensor) -> Array:
     """A picture (H, W, 3) in [0, 1] of an image (3, H, W) or (1, H, W)."""
     return as_array(one.expand(3, -1, -1).permute(1, 2, 0).clamp(0, 1))
-
-
-def as_array(values: Tensor) -> Array:
-    return np.asarray(values.detach().cpu().double())

@@ -3,21 +3,34 @@
 from functools import partial
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, Normalize
-from matplotlib.figure import Figure
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
+from captum_extremal.results.tensors import Array, as_array
 from captum_extremal.robustness import Robustness
 from captum_extremal.visualization import _arguments as check
-from captum_extremal.visualization import _drawing as draw
+from captum_extremal.visualization import _layout as layout
+from captum_extremal.visualization import _pictures as draw
+from captum_extremal.visualization import _text as text
+from captum_extremal.visualization import _words as words
+from captum_extremal.visualization._style import BOX, SMALL, styled
 
-_COLOURS = LinearSegmentedColormap.from_list("white to blue", ["#f4f7fa", "#a9d0ea", draw.BLUE])
-_CELL, _NAMES, _TOP = (0.62, 0.3), 1.3, 0.85  # inches: of a cell, of the rows' names, of what stands above a table
+_COLOURS = colormaps["Blues"]
+_CELL, _TOP = (0.62, 0.3), 0.85  # inches: of a cell, of what stands above a table
 _LEAST_WIDTH = 5.0
 
 
-def show_robustness(robustness: Robustness, index: int = 0, *, title: str | None = None) -> Figure:
+@styled
+def show_robustness(
+    robustness: Robustness,
+    index: int = 0,
+    *,
+    title: str | None = None,
+    fig: Figure | SubFigure | None = None,
+) -> Figure:
     """The value of one image's masks and of their binary forms under each way of hiding.
 
     A table has a row for each way, the search's own first, and a column for each area, a* last and boxed. The numbers
@@ -33,25 +46,35 @@ def show_robustness(robustness: Robustness, index: int = 0, *, title: str | None
         raise TypeError(f"robustness must be a Robustness, got {type(robustness).__name__}")
     row = check.row_of("index", index, len(robustness.clean_score))
     tables, form, caption = _tables(robustness, row)
-    colours = _colour_range(tables, percent=bool(form))
+    colours, labels = _colour_range(tables, percent=bool(form)), _labels(robustness.areas[row])
     ways, columns = tables[0].shape
-    width = max(_LEAST_WIDTH, _NAMES + _CELL[0] * columns)
-    figure = draw.new_figure(width, 2 * (_TOP + _CELL[1] * ways) + 0.3 + (0.3 if title else 0), title)
-    for ax, table, name in zip(figure.subplots(2, 1), tables, ("masks", "their binary forms, of the same areas")):
-        _draw_table(ax, table, colours, form)
-        draw.write(partial(ax.set_title, loc="left"), name)
-        draw.write(partial(ax.set_yticks, range(ways)), list(robustness.names), draw.SMALL)
-        _draw_areas(ax, robustness.areas[row])
-    draw.write(figure.supxlabel, caption, draw.SMALL)
-    return figure
+    names = max(text.length(name, SMALL) for name in robustness.names) + 0.3
+    width = max(_LEAST_WIDTH, names + _CELL[0] * columns)
+    place = layout.canvas(fig, width, 2 * (_TOP + _CELL[1] * ways) + 0.3 + (0.3 if title else 0))
+    text.suptitle(place, title)
+    size = _fitting_size([line for label in labels for line in label.split("\n")], place, names, columns)
+    for ax, table, name in zip(place.subplots(2, 1), tables, ("masks", "their binary forms, of the same areas")):
+        _draw_table(ax, table, colours, form, size)
+        text.write(partial(ax.set_title, loc="left"), name)
+        text.write(partial(ax.set_yticks, range(ways)), list(robustness.names), SMALL)
+        _draw_labels(ax, labels, size)
+    text.caption(place, caption)
+    return layout.finished(place, fig)
 
 
-def _tables(robustness: Robustness, row: int) -> tuple[list[check.Array], str, str]:
+def _fitting_size(lines: list[str], place: layout.Canvas, names: float, columns: int) -> float:
+    """The size in points at which lines fit above the columns: small, or smaller where these are narrow."""
+    cell = (layout.inches(place)[0] - names) / columns
+    widest = max(text.length(line, SMALL) for line in [*lines, "\N{MINUS SIGN}100"]) + 0.1
+    return float(SMALL * min(1.0, cell / widest))
+
+
+def _tables(robustness: Robustness, row: int) -> tuple[list[Array], str, str]:
     """Of the soft and the binary masks (P, 1 + A + 1), first with all hidden; the numbers' format, and what they are.
 
     The format of values that are not per cent is empty.
     """
-    clean = draw.number(float(robustness.clean_score[row]))
+    clean = words.number(float(robustness.clean_score[row]))
     soft, binary, hidden = robustness.soft_percent, robustness.binary_percent, robustness.all_hidden_percent
     form, caption = ".0f", f"the game's value in % of the clean score, {clean}"
     if bool(soft[row].isnan().any()):
@@ -60,11 +83,11 @@ def _tables(robustness: Robustness, row: int) -> tuple[list[check.Array], str, s
     return [_table(hidden[row], masks[row]) for masks in (soft, binary)], form, caption
 
 
-def _table(all_hidden: Tensor, masks: Tensor) -> check.Array:
-    return np.concatenate([check.as_array(all_hidden)[:, None], check.as_array(masks).T], axis=1)
+def _table(all_hidden: Tensor, masks: Tensor) -> Array:
+    return np.concatenate([as_array(all_hidden)[:, None], as_array(masks).T], axis=1)
 
 
-def _colour_range(tables: list[check.Array], *, percent: bool) -> Normalize:
+def _colour_range(tables: list[Array], *, percent: bool) -> Normalize:
     """From the lowest value to the highest; of per cent no further than 100, which is all, and 100 wide at most."""
     low, high = float(np.nanmin(tables)), float(np.nanmax(tables))
     if percent:
@@ -73,14 +96,14 @@ def _colour_range(tables: list[check.Array], *, percent: bool) -> Normalize:
     return Normalize(low, max(low, high))
 
 
-def _draw_table(ax: Axes, table: check.Array, colours: Normalize, form: str) -> None:
+def _draw_table(ax: Axes, table: Array, colours: Normalize, form: str, size: float) -> None:
     ax.imshow(table, cmap=_COLOURS, norm=colours, aspect="auto", interpolation="nearest")
     for (way, column), value in np.ndenumerate(table):
         known = not np.isnan(value)  # a model may have no score for an image of one colour
         dark = known and float(draw.grey(np.asarray(_COLOURS(colours(value)))[:3])) < 0.55
-        text = draw.number(round(value, 0 if form else 6) + 0.0, form) if known else "none"  # + 0.0: no -0
-        colour = "white" if dark else draw.INK
-        ax.text(column, way, text, ha="center", va="center", fontsize=draw.SMALL, color=colour)
+        told = words.number(round(value, 0 if form else 6) + 0.0, form) if known else "none"  # + 0.0: no -0
+        light = {"color": "white"} if dark else {}
+        text.write(partial(ax.text, column, way), told, size, ha="center", va="center", **light)
     ways, columns = table.shape
     for at in np.arange(0.5, ways - 1):
         ax.axhline(at, color="white", linewidth=1.0)
@@ -91,12 +114,16 @@ def _draw_table(ax: Axes, table: check.Array, colours: Normalize, form: str) -> 
     ax.tick_params(length=0)
 
 
-def _draw_areas(ax: Axes, areas: Tensor) -> None:
-    """The areas (A + 1,) above their columns, a* boxed."""
+def _labels(areas: Tensor) -> list[str]:
+    """What stands above the columns, the areas (A + 1,) among it."""
     *listed, optimal = areas.tolist()
     last = "a* not\nreached" if np.isnan(optimal) else f"a*\n{100 * optimal:.3g} %"
-    labels = ["all\nhidden", *(f"{100 * area:.3g} %" for area in listed), last]
+    return ["all\nhidden", *(f"{100 * area:.3g} %" for area in listed), last]
+
+
+def _draw_labels(ax: Axes, labels: list[str], size: float) -> None:
+    """The labels above their columns, a* boxed."""
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
-    draw.write(partial(ax.set_xticks, range(len(labels))), labels, draw.SMALL)
-    ax.get_xticklabels()[-1].set_bbox(draw.BOX)
+    text.write(partial(ax.set_xticks, range(len(labels))), labels, size)
+    ax.get_xticklabels()[-1].set_bbox(BOX)
