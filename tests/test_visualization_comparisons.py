@@ -318,7 +318,8 @@ def test_lines_end_at_spaces_and_after_signs_and_fit():
     assert broken("the area a* = 20 %", "the area a* = 20") == ["the area", "a* = 20 %"]
     assert broken("score 1.5, clean 10.0", "score 1.5, clean") == ["score 1.5,", "clean 10.0"]
     assert broken("iiiiiiii WWWW", "iiiiiiii") == ["iiiiiiii", "WW", "WW"]  # measured, not counted
-    assert broken("one\ntwo", "one\ntwo") == ["one", "two"]
+    assert broken("a Wire-haired dog", "a Wire-") == ["a Wire-", "haired", "dog"]
+    assert wrapped("one\ntwo", 5.0, 10) == "one\ntwo"
     assert wrapped("ab", 0.0, 10) == "a\nb"
 
 

@@ -1,7 +1,6 @@
 """Text in figures: literal, in the style sheet's sizes, and broken into lines that fit their place."""
 
 import re
-import textwrap
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,7 +14,7 @@ from captum_extremal.visualization._layout import Canvas, inches, room
 from captum_extremal.visualization._style import BOX, INK, LARGE, NORMAL, SMALL
 
 _MARGIN = 0.08  # inches, between two texts side by side
-_BEFORE_LETTERS = re.compile(r"(_|/|\.(?=[A-Za-z_]))(?=\S)")  # a line may end after these
+_BEFORE_LETTERS = re.compile(r"(_|/|(?<=[A-Za-z])-|\.(?=[A-Za-z_]))(?=\S)")  # a line may end after these
 _TOGETHER = re.compile(r"(?<==) | (?=[=%/])|(?<=[a-z]) (?=[\d\N{MINUS SIGN}])")  # no line ends here: "a* = 20 %"
 _END, _JOIN = "\x1f", "\x1e"  # stand for both while a text is broken
 
@@ -54,17 +53,31 @@ def wrapped(text: str, width: float, size: float = NORMAL) -> str:
 
 
 def _broken(line: str, width: float, size: float) -> list[str]:
-    whole = length(line, size)
-    if whole <= width:
+    if length(line, size) <= width:
         return [line]
-    marked = _TOGETHER.sub(_JOIN, _BEFORE_LETTERS.sub(rf"\1{_END} ", line))
-    pieces = [line]
-    for letters in range(max(1, int(1.3 * len(line) * max(width, 0.0) / whole)), 0, -1):
-        lines = textwrap.wrap(marked, letters)
-        pieces = [one.replace(f"{_END} ", "").replace(_END, "").replace(_JOIN, " ") for one in lines]
-        if all(length(piece, size) <= width for piece in pieces):
-            break
-    return pieces
+    lines = [""]
+    for word in _words(line):
+        if length((lines[-1] + word).rstrip(), size) <= width:
+            lines[-1] += word
+            continue
+        lines += _cut(word.lstrip(), width, size)
+    return [one.rstrip() for one in lines if one.strip()]
+
+
+def _words(line: str) -> list[str]:
+    """The parts between which a line may end, each with the spaces before it."""
+    marked = _BEFORE_LETTERS.sub(rf"\1{_END}", _TOGETHER.sub(_JOIN, line))
+    return [word.replace(_END, "").replace(_JOIN, " ") for word in re.findall(rf" *[^ {_END}]+{_END}?| +", marked)]
+
+
+def _cut(word: str, width: float, size: float) -> list[str]:
+    """A word in parts that fit, of one letter at least."""
+    parts = [""]
+    for letter in word:
+        if parts[-1] and length(parts[-1] + letter, size) > width:
+            parts.append("")
+        parts[-1] += letter
+    return parts
 
 
 def length(text: str, size: float) -> float:
