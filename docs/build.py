@@ -4,7 +4,8 @@
 
 The sources are the pages of this folder, the change log, the guide for contributors, the measurements, the tutorials as
 ``tutorials/execute.py`` has executed them (those that it has not are shown without outputs), and pages that are made
-here: the reference of all public names, the tables and plots of the result files, every figure, and the explorer.
+here: the reference of all public names, the tables and plots of the result files, and the explorer. Sphinx runs the
+page of the figures.
 """
 
 import ast
@@ -30,6 +31,7 @@ FROM_ELSEWHERE = {
 """Files outside of this folder, and their places in the site."""
 SUBMODULES = ("objectives", "metrics", "datasets", "evaluation", "visualization")
 _LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)")
+_CODE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 
 
 def main(folder: Path) -> int:
@@ -40,7 +42,7 @@ def main(folder: Path) -> int:
     shutil.rmtree(folder, ignore_errors=True)
     gather(sources)
     with_benchmarks(sources / "benchmarks")
-    with_pictures(sources)
+    with_scene(sources)
     return build_main(["-W", "--keep-going", "-q", "-b", "html", str(sources), str(folder / "html")])
 
 
@@ -83,7 +85,8 @@ def relinked(text: str, path: str, places: dict[str, str]) -> str:
         place = (places | tutorials).get(target)
         return match[1] + (os.path.relpath(place, here or ".") if place else SOURCE + target)
 
-    return _LINK.sub(link, text)
+    parts = _CODE.split(text)  # every second one is code, where f[0](x) is no link
+    return "".join(part if k % 2 else _LINK.sub(link, part) for k, part in enumerate(parts))
 
 
 def public_names() -> dict[str, list[str]]:
@@ -158,11 +161,11 @@ def with_benchmarks(folder: Path) -> None:
     (folder / "index.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def with_pictures(sources: Path) -> None:
-    """Explain a scene of digits and write its explorer, and every figure of one result."""
+def with_scene(sources: Path) -> None:
+    """Explain a scene of digits for the explorer on the first page."""
     import torch
 
-    from captum_extremal import ExtremalPerturbation, PathSolver, visualization
+    from captum_extremal import ExtremalPerturbation, PathSolver
     from captum_extremal.datasets import DigitScenes, digit_network
     from captum_extremal.datasets.digits import to_rgb
 
@@ -170,26 +173,10 @@ def with_pictures(sources: Path) -> None:
     scene, model = DigitScenes(1, seed=0)[0], digit_network()
     targets = list(scene.labels)
     x, names = scene.image.repeat(len(targets), 1, 1, 1), [f"digit {label}" for label in targets]
-    extremal, solver = ExtremalPerturbation(model), PathSolver(searches=2)
+    solver = PathSolver(searches=2)
     areas = (0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.4)
-    found = extremal.extremal_masks(x, target=targets, areas=areas, solver=solver)
-    images = to_rgb(x)
-    figures = {
-        "show_mask": visualization.show_mask(found, images, title=names[0]),
-        "show_targets": visualization.show_targets(found, images, names),
-        "show_sweep": visualization.show_sweep(found, images, agreement=True),
-        "show_curves": visualization.show_curves(found),
-        "show_order": visualization.show_order(found, images),
-        "show_robustness": visualization.show_robustness(extremal.robustness(found, x, target=targets)),
-    }
-    text = ["# Figures", "Every figure of one result, of a scene of digits. Each function returns a matplotlib figure."]
-    (sources / "figures").mkdir()
-    for name, figure in figures.items():
-        figure.savefig(sources / "figures" / f"{name}.png", dpi=110)
-        text += [f"## {name}", f"![{name} of a scene of digits](figures/{name}.png)"]
-        text += [f"{{py:func}}`captum_extremal.visualization.{name}`"]
-    (sources / "figures.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    with_explorer(sources, found, images, names)
+    found = ExtremalPerturbation(model).extremal_masks(x, target=targets, areas=areas, solver=solver)
+    with_explorer(sources, found, to_rgb(x), names)
 
 
 def with_explorer(sources: Path, found: Any, images: Any, names: list[str]) -> None:

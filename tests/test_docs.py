@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import captum_extremal
+from captum_extremal import visualization
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,6 +52,21 @@ def test_every_module_that_the_guide_imports_from_is_in_the_reference(build: Any
     assert imported <= set(build.SUBMODULES)
 
 
+def test_every_figure_is_on_the_page_of_the_figures_and_made_there() -> None:
+    page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^```\{code-cell\} ipython3\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    shown = [
+        ast.parse(cell.replace("%matplotlib inline", "")).body[-1] for cell in cells
+    ]  # a cell displays its last value
+    calls = [one.value.func for one in shown if isinstance(one, ast.Expr) and isinstance(one.value, ast.Call)]
+    made = [function.id for function in calls if isinstance(function, ast.Name)]
+    assert sorted(made) == sorted(visualization.__all__)
+    assert [
+        name for name in visualization.__all__ if f"{{py:func}}`~captum_extremal.visualization.{name}`" not in page
+    ] == []
+    assert "execution_mode: force" in page
+
+
 def test_links_lead_to_pages_of_the_site_or_to_the_source(sources: Path) -> None:
     made = {"reference/index.md", "benchmarks/index.md"}  # and what Sphinx finds by other ways than links
     for page in sorted(sources.rglob("*.md")):
@@ -68,6 +85,8 @@ def test_links_of_pages_from_elsewhere_are_changed(build: Any) -> None:
     text = "[x](docs/a/b.md#part), [y](setup.cfg), [z](https://e.org/a.md), [w](#here)"
     changed = "[x](a/b.md#part), [y](" + build.SOURCE + "setup.cfg), [z](https://e.org/a.md), [w](#here)"
     assert build.relinked(text, "CHANGELOG.md", places) == changed
+    code = "```python\nf[0](x)\n```"
+    assert build.relinked(f"{code}\n[y](setup.cfg)", "CHANGELOG.md", places).startswith(code)
     assert build.relinked("[x](../../benchmarks/README.md)", "docs/a/b.md", places) == "[x](../benchmarks/all.md)"
 
 

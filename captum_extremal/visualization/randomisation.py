@@ -49,20 +49,21 @@ def show_randomisation(
     pictures = check.images("images", images, count)
     row = check.row_of("index", index, count)
     columns, width = 2 + len(layers), max(layout.panel_size(size, _BASE)[0], _LEAST_WIDTH)
-    lines = max(1 + text.wrapped(name, width, SMALL).count("\n") for name in (*layers, *runs))
+    firsts = [method if k else f"{method}\nlearned weights" for k, method in enumerate(runs)]
+    lines = max(1 + text.wrapped(name, width, SMALL).count("\n") for name in (*layers, *firsts))
     at: dict[str, Any] = {"base": _BASE, "least_width": _LEAST_WIDTH, "title_lines": lines, "columns": columns}
     place, axes = layout.panels(fig, size, len(runs) * columns, headed=bool(title), **at)
     text.suptitle(place, title)
     draw.image(axes[0], check.as_rgb(pictures[row]), "image")
     for ax in axes[columns::columns]:
         ax.remove()
-    for k, (method, run) in enumerate(runs.items()):
+    for k, (first, run) in enumerate(zip(firsts, runs.values())):
         maps = axes[k * columns + 1 : (k + 1) * columns]
         alike = map(_similarity, run.rank_correlation_absolute[:, row].tolist(), run.ssim[:, row].tolist())
         for ax, values, under in zip(maps, as_array(run.maps[:, row]), ["", *alike]):
             _draw_map(ax, values)
             text.under(ax, under)
-        text.title(maps[0], method if k else f"{method}\nlearned weights", SMALL)
+        text.title(maps[0], first, SMALL)
     for ax, name in zip(axes[2:columns], layers):
         text.title(ax, name, SMALL)
     text.caption(
