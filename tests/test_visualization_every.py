@@ -102,6 +102,7 @@ def test_texts_without_room_are_found() -> None:
     left, right = figure.subplots(1, 2)
     left.set_title("a title that is too long for its panel")
     right.set_title("and another of such a length")
+    right.set_yticks([])
     left.set_xticks([0, 5], ["shown", "outside of the axes"])
     left.set_xlim(0, 1)
     figure.text(-0.1, 0.5, "outside")
