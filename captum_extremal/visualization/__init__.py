@@ -10,7 +10,8 @@ The figures of one result are called alike: ``show_mask(found, images, index)``,
   :class:`~matplotlib.figure.SubFigure`, which keeps its size: the panels are arranged to fit, and the whole figure is
   returned. It gets matplotlib's constrained layout if it has no layout.
 - ``ax``, of the figures with one panel (:func:`show_curves`, :func:`show_order`, :func:`show_bars`): your
-  :class:`~matplotlib.axes.Axes`. A colour bar or a picture beside it takes its room from it.
+  :class:`~matplotlib.axes.Axes`. A colour bar or a picture beside it takes its room from it. The layout of its figure
+  stays yours: ``layout="constrained"`` makes room for long names, and for a legend beneath the curves.
 
 Fonts, lines and colours, which the colour-blind can tell apart, stand in one style sheet, and matplotlib's settings are
 never changed. ``matplotlib.style.use("captum_extremal.visualization.captum_extremal")`` draws other figures alike.

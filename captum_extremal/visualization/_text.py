@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from matplotlib import font_manager
@@ -85,7 +85,7 @@ def length(text: str, size: float) -> float:
     return _length(text, size, tuple(FontProperties().get_family()))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _length(text: str, size: float, family: tuple[str, ...]) -> float:
     font = FontProperties(family=list(family), size=size)
     return float(text_to_path.get_text_width_height_descent(text, font, False)[0]) / 72

@@ -34,6 +34,9 @@ def show_bars(
         values: name -> (mean, low, high), such as ``summarise(outcomes).mean`` and the 95 % interval over images of
             ``bootstrap_interval(outcomes)``, both of :mod:`captum_extremal.metrics`.
         label: what the numbers are.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values.
     """
     given = check.named("values", values, "(mean, low, high)", at_least_one="bar")
     bars = [_check_bar(f"values[{name!r}]", bar) for name, bar in given.items()]

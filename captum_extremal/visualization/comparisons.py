@@ -52,6 +52,10 @@ def compare(
         method, sign, outlier_perc: how :func:`captum.attr.visualization.visualize_image_attr` draws them: "heat_map" or
             "blended_heat_map"; "positive", in which the brightest place is where the metrics say that a map points,
             "absolute_value", "negative" or "all". An attribution without values of the sign is blank.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values.
+        IndexError: there is no such image.
     """
     check_choice("method", method, ("blended_heat_map", "heat_map"))
     check_choice("sign", sign, _COLOURS)
@@ -100,6 +104,10 @@ def compare_masks(
     Args:
         masks: name -> (N, C, H, W) in [0, 1], 1 where the method keeps or points; the channels are averaged. The mean
             of each is told as its area.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values, such as a mask outside of [0, 1].
+        IndexError: there is no such image.
     """
     view = check.view(found, images, index, input_index)
     others = check.attributions("masks", masks, len(found.clean_score), view.rgb.shape[:2])

@@ -50,6 +50,11 @@ def show_curves(
     Args:
         found: masks of anything.
         images: the mask of a* is drawn over one of them, beside the curves. None for the curves alone.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values, or ``found`` holds a* alone, or
+            ``images`` come with masks of channels, groups, signals or volumes.
+        IndexError: there is no such image.
     """
     one = check.with_areas(found, "show_mask draws the mask of a*").image(index)
     if images is not None and not isinstance(images, Tensor):

@@ -50,6 +50,11 @@ def show_channels(
         heat_maps: (N, 1, h, w) or (N, h, w): equation 11, such as
             ``method.attribute(x, target=target, multiply_by_activation=True).sum(1, keepdim=True)``. They are resized
             to the images.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values, such as masks of positions, or ``found``
+            holds a* alone.
+        IndexError: there is no such image.
     """
     if check.result(found).covers != "channels":
         shapes = " and ".join(str(tuple(masks.shape)) for masks in as_tuple(found.masks))
@@ -96,6 +101,10 @@ def show_inversions(
         masked: those of the masked activation, ``...invert(x, channel_mask=found.optimal_mask()).images``.
         index: which of the N images; all of them by default.
         titles: of the images that are drawn, such as their targets.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values.
+        IndexError: there is no such image.
     """
     pictures = check.images("images", images)
     count = len(pictures)
@@ -134,6 +143,9 @@ def show_class_channel(
         inversion: (3, H, W) in [0, 1], such as ``FeatureInversion(model, layer).invert_channels(k).images[0]``.
         examples: M images (M, 3, H', W') or (M, 1, H', W') in [0, 1], in the order in which to draw them.
         values: M numbers to write under them, such as the channel's mean activations.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values.
     """
     picture = check.as_rgb(check.tensor("inversion", inversion, (3, "H", "W"), (1, "H", "W"), display=True))
     pictures = check.images("examples", examples)

@@ -39,6 +39,10 @@ def show_mask(
 
     Args:
         box: (4,), the x0, y0, x1, y1 in pixels of what a detector has found, which is framed in both pictures.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values.
+        IndexError: there is no such image.
     """
     view, corners = check.view(found, images, index, input_index), check.box(box)
     place, (left, right) = layout.panels(fig, view.rgb.shape, 2, base=3.3, least_width=2.2, headed=bool(title))
@@ -70,6 +74,10 @@ def show_targets(
         images: the repeated image.
         index: which of the N targets; all of them by default.
         names: of the targets that are drawn; default "target 1", "target 2", ...
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values.
+        IndexError: there is no such target.
     """
     rows = check.rows_of("index", index, len(check.result(found).clean_score))
     labels = check.names("names", names, [f"target {row + 1}" for row in rows], "target")
@@ -100,6 +108,10 @@ def show_explanations(
 
     Beneath stands how many of them are distinct (:attr:`~captum_extremal.ExtremalMasks.distinct`). A panel stays empty
     where the first explanation is enough and no further one is.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values.
+        IndexError: there is no such image.
     """
     views = [check.view(one, images, index, input_index) for one in check.result(found).explanations]
     first, overlaps = views[0], views[0].found.optimal_overlap[0]

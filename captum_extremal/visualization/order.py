@@ -41,6 +41,10 @@ def show_order(
     Each pixel of the grey image has the colour of the smallest area whose binary mask holds it, and stays grey where
     none does. The colour bar is in percent of the image. Pixels that this area's mask keeps by less than half are pale:
     they only fill it up, such as a frame around masks that had enough before.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values, or ``found`` holds a* alone.
+        IndexError: there is no such image.
     """
     view = check.view(check.with_areas(found, "show_mask draws the mask of a*"), images, index, input_index)
     areas = view.found.areas.tolist()

@@ -45,6 +45,10 @@ def show_signal(
     Args:
         found: masks of signals, (N, A, 1, L), or of the positions of a layer, (N, A, 1, l), which are resized.
         signals: (N, C, L), of any values.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values.
+        IndexError: there is no such image.
     """
     values = check.tensor("signals", signals, ("N", "C", "L"))
     one, panel = _optimal(found, values, index, input_index)
@@ -95,6 +99,10 @@ def show_volume(
         found: masks of volumes, (N, A, 1, D, H, W), or of the positions of a layer, (N, A, 1, d, h, w), which are
             resized.
         volumes: for display, (N, 1, D, H, W) or (N, 3, D, H, W) in [0, 1].
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values.
+        IndexError: there is no such image.
     """
     sizes = ("D", "H", "W")
     values = check.tensor("volumes", volumes, ("N", 1, *sizes), ("N", 3, *sizes), display=True)

@@ -43,6 +43,11 @@ def show_randomisation(
 
     Args:
         found: name -> result of :func:`~captum_extremal.metrics.weight_randomisation`, of the same layers and images.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values, or the results are of different layers
+            or images.
+        IndexError: there is no such image.
     """
     runs = check.named("found", found, "WeightRandomisation", at_least_one="method")
     layers, (_, count, *size) = _shared(runs)

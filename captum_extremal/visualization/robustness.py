@@ -41,6 +41,10 @@ def show_robustness(
 
     Args:
         robustness: of ``ExtremalPerturbation.robustness``.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values.
+        IndexError: there is no such image.
     """
     if not isinstance(robustness, Robustness):
         raise TypeError(f"robustness must be a Robustness, got {type(robustness).__name__}")

@@ -47,6 +47,11 @@ def show_sweep(
     Args:
         agreement: add a row that shows how far independent searches agree: the share of them whose binary mask keeps
             each pixel, and their mean pairwise IoU. ``found`` must know it.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or values, or ``found`` holds a* alone, or does not
+            know how far searches agree.
+        IndexError: there is no such image.
     """
     view = check.view(check.with_areas(found, "show_mask draws the mask of a*"), images, index, input_index)
     if agreement and bool(view.found.agreement_score.isnan().all()):
