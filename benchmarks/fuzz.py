@@ -5,7 +5,7 @@ FILE`` each ending is kept, and the same command goes on where it was stopped. F
 the exit status is then 1.
 
 A call has one of three endings: a result that keeps to its invariants, TypeError, or ValueError, which name the one
-argument that is bad. An error of the user's model on the clean inputs counts as one of its arguments too: where the model
+argument that is bad. An error of the user's model on the clean inputs counts as one of an argument too: where the model
 fails for them each time, with an error as models raise for inputs of another shape, the package raises a ValueError or
 TypeError that names the inputs and tells the model's own words. Anything else that the model's code raises, such as an
 error that does not come again or one of memory, is the model's own: it passes through as it is, and no call made here

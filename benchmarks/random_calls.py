@@ -239,7 +239,8 @@ def scene_of(
     dimensions = r.choice((1, 2, 2, 2, 3)) if dimensions is None else dimensions
     channels = channels or (r.randint(1, 3) if dimensions else r.randint(2, 9))
     kind = r.choice((*Network.KINDS, *Network.TRAINS))
-    kind = "plain" if kind == "dense" and not dimensions else kind
+    if not dimensions and kind in ("dense", "normalised by batch"):  # which takes no single row, and has no position
+        kind = "plain"
     images = r.randint(2 if kind == "normalised by batch" else 1, 3)
     dtype = r.choice((torch.float32,) * 5 + (torch.float64,) * 3 + (torch.bfloat16,))
     two = not single and kind not in ("dense", "one score") and r.random() < 0.2
@@ -1198,8 +1199,18 @@ def ending_of(call: Call) -> str:
                     return "result"
     except (TypeError, ValueError) as error:
         require(call.bad is not None, f"a valid call is refused: {type(error).__name__}: {error}")
-        # Inputs without a batch dimension have another number of examples than what comes with them.
-        named = ("inputs", "target", "additional_forward_args", "baselines") if call.bad == "inputs" else (call.bad,)
+        # Inputs without a batch dimension have another number of examples or another size than what comes with them.
+        beside = (
+            "inputs",
+            "target",
+            "additional_forward_args",
+            "baselines",
+            "solver",
+            "perturbation",
+            "mask",
+            "region",
+        )
+        named = beside if call.bad == "inputs" else (call.bad,)
         require(
             any(name in str(error) for name in named),
             f"the error does not name {call.bad}: {type(error).__name__}: {error}",
