@@ -1032,7 +1032,18 @@ def bad_values(argument: str, scene: Scene) -> list[Any]:
     counts: list[Any] = [0, -1, 1.5, "2", True, float("nan")]
     numbers: list[Any] = [-1.0, float("nan"), float("inf"), "a", True, [1.0]]
     wrong: dict[str, list[Any]] = {
-        "inputs": [None, "image", [x], x.long(), x[:0], x / 0, x[0, 0], (x, "a"), (), x.to(torch.complex64)],
+        "inputs": [
+            None,
+            "image",
+            [x],
+            x.long(),
+            x[:0],
+            x / 0,
+            x[0, 0] if x.dim() < 5 else x.flatten(),
+            (x, "a"),
+            (),
+            x.to(torch.complex64),
+        ],
         "target": [1.5, "a", [0] * (len(x) + 1), 99, -99, True, torch.rand(len(x)), {}, [None] * len(x), (99,)],
         "additional_forward_args": [torch.zeros(len(x) + 1), (torch.zeros(len(x) + 1),)],
         "baselines": ["a", torch.cat([x, x[..., :2]], -1), x / 0, float("inf"), [0.0], True, (0.0,) * 3, 1j],
