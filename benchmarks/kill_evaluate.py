@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--disks", nargs="*", default=["4k", "8k", "12k", "16k", "20k"], metavar="SIZE")
     given = parser.parse_args()
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -139,18 +140,23 @@ def main() -> None:
         check_same(out, whole)
         pairs, kills = len(rows_of(whole)), given.kills - ends
         print(f"killed {kills} times: {before} of {pairs} pairs then, all in the end, none twice", flush=True)
-        disk = folder / "disk"
-        disk.mkdir()
-        with small_disk(disk, "16k") as mounted:
-            if not mounted:
-                print("no small disk can be mounted here")
-                return
-            status = ended(started(arguments_for(given.images, disk)))
-            before = len(rows_of(disk))
-            subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
-            assert ended(started(arguments_for(given.images, disk))) == 0
-            check_same(disk, whole)
-        print(f"full disk: exit status {status}, {before} pairs then, all in the end, none twice")
+        for size in given.disks:
+            fill_disk(folder / f"disk-{size}", size, given.images, whole)
+
+
+def fill_disk(disk: Path, size: str, images: int, whole: Path) -> None:
+    """Run the command on a disk of this size, which is too small, and again when it has become larger."""
+    disk.mkdir()
+    with small_disk(disk, size) as mounted:
+        if not mounted:
+            print("no small disk can be mounted here")
+            return
+        status = ended(started(arguments_for(images, disk)))
+        before = len(rows_of(disk))
+        subprocess.run(["mount", "-o", "remount,size=1m", str(disk)], check=True)
+        assert ended(started(arguments_for(images, disk))) == 0
+        check_same(disk, whole)
+    print(f"disk of {size}: exit status {status}, {before} pairs then, all in the end, none twice", flush=True)
 
 
 if __name__ == "__main__":

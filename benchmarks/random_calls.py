@@ -12,6 +12,7 @@ import contextlib
 import io
 import random
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,14 @@ from captum_extremal import (
     FadePyramid,
     FeatureInversion,
     Game,
+    GroupMask,
     LayerExtremalPerturbation,
     MeaningfulPerturbation,
     PathSolver,
     PenaltySolver,
+    SamplePerturbation,
     SmoothMask,
+    SpaceTimeMask,
     class_channels,
 )
 from captum_extremal.metrics import (
@@ -48,13 +52,14 @@ from captum_extremal.metrics import (
     top_masks,
     weight_randomisation,
 )
+from captum_extremal.objectives import BoxScore, RegionScore, Similarity
 
 CLASSES = 5
-SIDES = {1: (4, 16, 24), 2: (3, 11, 16, 16), 3: (4, 8)}
+SIDES = {0: (1,), 1: (4, 16, 24), 2: (3, 11, 16, 16), 3: (4, 8)}  # by the number of dimensions
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3, torch.bfloat16: 0.1}
 _CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_NORMALISATION = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-_POOL = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+_NORMALISATION = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_POOL = {0: nn.Identity, 1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
 _GAMES = {"preserve": Game(1, 0), "delete": Game(0, -1), "hybrid": Game(1, -1)}
 _PYRAMIDS = {"blur": BlurPyramid(), "fade": FadePyramid()}
 
@@ -72,7 +77,7 @@ def require(holds: Any, what: str) -> None:
 
 
 class Network(nn.Module):
-    """Scores (N, 5) of x (N, C, *S), or of (N, *S, C) if ``last``.
+    """Scores (N, 5) of x (N, C, *S), or of (N, *S, C) if ``last``; of tables (N, C) without dimensions.
 
     A "dense" network's scores are (N, 5, *S), those of "one score" (N,).
     """
@@ -84,18 +89,23 @@ class Network(nn.Module):
         super().__init__()
         self.kind, self.last = kind, last
         normalised = kind.startswith("normalised")
-        self.first = _CONVOLUTION[dimensions](channels, 4, 3, padding=1)
+        self.entry = nn.Identity()
+        if dimensions:
+            self.first: nn.Module = _CONVOLUTION[dimensions](channels, 4, 3, padding=1)
+        else:
+            self.first = nn.Linear(channels, 4)
         self.normal = _NORMALISATION[dimensions](4) if normalised else nn.Identity()
         self.act = nn.ReLU(inplace=kind == "in place")
         self.drop = nn.Dropout(0.3)
         self.pool = _POOL[dimensions](1 if kind == "dense" else 2)
         self.read_out = nn.Linear(4 * 2**dimensions, CLASSES)
-        self.dense = _CONVOLUTION[dimensions](4, CLASSES, 1)
+        self.dense = _CONVOLUTION[dimensions](4, CLASSES, 1) if dimensions else nn.Identity()
         self.train(kind in self.TRAINS)
 
     def forward(self, x: Tensor, gain: Tensor | None = None, power: Any = None) -> Tensor:
         if self.kind == "in place":
             x.mul_(0.5)
+        x = self.entry(x)
         x = x.movedim(-1, 1) if self.last else x
         h = self.drop(self.act(self.normal(self.first(x))))
         if self.kind == "branching" and float(h.detach().sum()) > 1e9:  # which a tracer cannot follow
@@ -122,17 +132,50 @@ class TwoInputs(nn.Module):
         return scores
 
 
+class Detector(nn.Module):
+    """Three detections of each image, of fixed boxes and classes, whose scores are a network's."""
+
+    BOXES = torch.tensor([[0.0, 0, 2, 2], [0, 1, 3, 3], [1, 0, 2, 3]])
+    LABELS = torch.tensor([0, 1, 1])
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
+        scores = self.network(x)[:, :3].sigmoid()
+        return [{"boxes": self.BOXES.to(x), "labels": self.LABELS, "scores": one} for one in scores]
+
+
+def _overlap(box: Tensor, other: Tensor) -> float:
+    """The intersection over union of two boxes."""
+    size = (torch.minimum(box[2:], other[2:]) - torch.maximum(box[:2], other[:2])).clamp(min=0)
+    areas = [float((one[2:] - one[:2]).prod()) for one in (box, other)]
+    return float(size.prod()) / (sum(areas) - float(size.prod()))
+
+
 @dataclass
 class Scene:
-    """A model with inputs for it, and what else each call of it needs."""
+    """A model with inputs for it, and what else each call of it needs.
+
+    Attributes:
+        steady: whether a score depends on the image alone.
+        wrapped: whether the methods see a function instead of the model.
+        objective: what the methods see around the model, one of the package's own.
+        literal: the scores that it must give, of the model's output.
+        spoil: what is done to the output, where a bad one is tried.
+    """
 
     model: nn.Module
     inputs: Any
     target: Any
     further: Any
     network: Network  # the model, or its first part
-    steady: bool  # whether a score depends on the image alone
-    wrapped: bool = False  # whether the methods see a function instead of the model
+    steady: bool
+    wrapped: bool = False
+    objective: Callable[..., Any] | None = None
+    literal: Callable[[Any], Tensor] = lambda output: output
+    spoil: Callable[[Any], Any] = lambda output: output
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -149,7 +192,9 @@ class Scene:
 
     @property
     def forward_func(self) -> Callable[..., Any]:
-        return (lambda *given: self.model(*given)) if self.wrapped else self.model
+        if self.objective is not None:
+            return self.objective
+        return (lambda *given: self.spoil(self.model(*given))) if self.wrapped else self.model
 
     @property
     def tolerance(self) -> float:
@@ -160,7 +205,7 @@ class Scene:
         further = self.further if isinstance(self.further, tuple) else (self.further,)
         given = () if self.further is None else further
         with torch.no_grad():
-            output = self.model(*(x.detach().clone() for x in inputs), *given).double()
+            output = self.literal(self.model(*(x.detach().clone() for x in inputs), *given)).double()
         if self.target is None:
             return output
         columns = np.asarray(self.target).reshape(-1).tolist()
@@ -177,12 +222,25 @@ def scene_of(
     channels: int | None = None,
     single: bool = False,
     may_be_last: bool = False,
+    may_score: bool = False,
 ) -> Scene:
-    """A model and inputs; with ``may_be_last`` the channels are sometimes the last axis."""
+    """A model and inputs.
+
+    Args:
+        dimensions: S has so many axes; 0 for tables. None for one to three.
+        channels: C; None for one to three, and two to nine of tables.
+        single: no tuple of inputs.
+        may_be_last: the channels are sometimes the last axis.
+        may_score: an objective of the package is sometimes around the model.
+    """
+    if may_score and r.random() < 0.12:
+        return with_objective(r, scene_of(r, dimensions=2, channels=channels, single=True))
     last = may_be_last and r.random() < 0.25
-    dimensions = dimensions or r.choice((1, 2, 2, 2, 3))
-    channels = channels or r.randint(1, 3)
+    dimensions = r.choice((1, 2, 2, 2, 3)) if dimensions is None else dimensions
+    channels = channels or (r.randint(1, 3) if dimensions else r.randint(2, 9))
     kind = r.choice((*Network.KINDS, *Network.TRAINS))
+    if not dimensions and kind in ("dense", "normalised by batch"):  # which takes no single row, and has no position
+        kind = "plain"
     images = r.randint(2 if kind == "normalised by batch" else 1, 3)
     dtype = r.choice((torch.float32,) * 5 + (torch.float64,) * 3 + (torch.bfloat16,))
     two = not single and kind not in ("dense", "one score") and r.random() < 0.2
@@ -211,6 +269,46 @@ def scene_of(
     )
 
 
+def with_objective(r: random.Random, scene: Scene) -> Scene:
+    """The scene of images with one of the package's objectives around its network."""
+    network, n = scene.network, scene.images
+    shape, dtype = scene.tensors[0].shape[2:], scene.tensors[0].dtype
+    chosen = r.choice(("region", "similarity", "box"))
+    if network.kind in ("dense", "one score") or chosen == "region":
+        network.kind = "dense" if chosen == "region" else "plain"
+        network.pool = _POOL[2](1 if chosen == "region" else 2)
+    scene.further, scene.wrapped = None, False
+    if chosen == "similarity":
+        texts = torch.randn(3, CLASSES, generator=torch.Generator().manual_seed(r.randrange(99)), dtype=torch.float64)
+        scene.objective = Similarity(network, texts.to(dtype))
+        scene.literal = lambda y: torch.cosine_similarity(y.double()[:, None], texts.to(dtype).double()[None], dim=-1)
+        scene.target = r.choice((1, [r.randrange(3) for _ in range(n)]))
+        return scene
+    scene.target, labels = None, [r.randrange(2) for _ in range(n)]
+    if chosen == "region":
+        region = torch.zeros(n, *shape)
+        region[:, : r.randint(1, shape[0]), 1:] = r.choice((1.0, 0.5))
+        scene.objective = RegionScore(network, region, r.choice((labels[0], torch.tensor(labels))))
+        which = scene.objective.label.expand(n).tolist()
+        scene.literal = lambda y: torch.stack(
+            [(y.double()[k, which[k]] * region[k]).sum() / region[k].sum() for k in range(n)]
+        )
+        return scene
+    scene.model, box = Detector(network), torch.tensor([0.0, 0, 2, 3])
+    scene.model.train(network.training)
+    scene.objective = BoxScore(scene.model, box[None], torch.tensor(labels))
+    overlaps = [_overlap(box, one) for one in Detector.BOXES]
+    scene.literal = lambda found: torch.stack(
+        [
+            torch.stack(
+                [overlaps[j] * one["scores"][j].double() for j in range(3) if Detector.LABELS[j] == label]
+            ).max()
+            for one, label in zip(found, labels)
+        ]
+    )
+    return scene
+
+
 def _in_inference(x: Tensor) -> Tensor:
     with torch.inference_mode():
         return x.clone()
@@ -219,7 +317,9 @@ def _in_inference(x: Tensor) -> Tensor:
 LAYOUTS: tuple[Callable[[Tensor], Tensor], ...] = (
     lambda x: x,
     lambda x: x,
-    lambda x: x.flip(-1).transpose(-1, -2).contiguous().transpose(-1, -2),
+    lambda x: (
+        x.flip(-1).transpose(-1, -2).contiguous().transpose(-1, -2) if x.dim() > 2 else x.flip(-1).t().clone().t()
+    ),
     lambda x: x[:1].expand_as(x),
     lambda x: x.clone().requires_grad_(),
     lambda x: torch.cat([x, x], 1)[:, : x.shape[1]],
@@ -320,19 +420,26 @@ def check_map(one: Tensor, x: Tensor, low: float | None, high: float | None) -> 
     require(high is None or one.max() <= high, f"a map has values above {high}")
 
 
-def search_settings(r: random.Random, scene: Scene, *, counts: bool = False) -> dict[str, Any]:
-    """Settings of a search, each left out half of the time but the solver, which is short."""
+def search_settings(
+    r: random.Random, scene: Scene, *, areas: list[Any] | None = None, smallest: float = 0.0, flips: bool = True
+) -> dict[str, Any]:
+    """Settings of a search, each left out half of the time but the solver, which is short.
+
+    Args:
+        areas: one of these is chosen; None for fractions.
+        smallest: what fractions are at least.
+        flips: whether a solver may mirror the inputs.
+    """
     solvers = [
         PathSolver(steps=4),
         PathSolver(steps=4, searches=2, refinement=r.choice((0.0, 1.0))),
         PathSolver(steps=3, sweeps=2, binary_weight=0.0, precision=r.choice((None, torch.bfloat16))),
         PenaltySolver(steps=3, flip=False),
     ]
-    if not counts:
+    if flips and areas is None:
         solvers.append(PenaltySolver(steps=4))
-    areas: list[Any] = [0.3, [0.25, 0.5], (0.3, 1.0), torch.tensor([0.25, 0.75])]
-    if counts:
-        areas += [[1, 3], 2]
+    fractions: list[Any] = [0.3, [0.25, 0.5], (0.3, 1.0), torch.tensor([0.25, 0.75]), 0.6, [0.6, 1.0]]
+    areas = areas or [one for one in fractions if float(np.min(np.asarray(one))) >= smallest]
     threshold = [r.uniform(-1, 1), 1e3, -1e3, [0.1] * scene.images, torch.linspace(-1, 1, scene.images)]
     threshold += [lambda clean, perturbed: perturbed + 0.5 * (clean - perturbed)]
     given = {
@@ -350,9 +457,9 @@ def half_of(r: random.Random, given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if r.random() < 0.5}
 
 
-def perturbation_settings(r: random.Random, scene: Scene) -> dict[str, Any]:
+def perturbation_settings(r: random.Random, scene: Scene, samples: bool = False) -> dict[str, Any]:
     small = BlurPyramid(sigma_max=1.5, levels=3, padding=r.choice(("zeros", "reflect")))
-    chosen = r.choice(("blur", "fade", small, FadePyramid()))
+    chosen = r.choice(("blur", "fade", small, FadePyramid(), background_of(r, scene) if samples else "fade"))
     x = scene.tensors[0]
     given: dict[str, Any] = {"perturbation": chosen}
     if not isinstance(scene.inputs, tuple):
@@ -372,19 +479,119 @@ def of_model(scene: Scene) -> dict[str, Any]:
     return given | ({"channel_dim": -1} if scene.network.last else {})
 
 
+def masks_of_positions(r: random.Random, scene: Scene) -> tuple[dict[str, Any], float]:
+    """A family of smooth masks, or none, and the smallest area that it has on the inputs."""
+    kinds: list[Any] = [None, None, SmoothMask(step=2.0, temperature=r.choice((0, 0.1)))]
+    shapes = [tuple(x.shape[2:]) for x in scene.channels_first]
+    if len(shapes[0]) == 3:
+        kinds += [SpaceTimeMask(), SmoothMask(hold=0), SpaceTimeMask(space=SmoothMask(step=2.0), time_axis=-1)]
+    mask = r.choice(kinds)
+    smallest = max((SmoothMask() if mask is None else mask).smallest_area(shape) for shape in shapes)
+    return ({} if mask is None else {"mask": mask}), smallest
+
+
+def groups_of(r: random.Random, shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:
+    """Ids of groups for tensors of these shapes (N, ...), each repeated along some of the dimensions."""
+    found = []
+    for shape in shapes:
+        repeated = [r.random() < 0.8, *(r.random() < 0.4 for _ in shape[1:])]
+        sides = [1 if one else side for one, side in zip(repeated, shape)]
+        most = r.choice((3, 6))
+        ids = np.array([2 * r.randrange(most) + 1 for _ in range(int(np.prod(sides)))])
+        found.append(torch.tensor(ids.reshape(sides), dtype=r.choice((torch.int64, torch.int32))))
+    return tuple(found)
+
+
+def shares_of(ids: tuple[Tensor, ...], tensors: tuple[Tensor, ...], weights: str) -> list[dict[int, float]]:
+    """Each group's share of the area, example by example."""
+    found = []
+    for n in range(len(tensors[0])):
+        sizes: Counter[int] = Counter()
+        for one, x in zip(ids, tensors):
+            sizes.update(one.expand_as(x)[n].flatten().tolist())
+        counted = {one: float(size if weights == "size" else 1) for one, size in sizes.items()}
+        found.append({one: size / sum(counted.values()) for one, size in sorted(counted.items())})
+    return found
+
+
+def group_settings(
+    r: random.Random, tensors: tuple[Tensor, ...], is_tuple: bool, argument: str, may_be_none: bool
+) -> tuple[dict[str, Any], list[Any]]:
+    """The argument that names groups and their mask family, and areas that masks of them can have.
+
+    Args:
+        tensors: what is grouped, each (N, ...).
+        may_be_none: whether every element can be a group where no ids are given.
+    """
+    mask = GroupMask(weights=r.choice(("count", "size")), passes=r.choice((0, 20)))
+    given: dict[str, Any] = half_of(r, {"mask": mask})
+    weights = given.get("mask", GroupMask()).weights
+    if may_be_none and r.random() < 0.3:
+        ids, first = [], 0
+        for x in tensors:
+            ids.append(first + torch.arange(x[0].numel()).view(1, *x.shape[1:]))
+            first += x[0].numel()
+        every = tuple(ids)
+    else:
+        every = groups_of(r, [tuple(x.shape) for x in tensors])
+        given[argument] = every if is_tuple else every[0]
+    shares = shares_of(every, tensors, weights)
+    smallest = max(min(one.values()) for one in shares)
+    areas: list[Any] = [one for one in (0.3, [0.25, 0.5], 0.6, [0.6, 1.0], 1.0) if np.min(one) >= smallest]
+    if weights == "count" and len({len(one) for one in shares}) == 1:
+        areas += [1] if len(shares[0]) == 1 else [1, [1, 2]]
+    return given, areas
+
+
+def extremal_group_settings(r: random.Random, scene: Scene, reduce: bool) -> dict[str, Any]:
+    """Settings of a search over groups of the inputs' features."""
+    is_table = all(x.dim() == 2 for x in scene.tensors)
+    groups, areas = group_settings(r, scene.tensors, isinstance(scene.inputs, tuple), "feature_mask", is_table)
+    given = of_model(scene) | search_settings(r, scene, areas=areas) | groups
+    given |= half_of(r, {"perturbation": r.choice(("fade", background_of(r, scene)))})
+    if not isinstance(scene.inputs, tuple):
+        given |= half_of(r, {"baselines": 0.5})
+    return given | ({"reduce": r.choice(("extremal", "sum"))} if reduce else {})
+
+
+def background_of(r: random.Random, scene: Scene) -> SamplePerturbation:
+    """Two or three rows for each of the inputs."""
+    rows = r.randint(2, 3)
+    first = tuple(torch.randn_like(x.detach()[:1].repeat(rows, *[1] * (x.dim() - 1))) for x in scene.channels_first)
+    return SamplePerturbation(first if isinstance(scene.inputs, tuple) else first[0])
+
+
+def extremal_scene(r: random.Random) -> tuple[Scene, bool]:
+    """A scene, and whether groups of its features are masked."""
+    if r.random() < 0.25:
+        return scene_of(r, dimensions=r.choice((0, 1, 2)), may_score=True), True
+    return scene_of(r, may_be_last=True, may_score=True), False
+
+
+def extremal_settings(r: random.Random, scene: Scene, grouped: bool, reduce: bool = False) -> dict[str, Any]:
+    if grouped:
+        return extremal_group_settings(r, scene, reduce)
+    mask, smallest = masks_of_positions(r, scene)
+    given = (
+        of_model(scene)
+        | search_settings(r, scene, smallest=smallest)
+        | perturbation_settings(r, scene, samples=True)
+        | mask
+    )
+    return given | ({"reduce": r.choice(("extremal", "sum", "refined"))} if reduce else {})
+
+
 def extremal_attribute(r: random.Random) -> Call:
-    scene = scene_of(r, may_be_last=True)
-    given = of_model(scene) | search_settings(r, scene) | perturbation_settings(r, scene)
-    given |= half_of(r, {"mask": SmoothMask(step=2.0)}) | {"reduce": r.choice(("extremal", "sum", "refined"))}
+    scene, grouped = extremal_scene(r)
+    given = extremal_settings(r, scene, grouped, reduce=True)
     high = {"extremal": 1.0, "refined": 2.02}.get(given["reduce"])
     run = ExtremalPerturbation(scene.forward_func).attribute
     return Call("ExtremalPerturbation.attribute", scene, run, given, like_inputs(scene, 0.0, high))
 
 
 def extremal_masks(r: random.Random) -> Call:
-    scene = scene_of(r, may_be_last=True)
-    given = of_model(scene) | search_settings(r, scene) | perturbation_settings(r, scene)
-    given |= half_of(r, {"mask": SmoothMask(step=2.0, temperature=r.choice((0, 0.1)))})
+    scene, grouped = extremal_scene(r)
+    given = extremal_settings(r, scene, grouped) | half_of(r, {"explanations": r.choice((1, 2))})
     if r.random() < 0.2:
         given["areas"] = "optimal"
     run = ExtremalPerturbation(scene.forward_func).extremal_masks
@@ -416,16 +623,33 @@ def robustness(r: random.Random) -> Call:
 
 
 def layer_settings(r: random.Random, scene: Scene) -> tuple[dict[str, Any], nn.Module]:
-    layer = r.choice((scene.network.first, scene.network.act))
-    given = of_model(scene) | search_settings(r, scene, counts=True)
-    given |= {"channel_dim": 1, "mask": r.choice(("channels", "channels", "spatial"))}
-    if r.random() < 0.3 and layer is scene.network.act:
+    """Settings of a search at a layer; the first layer of a network whose channels are last has them there too."""
+    layer = r.choice((scene.network.first, scene.network.act, *([scene.network.entry] if scene.network.last else [])))
+    given = of_model(scene) | {"channel_dim": -1 if layer is scene.network.entry else 1}
+    if r.random() < 0.3 and layer is not scene.network.first:
         given["attribute_to_layer_input"] = True
+    activation = activation_of(scene, layer, given)
+    if r.random() < 0.25:
+        given.pop("channel_dim")
+        groups, areas = group_settings(r, (activation,), False, "layer_mask", may_be_none=False)
+        given |= groups | search_settings(r, scene, areas=areas)
+    else:
+        mask = r.choice(("channels", "channels", "spatial"))
+        axis = given["channel_dim"] % activation.dim()
+        positions = tuple(side for k, side in enumerate(activation.shape[1:], 1) if k != axis)
+        if mask == "spatial":
+            chosen = search_settings(r, scene, smallest=SmoothMask().smallest_area(positions), flips=False)
+        else:
+            fractions = [one for one in (0.3, [0.25, 0.5], [0.5, 1.0]) if np.min(one) * activation.shape[axis] >= 1]
+            fewest = [1, [1, 3]] if activation.shape[axis] > 3 else [1]
+            chosen = search_settings(r, scene, areas=[*fractions, *fewest])
+        given |= {"mask": mask} | chosen
+    given |= half_of(r, {"layer_baselines": r.choice((0.5, torch.randn_like(activation[:1])))})
     return given, layer
 
 
 def layer_attribute(r: random.Random) -> Call:
-    scene = scene_of(r)
+    scene = scene_of(r, may_be_last=True, may_score=True)
     given, layer = layer_settings(r, scene)
     given |= half_of(r, {"multiply_by_activation": True})
     bounds = (None, None) if given.get("multiply_by_activation") else (0.0, 1.0)
@@ -435,8 +659,9 @@ def layer_attribute(r: random.Random) -> Call:
 
 
 def layer_masks(r: random.Random) -> Call:
-    scene = scene_of(r)
+    scene = scene_of(r, may_be_last=True, may_score=True)
     given, layer = layer_settings(r, scene)
+    given |= half_of(r, {"explanations": r.choice((1, 2))})
     if r.random() < 0.2:
         given["areas"] = "optimal"
     run = LayerExtremalPerturbation(scene.forward_func, layer).extremal_masks
@@ -465,7 +690,7 @@ def activation_of(scene: Scene, layer: nn.Module, given: dict[str, Any]) -> Tens
 
 
 def meaningful(r: random.Random) -> Call:
-    scene = scene_of(r, may_be_last=True)
+    scene = scene_of(r, may_be_last=True, may_score=True)
     given = of_model(scene) | {"steps": r.randint(1, 3)} | perturbation_settings(r, scene)
     others = {"game": r.choice(tuple(_GAMES)), "learning_rate": 0.3, "area_weight": 0.0, "variation_weight": 1.0}
     given |= half_of(r, others | {"variation_power": 2, "seed": r.randrange(100), "show_progress": True})
@@ -474,7 +699,7 @@ def meaningful(r: random.Random) -> Call:
 
 
 def rise(r: random.Random) -> Call:
-    scene = scene_of(r, may_be_last=True)
+    scene = scene_of(r, may_be_last=True, may_score=True)
     given = of_model(scene) | {"n_samples": r.randint(1, 6)}
     others = {"cells": r.randint(1, 8), "probability": 0.3, "seed": r.randrange(100), "show_progress": True}
     given |= half_of(r, others | {"perturbations_per_eval": r.randint(1, 4)})
@@ -524,10 +749,10 @@ def _any_map(x: Tensor, target: Any = None, **further: Any) -> Tensor:
 
 
 def curves(r: random.Random) -> Call:
-    scene = scene_of(r, single=True)
+    scene = scene_of(r, single=True, may_score=True)
     given = {"attribution": _any_map} | of_model(scene) | {"steps": r.randint(1, 4)}
     given |= half_of(r, {"blur": 1.0, "perturbations_per_eval": r.randint(1, 4)})
-    if scene.network.kind == "one score":
+    if scene.network.kind == "one score" or scene.target is None:
         given["softmax"] = False
 
     def check(found: Any) -> None:
@@ -631,18 +856,36 @@ def near(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
     require(found.shape == expected.shape and worst <= tolerance * scale, f"{what}: off by {worst:.3g}")
 
 
-def check_found(found: ExtremalMasks, scene: Scene, given: dict[str, Any], layer: nn.Module | None = None) -> None:
-    """Areas are exact, values finite, and scores what the model says of the masks, asked once more."""
+def _mean(masks: Tensor, first: int) -> Tensor:
+    """Over all dimensions from the first on."""
+    return masks.double().flatten(first).mean(-1)
+
+
+def check_found(
+    found: ExtremalMasks, scene: Scene, given: dict[str, Any], layer: nn.Module | None = None, main: bool = True
+) -> None:
+    """Areas are exact, values finite, and scores what the model says of the masks, asked once more.
+
+    Args:
+        main: whether this is the first explanation, whose a* does not depend on others.
+    """
+    if main:
+        require(len(found.explanations) == given.get("explanations", 1), "there are not as many explanations")
+        for other in found.explanations[1:]:
+            check_found(other, scene, given, layer, main=False)
     n, a = scene.images, len(found.areas)
     each = found.masks if isinstance(found.masks, tuple) else (found.masks,)
     best = found.optimal_masks if isinstance(found.optimal_masks, tuple) else (found.optimal_masks,)
-    require(isinstance(found.masks, tuple) == (isinstance(scene.inputs, tuple) and layer is None), "masks are no tuple")
+    groups = Groups.of(found, scene, given, layer)
+    several = isinstance(scene.inputs, tuple) and layer is None and groups is None
+    require(isinstance(found.masks, tuple) == several, "masks are no tuple")
+    mean = groups.area if groups else _mean
     for masks, optimal in zip(each, best):
         require(masks.dtype == torch.float32 and masks.shape[:2] == (n, a), f"masks are {masks.shape}, {masks.dtype}")
         require(((masks >= 0) & (masks <= 1)).all(), "masks are not in [0, 1]")
-        near(masks.double().flatten(2).mean(2), found.areas.expand(n, a), 1e-3, "areas are not exact")
+        near(mean(masks, 2), found.areas.expand(n, a), 1e-3, "areas are not exact")
         sure = found.reached
-        near(optimal.double().flatten(1).mean(1)[sure], found.optimal_area[sure], 1e-3, "a* is not its mask's area")
+        near(mean(optimal, 1)[sure], found.optimal_area[sure], 1e-3, "a* is not its mask's area")
         require(not optimal[found.vacuous].any(), "a vacuous mask is not zero")
     for name in ("scores", "complement_scores", "values", "clean_score", "perturbed_score", "optimal_value"):
         require(getattr(found, name).isfinite().all(), f"{name} are not finite")
@@ -652,9 +895,9 @@ def check_found(found: ExtremalMasks, scene: Scene, given: dict[str, Any], layer
     require((found.optimal_value[found.reached] >= found.threshold[found.reached]).all(), "a* is not enough")
     if not scene.steady or given["solver"].precision is not None:
         return
-    if isinstance(given.get("areas"), (list, tuple, float, int, Tensor)) and a:
+    if isinstance(given.get("areas"), (list, tuple, float, int, Tensor)) and a and main:
         check_listed(found)
-    phi = measured_at(scene, given, layer)
+    phi = measured_at(scene, given, layer, groups)
     kept, removed = (found.scores, found.complement_scores)
     near(phi(tuple(torch.ones_like(one) for one in best)), found.clean_score, scene.tolerance, "the clean score")
     near(phi(tuple(torch.zeros_like(one) for one in best)), found.perturbed_score, scene.tolerance, "all hidden")
@@ -674,32 +917,93 @@ def check_listed(found: ExtremalMasks) -> None:
         require(got == expected or (got != got and expected != expected), f"a* is {got}, not {expected}")
 
 
-def measured_at(scene: Scene, given: dict[str, Any], layer: nn.Module | None) -> Callable[[tuple[Tensor, ...]], Tensor]:
+@dataclass
+class Groups:
+    """The groups of features of a result, by their literal meaning."""
+
+    every: list[int]  # their ids, ascending
+    ids: tuple[Tensor, ...]
+    shares: list[dict[int, float]]  # by example
+
+    @classmethod
+    def of(cls, found: ExtremalMasks, scene: Scene, given: dict[str, Any], layer: nn.Module | None) -> Groups | None:
+        """None where no groups are masked."""
+        argument = "feature_mask" if layer is None else "layer_mask"
+        tensors = scene.tensors if layer is None else (activation_of(scene, layer, given),)
+        if argument in given:
+            ids = given[argument] if isinstance(given[argument], tuple) else (given[argument],)
+        elif layer is None and scene.tensors[0].dim() == 2:
+            starts = np.cumsum([0, *(x[0].numel() for x in tensors)]).tolist()
+            ids = tuple(start + torch.arange(x[0].numel())[None] for start, x in zip(starts, tensors))
+        else:
+            return None
+        every = sorted({one for part in ids for one in part.flatten().tolist()})
+        require(found.group_ids is not None and found.group_ids.tolist() == every, f"ids are {found.group_ids}")
+        return cls(every, ids, shares_of(ids, tensors, given.get("mask", GroupMask()).weights))
+
+    def area(self, masks: Tensor, first: int) -> Tensor:
+        """Of masks (N, G), or (N, A, G)."""
+        weights = torch.tensor([[one.get(k, 0.0) for k in self.every] for one in self.shares], dtype=torch.float64)
+        return (masks.double() * weights.view(len(weights), *[1] * (masks.dim() - 2), -1)).sum(-1)
+
+    def spread(self, masks: tuple[Tensor, ...], tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """From masks (N, G) to one for each tensor, element by element."""
+        (mask,), found = masks, []
+        for one, x in zip(self.ids, tensors):
+            own = torch.zeros(x.shape, dtype=mask.dtype)
+            for g, number in enumerate(self.every):
+                chosen = one.expand_as(x) == number
+                own = torch.where(chosen, mask[:, g].view(-1, *[1] * (x.dim() - 1)), own)
+            found.append(own)
+        return tuple(found)
+
+
+def measured_at(
+    scene: Scene, given: dict[str, Any], layer: nn.Module | None, groups: Groups | None
+) -> Callable[[tuple[Tensor, ...]], Tensor]:
     """Phi (N,) of masks, one tensor for each input or for the layer."""
     if layer is not None:
-        return lambda masks: _score_at(scene, layer, masks[0], bool(given.get("attribute_to_layer_input")))
-    perturbation = given.get("perturbation", "blur")
+        return lambda masks: _score_at(scene, layer, masks[0], given, groups)
+    perturbation = given.get("perturbation", "fade" if groups else "blur")
     chosen = _PYRAMIDS.get(perturbation, perturbation) if isinstance(perturbation, str) else perturbation
+    if groups is None and perturbation == "blur" and isinstance(given.get("mask"), SmoothMask):
+        chosen = BlurPyramid(hold=given["mask"].hold)
 
     def phi(masks: tuple[Tensor, ...]) -> Tensor:
+        last = scene.network.last and groups is None
+        masks = masks if groups is None else groups.spread(masks, scene.tensors)
         shown = []
-        for own, x, mask in zip(scene.tensors, scene.channels_first, masks):
+        for k, (own, mask) in enumerate(zip(scene.tensors, masks)):
+            x = own.movedim(-1, 1) if last else own
             wide = torch.promote_types(x.dtype, torch.float32)
+            if isinstance(chosen, SamplePerturbation):
+                rows = chosen.background[k] if isinstance(chosen.background, tuple) else chosen.background
+                faded = [x + (1 - mask.to(wide)) * (row[None].to(wide) - x) for row in rows]
+                shown.append([one.to(x.dtype).movedim(1, -1) if last else one.to(x.dtype) for one in faded])
+                continue
             baseline = torch.as_tensor(given.get("baselines", 0.0)).detach().to(wide).expand_as(own)
-            baseline = baseline.movedim(-1, 1) if scene.network.last else baseline
+            baseline = baseline.movedim(-1, 1) if last else baseline
             one = chosen.bind(x.detach().clone().to(wide), baseline)(mask.to(wide)).to(x.dtype)
-            shown.append(one.movedim(1, -1) if scene.network.last else one)
-        return scene.score(tuple(shown))
+            shown.append([one.movedim(1, -1) if last else one])
+        return torch.stack([scene.score(inputs) for inputs in zip(*shown)]).mean(0)
 
     return phi
 
 
-def _score_at(scene: Scene, layer: nn.Module, mask: Tensor, to_input: bool) -> Tensor:
-    def masked(x: Tensor) -> Tensor:
-        shape = mask.shape if mask.dim() == x.dim() else (*mask.shape, *[1] * (x.dim() - 2))
-        return x * mask.view(shape).to(x.dtype)
+def _score_at(scene: Scene, layer: nn.Module, mask: Tensor, given: dict[str, Any], groups: Groups | None) -> Tensor:
+    axis = given.get("channel_dim", 1)
 
-    if to_input:
+    def masked(x: Tensor) -> Tensor:
+        baseline = torch.as_tensor(given.get("layer_baselines", 0.0)).to(x.dtype).expand_as(x)
+        if groups is not None:
+            (own,) = groups.spread((mask,), (x,))
+        else:
+            spatial = mask.dim() == x.dim()
+            own = mask if spatial else mask.view(*mask.shape, *[1] * (x.dim() - 2))
+            own = own.movedim(1, axis)
+        return baseline + own.to(x.dtype) * (x - baseline)
+
+    if given.get("attribute_to_layer_input"):
         handle = layer.register_forward_pre_hook(lambda module, arguments: (masked(arguments[0]),))
     else:
         handle = layer.register_forward_hook(lambda module, arguments, output: masked(output))
@@ -710,16 +1014,39 @@ def _score_at(scene: Scene, layer: nn.Module, mask: Tensor, to_input: bool) -> T
 # Bad arguments
 
 
+BAD_OUTPUTS: tuple[Callable[[Tensor], Any], ...] = (
+    lambda y: None,
+    lambda y: [y, y],
+    lambda y: y.detach().cpu().float().numpy(),
+    lambda y: y.long(),
+    lambda y: y * float("nan"),
+    lambda y: y[:0],
+    lambda y: torch.cat([y, y[:1]]),
+    lambda y: y.sum(),
+)
+
+
 def bad_values(argument: str, scene: Scene) -> list[Any]:
     """Values that every method refuses for an argument of this name; none for arguments that are not known here."""
     x = scene.tensors[0].detach()
     counts: list[Any] = [0, -1, 1.5, "2", True, float("nan")]
     numbers: list[Any] = [-1.0, float("nan"), float("inf"), "a", True, [1.0]]
     wrong: dict[str, list[Any]] = {
-        "inputs": [None, "image", [x], x.long(), x[:0], x / 0, x[0, 0], (x, "a"), (), x.to(torch.complex64)],
+        "inputs": [
+            None,
+            "image",
+            [x],
+            x.long(),
+            x[:0],
+            x / 0,
+            x[0, 0] if x.dim() < 5 else x.flatten(),
+            (x, "a"),
+            (),
+            x.to(torch.complex64),
+        ],
         "target": [1.5, "a", [0] * (len(x) + 1), 99, -99, True, torch.rand(len(x)), {}, [None] * len(x), (99,)],
         "additional_forward_args": [torch.zeros(len(x) + 1), (torch.zeros(len(x) + 1),)],
-        "baselines": ["a", x[..., :3], x / 0, float("inf"), [0.0], True, (0.0,) * 3, 1j],
+        "baselines": ["a", torch.cat([x, x[..., :2]], -1), x / 0, float("inf"), [0.0], True, (0.0,) * 3, 1j],
         "areas": [0, -0.1, 1.5, float("nan"), "many", [], [0.5, 0.2], [0.2, 0.2], True, [[0.1]], {}, [1, 0.5], 1e-9],
         "game": ["win", 3, Game, ["delete"]],
         "solver": ["newton", PathSolver, 3, {}],
@@ -752,40 +1079,55 @@ def bad_values(argument: str, scene: Scene) -> list[Any]:
         "mode": ["all", 3],
         "method": [None, ExtremalPerturbation(scene.model), 3],
         "loader": [None, 3, [scene.inputs], []],
-        "attribute_to_layer_input": [],
+        "feature_mask": ["a", x, 1, x.long() * 0 - 1, torch.cat([x, x[..., :2]], -1).long() * 0, (), [[0]]],
+        "layer_mask": ["a", x, 1, torch.full((1, 4), -1), torch.zeros(1, 2, 3, 4, 5, dtype=torch.int64), ()],
+        "layer_baselines": ["a", torch.zeros(1, 2, 3, 4, 5), float("inf"), True, [0.0], (0.0,) * 3],
+        "explanations": counts,
+        "forward_func": list(BAD_OUTPUTS),
     }
     return wrong.get(argument, [])
-
-
-BAD_OUTPUTS: tuple[Callable[[Tensor], Any], ...] = (
-    lambda y: None,
-    lambda y: [y],
-    lambda y: y.detach().cpu().float().numpy(),
-    lambda y: y.long(),
-    lambda y: y * float("nan"),
-    lambda y: y[:0],
-    lambda y: torch.cat([y, y[:1]]),
-    lambda y: y.sum(),
-)
 
 
 def spoil(call: Call, r: random.Random) -> None:
     """Make one argument of a call bad."""
     scene = call.scene
-    names = (*OPTIONAL.get(call.method, ()), *call.given)
+    names = (*OPTIONAL.get(call.method, ()), *call.given, "forward_func")
     known = {name: values for name in names if (values := bad_values(name, scene))}
-    if scene.further is None:
+    if scene.further is None or scene.objective is not None:
         known.pop("additional_forward_args", None)
-    if scene.network.kind == "one score" or call.method in NO_TARGET:
+    if (
+        scene.network.kind == "one score"
+        or call.method in NO_TARGET
+        or isinstance(scene.objective, (BoxScore, RegionScore))
+    ):
         known.pop("target", None)  # which says more than the score has
+    if not scene.wrapped or scene.objective is not None or call.method not in MEASURING:
+        known.pop("forward_func")
     call.bad = r.choice(sorted(known))
+    if call.bad == "forward_func":
+        scene.spoil = r.choice(known[call.bad])
+        return
+    if call.bad in ("feature_mask", "layer_mask"):  # which would contradict these
+        call.given = {name: value for name, value in call.given.items() if name not in ("channel_dim", "mask")}
     call.given[call.bad] = r.choice(known[call.bad])
 
 
+_OF_INPUTS = ("areas", "game", "perturbation", "mask", "baselines", "feature_mask", "channel_dim")
+_OF_LAYERS = ("areas", "game", "mask", "layer_mask", "layer_baselines")
 OPTIONAL: dict[str, tuple[str, ...]] = {
-    "ExtremalPerturbation.attribute": ("areas", "game", "perturbation", "mask", "baselines", "callback"),
-    "ExtremalPerturbation.extremal_masks": ("areas", "game", "perturbation", "mask", "baselines", "score_threshold"),
+    "ExtremalPerturbation.attribute": (*_OF_INPUTS, "callback"),
+    "ExtremalPerturbation.extremal_masks": (*_OF_INPUTS, "score_threshold", "explanations"),
+    "LayerExtremalPerturbation.attribute": _OF_LAYERS,
+    "LayerExtremalPerturbation.extremal_masks": (*_OF_LAYERS, "explanations"),
 }
+MEASURING = (  # which look at the model's output themselves
+    "ExtremalPerturbation.attribute",
+    "ExtremalPerturbation.extremal_masks",
+    "MeaningfulPerturbation.attribute",
+    "RISE.attribute",
+    "insertion_deletion",
+    "top_masks",
+)
 NO_TARGET = ("CenterAttribution.attribute", "pointing_game", "energy_pointing_game")
 
 
@@ -868,8 +1210,18 @@ def ending_of(call: Call) -> str:
                     return "result"
     except (TypeError, ValueError) as error:
         require(call.bad is not None, f"a valid call is refused: {type(error).__name__}: {error}")
-        # Inputs without a batch dimension have another number of examples than what comes with them.
-        named = ("inputs", "target", "additional_forward_args", "baselines") if call.bad == "inputs" else (call.bad,)
+        # Inputs without a batch dimension have another number of examples or another size than what comes with them.
+        beside = (
+            "inputs",
+            "target",
+            "additional_forward_args",
+            "baselines",
+            "solver",
+            "perturbation",
+            "mask",
+            "region",
+        )
+        named = beside if call.bad == "inputs" else (call.bad,)
         require(
             any(name in str(error) for name in named),
             f"the error does not name {call.bad}: {type(error).__name__}: {error}",

@@ -7,14 +7,16 @@ leaves at most one unfinished line, the last: readers skip it, and the next writ
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 FORMAT = 1
 # A line that is damaged can fail to be parsed in any of these ways, down to brackets that are nested too deeply.
 DAMAGE = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
-_LONGEST_LINE = 2**20  # bytes; a row of an evaluation has some hundred, a mask of 2048 channels ten thousand
+LONGEST_LINE = 2**20  # bytes; a row of an evaluation has some hundred, a mask of 2048 channels ten thousand
 _T = TypeVar("_T")
 
 
@@ -56,7 +58,7 @@ class JsonLines(ExitStack):
 
     def _check_header(self, kind: str) -> None:
         self._file.seek(0)
-        line = self._file.readline(_LONGEST_LINE)
+        line = self._file.readline(LONGEST_LINE)
         if self._header.startswith(line):
             if line != self._header:  # the file is new, or its writer was stopped within the first line
                 self._file.truncate(self._file.seek(0))
@@ -83,7 +85,7 @@ def read_lines(
     others tell of a line that is too long, and of a file that is larger than so many bytes.
     """
     number, end = first, file.tell()
-    while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
+    while (line := file.readline(LONGEST_LINE)).endswith(b"\n"):
         try:
             value = parse(json.loads(line))
         except DAMAGE as error:
@@ -92,9 +94,24 @@ def read_lines(
         if end > largest:
             raise ValueError(f"{file.name} is larger than a file of rows can be, {largest} bytes")
         yield value
-    if len(line) == _LONGEST_LINE:
-        raise DamagedError(f"{file.name} has a line longer than a row can be, {_LONGEST_LINE} bytes")
+    if len(line) == LONGEST_LINE:
+        raise DamagedError(f"{file.name} has a line longer than a row can be, {LONGEST_LINE} bytes")
     file.seek(end)
+
+
+def whole_lines(file: Path) -> list[bytes]:
+    """The lines of a file with their ends. What follows the last one's end is unfinished, which is no damage."""
+    return [line + b"\n" for line in file.read_bytes().split(b"\n")[:-1]]
+
+
+def set_aside(file: Path, good: Iterable[bytes]) -> None:
+    """Replace a file by its good lines, and keep it as it was beside it, under its name and ".damaged"."""
+    endings = (".damaged", *(f".damaged-{number}" for number in range(2, 1000)))
+    aside = next(path for ending in endings if not (path := file.with_name(file.name + ending)).exists())
+    shutil.copy2(file, aside)
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_bytes(b"".join(good))
+    os.replace(partial, file)
 
 
 def as_line(value: Any) -> bytes:

@@ -10,14 +10,17 @@ Shapes: N images of a batch, K channels of the layer, C classes, R classes whose
 from __future__ import annotations
 
 import base64
+import json
 import math
 import operator
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +32,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from captum_extremal._captum import progress_bar
 from captum_extremal._checks import check_choice, check_count, check_number
 from captum_extremal._describe import checksum, describe
-from captum_extremal._jsonl import JsonLines
+from captum_extremal._jsonl import DAMAGE, FORMAT, DamagedError, JsonLines, as_line, set_aside, whole_lines
 from captum_extremal._reach import constants_of, lazy_parameter, modules_of
 from captum_extremal._state import warn_caller
 from captum_extremal.areas import OPTIMAL, check_areas
@@ -50,6 +53,7 @@ Loader = Iterable[Any]
 """Gives pairs (inputs, labels): a tensor (N, ...) or several, and N integers as a list, an array or a tensor (N,)."""
 
 _Image = tuple[int, int, str]  # its position in the loader, its class, and a checksum of the inputs
+_KIND = "class_channels"
 _ROUNDING = 1e-4  # by which a threshold that is computed again may differ, as a fraction
 
 
@@ -215,6 +219,7 @@ def class_channels(
     loader: Loader,
     *,
     path: str | os.PathLike[str] | None = None,
+    repair: bool = False,
     attribute_to_layer_input: bool = False,
     device: torch.device | str | None = None,
     **settings: Any,
@@ -236,6 +241,8 @@ def class_channels(
             up, which are the model's targets and the classes.
         path: the file of rows; None keeps none. Its folder must exist. The weights are recognised in a model, and in
             what a function or object refers to; where the layer's model is not found there, a path is refused.
+        repair: set damaged lines of the file aside, and keep all others. The images of these lines are done again. The
+            file as it was is kept beside it, under its name and ".damaged".
         attribute_to_layer_input: as :meth:`LayerExtremalPerturbation.extremal_masks` takes it.
         device: where the batches are moved; None leaves them where they are.
         **settings: as :meth:`LayerExtremalPerturbation.extremal_masks` takes them, for channel masks, but ``areas``
@@ -265,23 +272,24 @@ def class_channels(
     if path is not None:
         _check_seen(method)
     about = _about(method, attribute_to_layer_input, options)
+    if path is not None and repair:
+        _repair(Path(path), as_line({_KIND: FORMAT, **about}))
     search = replace(options, areas=_areas_of(options), explanations=1, show_progress=False)
     summarizer, skipped, channels, start = ClassSummarizer([Mean(), Count()]), Counter[int](), 0, 0
-    with nullcontext() if path is None else JsonLines(path, "class_channels", about) as file:
-        known = iter(()) if file is None else file.read(_Row.of_json)
+    with nullcontext() if path is None else JsonLines(path, _KIND, about) as file:
+        known = {} if file is None else _rows_in(file)
         for inputs, labels, checksums in _batches_of(loader, device, options.show_progress, "class channels"):
             images = [(start + k, label, content) for k, (label, content) in enumerate(zip(labels, checksums))]
-            rows = list(islice(known, len(images)))
-            _check_known(rows, images, options)
-            if len(rows) < len(images):
-                left = slice(len(rows), None)
-                found = method._masks_of(
-                    tuple(x[left] for x in inputs), labels[left], None, attribute_to_layer_input, search
-                )
-                new = _rows_of(found, images[left])
+            by_index = {index: known.pop(index) for index, *_ in images if index in known}
+            _check_known(by_index, images, options)
+            if left := [k for k, (index, *_) in enumerate(images) if index not in by_index]:
+                chosen = tuple(x[left] for x in inputs)
+                found = method._masks_of(chosen, [labels[k] for k in left], None, attribute_to_layer_input, search)
+                new = _rows_of(found, [images[k] for k in left])
                 if file is not None:
                     file.append(row.as_json() for row in new)
-                rows += new
+                by_index |= {row.index: row for row in new}
+            rows = [by_index[index] for index, *_ in images]
             start, channels = start + len(images), len(rows[0].mask)
             for row in rows:
                 skipped[row.label] += row.optimal_area is None  # which makes an entry for each label
@@ -356,7 +364,15 @@ class _Row:
     def of_json(cls, values: dict[str, Any]) -> _Row:
         """The row of such values; raises almost any error if they are others."""
         mask = np.frombuffer(base64.b64decode(values.pop("mask"), validate=True), "<f4")
-        return cls(mask=torch.from_numpy(mask.astype(np.float32)), **values)
+        row = cls(mask=torch.from_numpy(mask.astype(np.float32)), **values)
+        for name, value in (("index", row.index), ("label", row.label)):
+            check_count(name, value, at_least=0)
+        numbers = (row.clean, row.perturbed, row.threshold, *(() if row.optimal_area is None else (row.optimal_area,)))
+        for number in numbers:
+            check_number("a score", number)
+        if not isinstance(row.checksum, str) or not mask.size or not np.isfinite(mask).all():
+            raise ValueError("a row must have a checksum and a finite mask")
+        return row
 
 
 def _rows_of(found: ExtremalMasks, images: list[_Image]) -> list[_Row]:
@@ -368,20 +384,72 @@ def _rows_of(found: ExtremalMasks, images: list[_Image]) -> list[_Row]:
     return [_Row(*image, *values) for image, *values in zip(images, areas, *scores, masks.cpu())]
 
 
-def _check_known(rows: list[_Row], images: list[_Image], settings: LayerSearchSettings) -> None:
-    """Check that rows of an earlier run are those of the first of the images, with the threshold of this run."""
+def _rows_in(file: JsonLines) -> dict[int, _Row]:
+    """The rows of a file, by the position of their images in the loader."""
+    rows: dict[int, _Row] = {}
+    try:
+        for _ in file.read(partial(_take_row, rows)):
+            pass
+    except DamagedError as error:
+        raise DamagedError(f"{error}; repair=True sets damaged lines aside, and keeps all others") from error
+    return rows
+
+
+def _take_row(rows: dict[int, _Row], line: dict[str, Any]) -> None:
+    """Add the row of a line; raises almost any error if the line is damaged."""
+    row = _Row.of_json(line)
+    if row.index in rows:
+        raise ValueError(f"image {row.index} has a row already")
+    if rows and len(row.mask) != len(next(iter(rows.values())).mask):
+        raise ValueError(f"image {row.index} has a mask of another number of channels, {len(row.mask)}")
+    rows[row.index] = row
+
+
+def are_of_class_channels(lines: list[bytes]) -> bool:
+    """Whether the first of the lines of a file is the header that :func:`class_channels` writes."""
+    try:
+        return bool(json.loads(lines[0])[_KIND] == FORMAT)
+    except (IndexError, *DAMAGE):
+        return False
+
+
+def good_rows(lines: list[bytes]) -> list[bytes]:
+    """The header of a file of :func:`class_channels`, its first line, and the lines that are not damaged."""
+    rows: dict[int, _Row] = {}
+    good = lines[:1]
+    for line in lines[1:]:
+        with suppress(*DAMAGE):
+            _take_row(rows, json.loads(line))
+            good.append(line)
+    return good
+
+
+def _repair(path: Path, header: bytes) -> None:
+    """Set damaged lines of a file of rows aside, of which the header may be one."""
+    lines = whole_lines(path) if path.is_file() else []
+    whole = lines if are_of_class_channels(lines) else [header, *lines]
+    good = good_rows(whole)
+    if len(good) > 1 and good != lines:  # a file without any row may be another one
+        set_aside(path, good)
+        count = len(whole) - len(good)
+        warn_caller(f"{path}: damaged lines set aside: {count}; the file as it was is beside it")
+
+
+def _check_known(rows: dict[int, _Row], images: list[_Image], settings: LayerSearchSettings) -> None:
+    """Check that rows of an earlier run are those of their images, with the threshold of this run."""
     rule = "loader must give the images of the file in the same order, unshuffled and unchanged, but image"
-    for row, (index, label, content) in zip(rows, images):
-        if row.index != index:
-            raise ValueError(f"path must hold one row per image, got one damaged: image {row.index} at row {index}")
+    for index, label, content in images:
+        row = rows.get(index)
+        if row is None:
+            continue
         if row.label != label:
             raise ValueError(f"{rule} {index} has label {label}, in the file {row.label}")
         if row.checksum != content:
             raise ValueError(f"{rule} {index} has other values than the one in the file")
-    scores = torch.tensor([(row.clean, row.perturbed) for row in rows], dtype=torch.float64, device="cpu")
+    scores = torch.tensor([(row.clean, row.perturbed) for row in rows.values()], dtype=torch.float64, device="cpu")
     clean, perturbed = scores.view(-1, 2).T
     thresholds = threshold_of(settings.score_threshold, as_game(settings.game), clean, perturbed) if rows else clean
-    for row, value in zip(rows, thresholds.tolist()):
+    for row, value in zip(rows.values(), thresholds.tolist()):
         if not math.isclose(value, row.threshold, rel_tol=_ROUNDING, abs_tol=1e-8):
             raise ValueError(
                 f"score_threshold must be what it was for the images in the file, but for image {row.index} "

@@ -394,36 +394,54 @@ class Objective:
 
 
 def first_run(run: Callable[[Tensors, Any], Any], inputs: Tensors, arguments: Any) -> Any:
-    """What a model returns in its first run; an error that the batch dimension may have caused is explained.
+    """What a model returns in its first run. An error that comes again names the inputs, and what may be wrong.
+
+    Errors of other kinds than models raise for unfit inputs, and of memory, are the model's own and stay as they are.
 
     Raises:
-        ValueError: the model refuses an input of three dimensions, which may be an image without a batch dimension, or
-            it takes one example at a time.
+        TypeError, ValueError: the model refuses the inputs, which may be an image without a batch dimension or have
+            another number of channels, or it takes one example at a time.
     """
     try:
         return run(inputs, arguments)
-    except MODEL_ERRORS as error:
-        if is_out_of_memory(error):
+    except (*MODEL_ERRORS, TypeError) as error:
+        if is_out_of_memory(error) or _names_an_argument(error) or not fails(partial(run, inputs, arguments)):
             raise
-        x = inputs[0]
-        if x.dim() == 2 and x.is_floating_point():
-            raise ValueError(
-                f"inputs of shape {tuple(x.shape)} are {x.shape[0]} examples of {x.shape[1]} features, which "
-                f"forward_func refuses; images need a batch and a channel dimension: {error}"
-            ) from error
-        if x.dim() == 3 and x.is_floating_point():
-            raise ValueError(
-                f"inputs of shape {tuple(x.shape)} are {x.shape[0]} signals of {x.shape[1]} channels, which "
-                f"forward_func refuses; one image needs a batch dimension, x[None]: {error}"
-            ) from error
-        alone = [(tuple(one[n : n + 1] for one in inputs), _row(arguments, n, len(x))) for n in range(len(x))]
-        takes_one = len(x) > 1 and not any(fails(partial(run, *one)) for one in alone)
-        if takes_one and fails(lambda: run(inputs, arguments)):
-            raise ValueError(
-                f"forward_func must take {len(x)} examples at once, but it takes one: call the method for each, "
-                f"x[n : n + 1], with perturbations_per_eval=1: {error}"
-            ) from error
-        raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(_refusal(run, inputs, arguments, error)) from error
+
+
+def _names_an_argument(error: Exception) -> bool:
+    """Whether an error is one of this package, such as of an objective around the model."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return str(module).startswith(("captum_extremal.objectives", "captum_extremal.outputs"))
+
+
+def _refusal(run: Callable[[Tensors, Any], Any], inputs: Tensors, arguments: Any, error: Exception) -> str:
+    """Why a model may refuse its inputs."""
+    x = inputs[0]
+    if x.dim() == 2 and x.is_floating_point():
+        return (
+            f"inputs of shape {tuple(x.shape)} are {x.shape[0]} examples of {x.shape[1]} features, which forward_func "
+            f"refuses; images need a batch and a channel dimension: {error}"
+        )
+    if x.dim() == 3 and x.is_floating_point():
+        return (
+            f"inputs of shape {tuple(x.shape)} are {x.shape[0]} signals of {x.shape[1]} channels, which forward_func "
+            f"refuses; one image needs a batch dimension, x[None]: {error}"
+        )
+    alone = [(tuple(one[n : n + 1] for one in inputs), _row(arguments, n, len(x))) for n in range(len(x))]
+    if len(x) > 1 and not any(fails(partial(run, *one)) for one in alone):
+        return (
+            f"forward_func must take {len(x)} examples at once, but it takes one: call the method for each, "
+            f"x[n : n + 1], with perturbations_per_eval=1: {error}"
+        )
+    shapes = ", ".join(f"{tuple(one.shape)} {one.dtype}" for one in inputs)
+    others = "" if arguments is None or arguments == () else " and additional_forward_args"
+    return f"forward_func must take the inputs {shapes}{others}, but it raises {type(error).__name__}: {error}"
 
 
 def _sliced(value: Any, rows: slice) -> Any:
@@ -438,7 +456,7 @@ def fails(run: Callable[[], Any]) -> bool:
     """Whether a call of the model raises an error as models do."""
     try:
         run()
-    except MODEL_ERRORS:
+    except (*MODEL_ERRORS, TypeError):
         return True
     return False
 

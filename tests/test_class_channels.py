@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from captum_extremal import ClassChannels, LayerExtremalPerturbation, PathSolver, class_channels
+from captum_extremal import ClassChannels, LayerExtremalPerturbation, PathSolver, class_channels, cli, evaluation
 from captum_extremal.classes import RemovalDrop
 from captum_extremal.datasets import DigitScenes, digit_network
 
@@ -456,14 +456,73 @@ def test_other_images_are_noticed(method: Method, batches: Batches, how: How, pa
         class_channels(method, [batches[0], (x + 1e-9, labels)], path=path, **how)
 
 
-@pytest.mark.parametrize("damage", [b"\n", b"5\n", b'{"index": 1}\n', b"again", b"gap"])
-def test_damaged_rows_are_noticed(method: Method, batches: Batches, how: How, path: Path, damage: bytes) -> None:
+DAMAGE = [b"\n", b"5\n", b'{"index": 1}\n', b"again", b"label", b"mask", b"nan", b"zeros"]
+
+
+def damaged(lines: list[bytes], damage: bytes) -> bytes:
+    """A line to be put in the place of the second row."""
+    changed = {
+        b"again": lines[3],
+        b"label": lines[2].replace(b'"label": ', b'"label": -1'),
+        b"mask": lines[2].replace(b'"mask": "', b'"mask": "AAAA'),
+        b"nan": lines[2].replace(b'"clean": ', b'"clean": NaN, "old": '),
+        b"zeros": b"\0" * 700 + b"\n",
+    }
+    return changed.get(damage, damage)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("by", ["class_channels", "evaluation"])
+def test_damaged_rows_are_noticed_and_set_aside(
+    method: Method, batches: Batches, how: How, path: Path, damage: bytes, by: str
+) -> None:
+    expected = class_channels(method, batches, path=path, **how)
+    lines = path.read_bytes().splitlines(True)
+    spoiled = b"".join([*lines[:2], damaged(lines, damage), *lines[3:]])
+    path.write_bytes(spoiled)
+    with pytest.raises(ValueError, match=r"damaged, .* at line .*; repair=True sets damaged lines aside, and keeps"):
+        class_channels(method, batches, path=path, **how)
+    assert path.read_bytes() == spoiled
+    if by == "evaluation":
+        assert evaluation.repair([path]) == {path: 1}
+        assert path.read_bytes() == b"".join([*lines[:2], *lines[3:]])
+        found = class_channels(method, batches, path=path, **how)
+    else:
+        with pytest.warns(UserWarning, match="damaged lines set aside: 1; the file as it was is beside it"):
+            found = class_channels(method, batches, path=path, repair=True, **how)
+    assert path.with_name(f"{path.name}.damaged").read_bytes() == spoiled
+    assert sorted(path.read_bytes().splitlines(True)[1:]) == sorted(lines[1:])  # the lost row was made again
+    torch.testing.assert_close(found.masks, expected.masks)
+    assert class_channels(method, batches, path=path, repair=True, **how).used == expected.used
+
+
+def test_compare_repairs_and_leaves_out_rows_of_channels(
+    method: Method, batches: Batches, how: How, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class_channels(method, batches, path=path, **how)
     lines = path.read_bytes().splitlines(True)
-    other = {b"again": lines[1], b"gap": lines[3]}.get(damage, damage)
-    path.write_bytes(b"".join([*lines[:2], other, *lines[3:]]))
-    with pytest.raises(ValueError, match="damaged"):
-        class_channels(method, batches, path=path, **how)
+    path.write_bytes(b"".join([*lines[:2], b"\0\n", *lines[2:]]))
+    assert cli.main(["compare", str(path), "--repair"]) == 1
+    told = capsys.readouterr().err
+    assert f"{path}: damaged lines set aside: 1" in told
+    assert f"there is no row in {path}" in told  # of an evaluation
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_a_damaged_header_costs_no_row(method: Method, batches: Batches, how: How, path: Path) -> None:
+    class_channels(method, batches, path=path, **how)
+    whole = path.read_bytes()
+    path.write_bytes(b"x" + whole[1:])
+    with pytest.warns(UserWarning, match="damaged lines set aside: 1"):
+        class_channels(method, batches, path=path, repair=True, **how)
+    assert path.read_bytes() == whole
+
+
+def test_another_file_is_not_repaired(method: Method, batches: Batches, how: How, path: Path) -> None:
+    path.write_bytes(b"a diary\nof two lines\n")
+    with pytest.raises(ValueError, match="path must be a new file or one of class_channels"):
+        class_channels(method, batches, path=path, repair=True, **how)
+    assert path.read_bytes() == b"a diary\nof two lines\n"
 
 
 # Bad arguments

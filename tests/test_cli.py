@@ -257,7 +257,7 @@ def test_summary_is_replaced_whole(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     summary.rows.append({"photo": "p"})
-    monkeypatch.setattr(output.os, "replace", fails)
+    monkeypatch.setattr("os.replace", fails)
     with pytest.raises(KeyboardInterrupt):
         summary.write()
     assert read_summary(tmp_path)["rows"] == []

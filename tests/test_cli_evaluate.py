@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -215,6 +216,25 @@ def test_a_damaged_run_goes_on_with_repair(own, capsys):
     assert cli.main([*arguments, "--repair"]) == 0
     assert rows_of(own / "out") == rows
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("what", ["as_frame", "Path.write_text"])
+def test_a_full_disk_is_told_and_costs_no_earlier_result(tmp_path, monkeypatch, capsys, drawn, what):
+    with RowFile(tmp_path, Settings({"method": "m"}), 1) as file:
+        file.append([Row(image="a", label="b", difficult=False, seconds=1.0, values={"distance": 3.0})])
+    arguments = ["compare", str(tmp_path), "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    capsys.readouterr()
+    monkeypatch.setattr(f"captum_extremal.cli.compare.{what}", full)
+    assert cli.main(arguments) == 1
+    told = capsys.readouterr().err
+    assert told.endswith(f"No space left on device: make room in {tmp_path}, and give the same command again\n")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_figures_of_an_earlier_comparison_are_removed(tmp_path, drawn):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_extremal import BlurPyramid, ExtremalPerturbation, FadePyramid, PathSolver
-from captum_extremal.perturbations import gaussian_blur
+from captum_extremal.perturbations import blur, gaussian_blur
 
 PADDINGS = ["replicate", "reflect", "zeros"]
 SHAPES = [(13,), (9, 8), (8, 11), (8, 9, 8)]
@@ -144,6 +144,40 @@ def test_memory_of_the_blur_is_linear(shape: tuple[int, ...]) -> None:
     with Largest() as largest:
         BlurPyramid().bind(x, x)
     assert largest.numel == 8 * x.numel()  # the pyramid
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("sigma", [0.3, 4.0, 60.0])
+@pytest.mark.parametrize("side", [2, 31, 33, 100])
+def test_long_rows_are_blurred_as_short_ones(
+    monkeypatch: pytest.MonkeyPatch, side: int, sigma: float, padding: str
+) -> None:
+    x = random_input(2, 3, (side,)).requires_grad_()
+    normalise = padding == "zeros"
+    expected = gaussian_blur(x, sigma, padding, normalise=normalise)
+    monkeypatch.setattr(blur, "_LONG", 2)
+    found = gaussian_blur(x, sigma, padding, normalise=normalise)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    weights = torch.rand_like(found)
+    torch.testing.assert_close(*(torch.autograd.grad(one, x, weights)[0] for one in (found, expected)))
+
+
+def test_a_long_row_has_a_workspace_of_a_few_rows() -> None:
+    """No tensor but the pyramid is as large as two rows, though the blur reaches over most of one."""
+
+    class Sizes(TorchDispatchMode):
+        sizes: set[int] = set()  # noqa: RUF012
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor):
+                self.sizes.add(out.untyped_storage().nbytes())
+            return out
+
+    x = torch.rand(1, 1, 12000)
+    with Sizes() as found:
+        BlurPyramid().bind(x, x)
+    assert max(found.sizes - {8 * 4 * x.numel()}) < 2 * 4 * x.numel()
 
 
 def test_blur_has_the_same_bits_twice() -> None:

@@ -4,6 +4,7 @@ Each subcommand runs the module of its name, which imports PyTorch and is import
 arguments are answered at once.
 """
 
+import errno
 import functools
 import os
 import re
@@ -67,6 +68,7 @@ _CURVE_STEPS = f"Of insertion's and deletion's curves ({OWN['curve_steps']})."
 _BATCH_SIZE = f"Taken together ({OWN['batch_size']})."
 _INDICES = "The network's number of a class of the data (by name, or in the data's order if they are as many)."
 _CONVOLUTIONAL = "Slide the linear layers of a VGG, AlexNet or ResNet over the positions, and average their scores."
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _USAGE_ERROR: Any = typer.BadParameter.__base__  # of every wrong argument; typer exports its subclass only
 app = typer.Typer(name=PROGRAM, add_completion=False, rich_markup_mode=None)
 
@@ -87,7 +89,8 @@ def _runs_module(declared: Callable[..., None]) -> Callable[..., None]:
             say(f"error: a warning was made an error: {type(error).__name__}: {one_line(error)}")
             status = FAILED
         except (StopError, OSError) as error:
-            say(f"error: {error}")
+            full = isinstance(error, OSError) and error.errno in _FULL
+            say(f"error: {error}" + (f": make room in {given['out']}, and give the same command again" if full else ""))
             status = error.status if isinstance(error, StopError) else FAILED
         except KeyboardInterrupt:
             say("interrupted")

@@ -22,6 +22,7 @@ from captum_extremal.cli.options import REPAIR
 from captum_extremal.cli.output import made_folder, write_figure
 from captum_extremal.evaluation import Kept, Line, Score, as_frame, leads, read_rows, repair, tabulate
 from captum_extremal.evaluation.metrics import COLUMNS, TOLERANCE
+from captum_extremal.results.files import replaced
 
 _LONGEST_LABEL = 60
 
@@ -52,9 +53,11 @@ def run(given: Any) -> None:
     _print(labelled, tolerance)
     if given.against is not None:
         _print_leads(ahead, given.against)
-    as_frame(lines).to_csv(folder / "table.csv", index=False)
+    with replaced(folder / "table.csv") as partial:
+        as_frame(lines).to_csv(partial, index=False)
     content = {"tolerance": tolerance, "runs": [asdict(line) for line in lines]}
-    (folder / "table.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with replaced(folder / "table.json") as partial:
+        Path(partial).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for column in COLUMNS:
         (folder / f"{column}.png").unlink(missing_ok=True)  # of an earlier comparison
     figures = _write_figures(labelled, tolerance, folder)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +13,7 @@ from captum_extremal import visualization
 from captum_extremal.cli.console import shortened, stopping
 from captum_extremal.perturbed import perturbed_inputs
 from captum_extremal.results import ExtremalMasks
+from captum_extremal.results.files import replaced
 
 SUMMARY, TARGETS = "summary.json", "targets.png"
 DPI = 150
@@ -69,12 +69,12 @@ class Summary:
     def write(self, *, complete: bool = False) -> None:
         """Replace the file as a whole, so that nobody ever reads half of one, even after an interruption."""
         content = self.about | {"complete": complete, "rows": self.rows, "failed": self.failed}
-        partial = self.folder / f"{SUMMARY}.partial"
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        if self.older and not self.rows:
-            partial.unlink()  # written all the same, so that a folder without write access is noticed before the search
-        else:
-            os.replace(partial, self.folder / SUMMARY)
+        # Without rows it is written all the same, so that a folder without write access is noticed before the search.
+        name = f"{SUMMARY}.unused" if self.older and not self.rows else SUMMARY
+        with replaced(self.folder / name) as partial:
+            Path(partial).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        if name != SUMMARY:
+            (self.folder / name).unlink()
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -157,5 +157,6 @@ def write_explorer(
 
 def write_figure(figure: Figure, path: str | Path) -> str:
     """Write the figure; the file's name."""
-    figure.savefig(path, dpi=DPI)
+    with replaced(path) as partial:
+        figure.savefig(partial, dpi=DPI, format="png")
     return Path(path).name

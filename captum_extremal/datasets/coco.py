@@ -36,9 +36,10 @@ class COCOImages(AnnotatedFiles):
 
     Raises:
         TypeError: an argument is no path.
-        ValueError: there is no such folder or file, the file is no JSON of instances, two images or two categories
-            share an id or a name, or an image is outside of the folder. An object without a segmentation or a known
-            class costs its image alone, which ``unreadable`` names.
+        ValueError: there is no such folder or file, the file is no JSON of instances, two categories share an id or a
+            name, or no image can be used. What is wrong with one image costs that one alone, which ``unreadable``
+            names: a path outside of the folder, an id or a name that another image has too, or an object without a
+            segmentation or a known class.
     """
 
     def __init__(self, root: str | os.PathLike[str], annotations: str | os.PathLike[str]) -> None:
@@ -67,23 +68,35 @@ class _Images:
 
     def __init__(self, folder: Path, entries: list[dict[str, Any]]) -> None:
         self.by_name: dict[str, Annotation] = {}
-        self.strays: list[str] = []  # of annotations that belong to no image
-        self._names: dict[Any, str] = {}  # by id
-        for entry in entries:
-            name, key = entry["file_name"], entry["id"]
-            inner = PurePath(name)
-            if inner.anchor or ".." in inner.parts or not inner.parts:
-                raise ValueError(f"file_name {name!r} is no file inside of the folder")
-            if key in self._names or name in self.by_name:
-                other = self._names.get(key, name)
-                raise ValueError(f"two images of one id or one name: {other!r} and {name!r} of id {key!r}")
-            self._names[key], self.by_name[name] = name, Annotation(folder / name, None, {})
+        self.strays: list[str] = []  # of entries that are no image, or belong to none
+        self._names: dict[Any, str | None] = {}  # by id; None where its entry is no image
+        for number, entry in enumerate(entries):
             try:
-                size = stated_size(entry.get("height"), entry.get("width"))
-            except (TypeError, ValueError) as error:
-                self._refuse(name, str(error))
-            else:
-                self.by_name[name] = self.by_name[name]._replace(size=size)
+                self._add(folder, entry)
+            except (KeyError, TypeError, ValueError) as error:
+                self.strays.append(in_one_line(f"images[{number}] is no image: {error!r}"))
+        if entries and all(one.unreadable for one in self.by_name.values()):
+            why = [one.unreadable for one in self.by_name.values()] + self.strays
+            raise ValueError(f"none of {len(entries)} images can be used: {why[0]}")
+
+    def _add(self, folder: Path, entry: dict[str, Any]) -> None:
+        """Add an image. Those that share an id are all refused, because their objects cannot be told apart."""
+        key = entry["id"]
+        shared, other = key in self._names, self._names.setdefault(key, None)
+        if shared and other is not None:
+            self._refuse(other, f"another image has its id, {key!r}")
+        name = _inside(entry["file_name"])
+        known = name in self.by_name
+        self._names[key] = name
+        self.by_name.setdefault(name, Annotation(folder / name, None, {}))
+        if known or shared:
+            self._refuse(name, "another image has its name" if known else f"another image has its id, {key!r}")
+        try:
+            size = stated_size(entry.get("height"), entry.get("width"))
+        except (TypeError, ValueError) as error:
+            self._refuse(name, str(error))
+        else:
+            self.by_name[name] = self.by_name[name]._replace(size=size)
 
     def add_object(self, where: str, entry: Any, labels: dict[Any, str]) -> None:
         """Add an object to its image; ``where`` is the place of the entry in the file."""
@@ -92,7 +105,7 @@ class _Images:
         except (KeyError, TypeError) as error:
             self.strays.append(in_one_line(f"{where} belongs to no image: {error!r}"))
             return
-        if self.by_name[name].unreadable:
+        if name is None or self.by_name[name].unreadable:
             return
         try:
             label, mark = labels[entry["category_id"]], entry["segmentation"]
@@ -102,8 +115,17 @@ class _Images:
             self.by_name[name].objects.setdefault(label, []).append(mark)
 
     def _refuse(self, name: str, why: str) -> None:
-        path = self.by_name[name].path
-        self.by_name[name] = Annotation(path, None, {}, in_one_line(f"{path}: cannot be used as annotated: {why}"))
+        path, known = self.by_name[name].path, self.by_name[name].unreadable
+        why = known or in_one_line(f"{path}: cannot be used as annotated: {why}")
+        self.by_name[name] = Annotation(path, None, {}, why)
+
+
+def _inside(name: str) -> str:
+    """The name of an image, if it is that of a file inside of the folder."""
+    inner = PurePath(name)
+    if inner.anchor or ".." in inner.parts or not inner.parts:
+        raise ValueError(f"file_name {name!r} is no file inside of the folder")
+    return name
 
 
 def _with_arrays(entry: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 import itertools
 import json
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from captum_extremal._jsonl import DAMAGE
+from captum_extremal._jsonl import DAMAGE, set_aside, whole_lines
+from captum_extremal.classes import are_of_class_channels, good_rows
 from captum_extremal.evaluation.rows import Kept, header_line, row_files, take_line
 
 
@@ -17,7 +16,7 @@ def repair(paths: Iterable[Path], known: Iterable[Kept] = ()) -> dict[Path, int]
     A file that has some is kept as it was beside the repaired one, under its name and ".damaged".
 
     Args:
-        paths: files of rows, and folders of such files.
+        paths: files of rows, of an evaluation or of :func:`~captum_extremal.class_channels`, and folders of such files.
         known: runs whose rows are good also where no file has a whole header of theirs.
 
     Returns:
@@ -26,8 +25,7 @@ def repair(paths: Iterable[Path], known: Iterable[Kept] = ()) -> dict[Path, int]
     Raises:
         OSError: a file cannot be read or written.
     """
-    # What follows the last line's end is unfinished, which is no damage.
-    files = {file: [line + b"\n" for line in file.read_bytes().split(b"\n")[:-1]] for file in row_files(paths)}
+    files = {file: whole_lines(file) for file in row_files(paths)}
     headers = {one.settings.key: header_line(one.settings, one.pairs) for one in known}
     for line in itertools.chain(*files.values()):
         runs: dict[str, Kept] = {}
@@ -35,9 +33,13 @@ def repair(paths: Iterable[Path], known: Iterable[Kept] = ()) -> dict[Path, int]
             headers.setdefault(next(iter(runs)), line)
     found = {}
     for file, lines in files.items():
-        good, damaged = _sorted(lines, headers)
+        if are_of_class_channels(lines):
+            good = good_rows(lines)
+            damaged = len(lines) - len(good)
+        else:
+            good, damaged = _sorted(lines, headers)
         if damaged:
-            _replace(file, good)
+            set_aside(file, good)
             found[file] = damaged
     return found
 
@@ -68,12 +70,3 @@ def _is_good(line: bytes, runs: dict[str, Kept]) -> bool:
     except DAMAGE:
         return False
     return True
-
-
-def _replace(file: Path, lines: list[bytes]) -> None:
-    endings = (".damaged", *(f".damaged-{number}" for number in range(2, 1000)))
-    aside = next(path for ending in endings if not (path := file.with_name(file.name + ending)).exists())
-    shutil.copy2(file, aside)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_bytes(b"".join(lines))
-    os.replace(partial, file)

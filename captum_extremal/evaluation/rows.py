@@ -18,7 +18,8 @@ from typing import Any
 from uuid import uuid4
 
 from captum_extremal._describe import describe
-from captum_extremal._jsonl import FORMAT, JsonLines, as_line, read_lines
+from captum_extremal._jsonl import FORMAT, LONGEST_LINE, JsonLines, as_line, read_lines
+from captum_extremal.classes import are_of_class_channels
 
 Pair = tuple[str, str]  # the names of an image and of a class
 Values = dict[str, float | None]  # what the metrics recorded of a pair, by name
@@ -139,6 +140,9 @@ def read_rows(paths: Iterable[Path]) -> dict[str, Kept]:
     runs: dict[str, Kept] = {}
     for file in row_files(paths):
         with file.open("rb") as opened:
+            if are_of_class_channels([opened.readline(LONGEST_LINE)]):  # which may lie in the same folder
+                continue
+            opened.seek(0)
             deque(read_lines(opened, partial(take_line, runs), largest=_LARGEST_FILE), maxlen=0)
     for kept in runs.values():
         for image, _ in kept.rows:

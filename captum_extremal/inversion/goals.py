@@ -5,6 +5,7 @@ Shapes: N images; activations (N, ...) with K channels on one axis.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from captum_extremal._state import ForwardPrecision
 from captum_extremal.hooks import unwrap
 from captum_extremal.layers.activations import capture, check_activation
 from captum_extremal.masks import read_axes
+from captum_extremal.objective import first_run
 
 Activate = Callable[..., Any]
 """:func:`activation_of` as a function of an input, and of ``stop``."""
@@ -31,8 +33,13 @@ def activation_of(
 
     The inputs x (N, C, H, W) go through one copy of a ``DataParallel`` model, in the caller's autocast state.
     """
+
+    def run(inputs: tuple[Tensor, ...], arguments: Any) -> Any:
+        return run_forward(unwrap(forward_func), inputs, None, arguments)
+
     with caller.forward():
-        found = capture(layer, lambda: run_forward(unwrap(forward_func), (x,), None, None), stop=stop)
+        called = run if stop else partial(first_run, run)  # the whole model runs first
+        found = capture(layer, lambda: called((x,), None), stop=stop)
     (output,) = found.values()
     return output[0] if isinstance(output, (tuple, list)) and output else output
 

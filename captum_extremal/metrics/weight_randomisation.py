@@ -20,6 +20,7 @@ from captum_extremal._reach import copied, lazy_parameter
 from captum_extremal._state import preserve_state, warn_caller
 from captum_extremal.hooks import on_every_input
 from captum_extremal.metrics.explanations import Explanation, check_batch, explain, resize
+from captum_extremal.objective import first_run
 
 _WHOLE = "(model)"  # the layer with the parameters that belong to no called module but the model itself
 _WINDOW = 11  # px, the side of ssim's window, which a Gaussian of 1.5 px has in scikit-image
@@ -167,7 +168,7 @@ def _called_units(model: nn.Module, inputs: Tensor, further: object) -> dict[str
     calls: list[str] = []
     noted = on_every_input(model.named_modules(), lambda name, _: calls.append(name))
     with torch.no_grad(), preserve_state(model, inputs.device), noted:
-        run_forward(model, (inputs.detach(),), None, further)
+        first_run(lambda given, others: run_forward(model, given, None, others), (inputs.detach(),), further)
     last_call = {name: order for order, name in enumerate(calls)}
     units: dict[str, list[nn.Parameter]] = {}
     for name, module in model.named_modules():

@@ -17,6 +17,8 @@ from captum_extremal.perturbations.pyramid import BoundPerturbation, Levels
 
 _BLUR = 20.0  # px at 224: sigma_max
 _TRUNCATE = 4.0  # in sigmas: where a Gaussian is cut
+_LONG = 2**13  # entries of a row that is transformed in phases
+_PHASES = 32
 
 
 @dataclass(frozen=True)
@@ -88,31 +90,70 @@ def gaussian_blur(
     for axis, along in enumerate(sigmas, start=2):
         if along:
             rows = blurred.movedim(axis, -1)
-            inside = _blurred_rows(rows.new_ones(rows.shape[-1]), along, padding) if normalise else 1.0
-            blurred = (_blurred_rows(rows, along, padding) / inside).movedim(-1, axis)
+            blurred = _blurred_rows(rows, along, padding).movedim(-1, axis)
+            if normalise:
+                inside = _blurred_rows(rows.new_ones(rows.shape[-1]), along, padding)
+                blurred = (blurred.movedim(axis, -1) / inside).movedim(-1, axis)
     return blurred.to(x.dtype)
 
 
 def _blurred_rows(rows: Tensor, sigma: float, padding: str) -> Tensor:
     """The blur (..., W) along the last axis of rows (..., W), by the convolution theorem."""
-    side, radius = rows.shape[-1], max(1, math.ceil(_TRUNCATE * sigma))
+    side, weights = rows.shape[-1], _weights(sigma)
+    if side >= _LONG:
+        return _blurred_long_rows(rows, weights, padding)
+    radius = len(weights) - 1
     length: int = cast(Any, next_fast_len)(side + 2 * radius, real=True)
-    response = _response(sigma, radius, length, rows)
     spectrum: Tensor = torch.fft.rfft(_extended(rows, radius, padding), n=length)
-    spectrum *= response
+    spectrum *= _response(weights, 0, 1, length, rows).real  # the Gaussian around the first entry is symmetric
     blurred: Tensor = torch.fft.irfft(spectrum, n=length)
     return blurred[..., radius : radius + side]
 
 
-def _response(sigma: float, radius: int, length: int, like: Tensor) -> Tensor:
-    """What the blur does to each of the frequencies of rows of this length."""
-    weights = torch.exp(-0.5 * (torch.arange(radius + 1, dtype=torch.float64, device="cpu") / sigma) ** 2)
-    weights /= 2 * weights.sum() - 1
+def _blurred_long_rows(rows: Tensor, weights: Tensor, padding: str) -> Tensor:
+    """The same for long rows, of which every 32nd entry is transformed at a time.
+
+    A transform has a workspace of several times its length, which of one long row would be more than its pyramid.
+    """
+    side, radius = rows.shape[-1], len(weights) - 1
+    first = -(-radius // _PHASES)  # entries of each phase that lie before the row
+    count = -(-side // _PHASES) + 2 * first
+    length: int = cast(Any, next_fast_len)(count, real=True)
+    at = torch.arange(count, device=rows.device) * _PHASES - first * _PHASES
+    kind = torch.complex128 if rows.dtype == torch.float64 else torch.complex64
+    spectra = rows.new_empty(_PHASES, *rows.shape[:-1], length // 2 + 1, dtype=kind)
+    for q in range(_PHASES):
+        spectra[q] = torch.fft.rfft(_taken(rows, at + q, padding), n=length)
+    responses = [_response(weights, shift, _PHASES, length, rows) for shift in range(_PHASES)]
+    blurred = torch.empty_like(rows, memory_format=torch.contiguous_format)
+    for p in range(_PHASES):
+        spectrum = torch.zeros_like(spectra[0])
+        for q in range(_PHASES):
+            # The weights are symmetric, so that those of -shift are those of shift in the opposite order.
+            spectrum.addcmul_(spectra[q], responses[p - q] if p >= q else responses[q - p].conj())
+        of_phase = blurred[..., p::_PHASES]
+        of_phase.copy_(torch.fft.irfft(spectrum, n=length)[..., first : first + of_phase.shape[-1]])
+    return blurred
+
+
+def _weights(sigma: float) -> Tensor:
+    """The Gaussian from its middle on, in float64; both sides add up to 1."""
+    radius = max(1, math.ceil(_TRUNCATE * sigma))
+    weights = torch.arange(radius + 1, dtype=torch.float64, device="cpu").div_(sigma).square_().mul_(-0.5).exp_()
+    return weights.div_(2 * weights.sum() - 1)
+
+
+def _response(weights: Tensor, shift: int, step: int, length: int, like: Tensor) -> Tensor:
+    """What every so many-th weight does to each of the frequencies of rows of this length.
+
+    The weights are those of the offsets i ``step`` + ``shift``.
+    """
+    radius = len(weights) - 1
+    i = torch.arange(-((radius + shift) // step), (radius - shift) // step + 1, device="cpu")
     kernel = torch.zeros(length, dtype=like.dtype, device="cpu")
-    kernel[: radius + 1] = weights
-    kernel[-radius:] = weights[1:].flip(0)
+    kernel[i] = weights[(i * step + shift).abs()].to(like.dtype)
     spectrum: Tensor = torch.fft.rfft(kernel)
-    return spectrum.real.to(like, copy=True)  # real, because the Gaussian around the first entry is symmetric
+    return spectrum.to(like.device)
 
 
 def _extended(rows: Tensor, radius: int, padding: str) -> Tensor:
@@ -123,6 +164,15 @@ def _extended(rows: Tensor, radius: int, padding: str) -> Tensor:
     if padding == "replicate":
         first, last = (rows[..., end].expand(*rows.shape[:-1], radius) for end in (slice(0, 1), slice(-1, None)))
         return torch.cat([first, rows, last], dim=-1)
-    period = max(1, 2 * (side - 1))
-    at = torch.arange(-radius, side + radius, device=rows.device).remainder(period)
-    return rows.index_select(-1, torch.minimum(at, period - at).clamp(max=side - 1))
+    return _taken(rows, torch.arange(-radius, side + radius, device=rows.device), padding)
+
+
+def _taken(rows: Tensor, at: Tensor, padding: str) -> Tensor:
+    """The entries of rows (..., W) at these places, which may lie beyond the ends."""
+    side = rows.shape[-1]
+    if padding == "reflect":
+        period = max(1, 2 * (side - 1))
+        at = at.remainder(period)
+        at = torch.minimum(at, period - at)
+    taken = rows.index_select(-1, at.clamp(0, side - 1))
+    return taken * ((at >= 0) & (at < side)) if padding == "zeros" else taken
