@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_extremal.masks import Layout, MaskFamily
+from captum_extremal.masks import Family, Layout
 
 AREAS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """The areas of section 4."""
@@ -82,7 +82,7 @@ def _as_numbers(areas: object) -> list[Any]:
 
 
 def as_fractions(
-    areas: tuple[int, ...] | tuple[float, ...], layouts: Sequence[Layout], family: MaskFamily
+    areas: tuple[int, ...] | tuple[float, ...], layouts: Sequence[Layout], family: Family
 ) -> tuple[float, ...]:
     """Areas, checked by :func:`check_areas`, as fractions of what a family's masks of these layouts cover."""
     smallest = max(family.smallest_area(layout.shape) for layout in layouts)

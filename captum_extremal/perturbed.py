@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_extremal._captum import BaselineType
 from captum_extremal.arguments import Tensors, check_baselines, check_inputs
-from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation
+from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation, of_each_input
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.results.tensors import as_tuple
 from captum_extremal.session import channels_at, channels_first
@@ -61,17 +61,17 @@ def perturbed_inputs(
     references = channels_first(check_baselines(given, baselines, isinstance(inputs, tuple)), dims)
     tensors = channels_first(given, dims)
     check_masks_of(found, tensors, isinstance(inputs, tuple))
-    own = searched_with(found, perturbation)
+    own = of_each_input(searched_with(found, perturbation), len(tensors))
     made = []
-    each = zip(tensors, references, as_tuple(found.masks), as_tuple(found.optimal_masks), dims)
-    for x, baseline, masks, best, dim in each:
+    each = zip(own, tensors, references, as_tuple(found.masks), as_tuple(found.optimal_masks), dims)
+    for part, x, baseline, masks, best, dim in each:
         dtype = torch.promote_types(x.dtype, torch.float32)
         rows = torch.cat([masks, best[:, None]], dim=1) if optimum else masks
-        perturb = own.bind(x.to(dtype), baseline.to(dtype))
+        perturb = part.bind(x.to(dtype), baseline.to(dtype))
         # Area by area, to limit the memory.
         seen = [perturb(rows[:, k].to(x.device, dtype)).to(x.dtype) for k in range(rows.shape[1])]
         if any(one.shape != x.shape for one in seen):
-            raise ValueError(f"perturbation must give one input for each mask, not samples of several, got {own!r}")
+            raise ValueError(f"perturbation must give one input for each mask, not samples of several, got {part!r}")
         own_layout = channels_at((x, *seen), (dim,) * (1 + len(seen)))
         made.append(torch.stack(own_layout, dim=1)[:, 1:])
     return tuple(made) if isinstance(inputs, tuple) else made[0]
@@ -100,7 +100,7 @@ def searched_with(found: ExtremalMasks, perturbation: str | Perturbation | None)
         given = {part.arg: ast.literal_eval(part.value) for part in parsed.body.keywords}
         return _KNOWN[parsed.body.func.id](**given)
     except (AttributeError, KeyError, SyntaxError, TypeError, ValueError) as error:
-        rule = "perturbation must be given where the search's is not one of this package's"
+        rule = "perturbation must be given where found.settings do not tell all of the search's"
         raise ValueError(f"{rule}, got None for masks searched with {text!r}") from error
 
 

@@ -109,7 +109,7 @@ class Session:
 
     def objective(
         self,
-        bind: Bind,
+        bind: Bind | Sequence[Bind],
         mask_shapes: Sequence[tuple[int, ...]] | None = None,
         spread: Callable[[Tensors], Tensors] | None = None,
         *,
@@ -120,13 +120,15 @@ class Session:
         """The model's score as a function of masks, after a forward of the inputs and one of the perturbed inputs.
 
         Args:
-            bind: makes the perturbation of one input tensor and its baseline.
+            bind: makes the perturbation of one input tensor and its baseline; one for each input where they differ.
             mask_shapes: the shape of one mask of each input; None for masks over its positions, (1, *S).
             spread: from the masks, of which there are as many as shapes, to one tensor for each input; None where they
                 are that already.
             perturbations_per_eval, differentiable, known: as :class:`~captum_extremal.objective.Objective` takes them.
         """
-        perturb = tuple(bind(x.to(self.dtype), b.to(self.dtype)) for x, b in zip(self.inputs, self.baselines))
+        binds = [bind] * len(self.inputs) if callable(bind) else bind
+        tensors = ((x.to(self.dtype), b.to(self.dtype)) for x, b in zip(self.inputs, self.baselines))
+        perturb = tuple(of_input(x, b) for of_input, (x, b) in zip(binds, tensors))
         shapes = mask_shapes or [(1, *x.shape[2:]) for x in self.inputs]
         nothing = tuple(torch.zeros(self.images, *shape, dtype=self.dtype, device=self.device) for shape in shapes)
         nothing = nothing if spread is None else spread(nothing)

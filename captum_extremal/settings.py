@@ -18,7 +18,16 @@ from captum_extremal._captum import BaselineType
 from captum_extremal._checks import check_callable, check_choice, check_count
 from captum_extremal._state import warn_caller
 from captum_extremal.areas import AREAS, OPTIMAL, Areas, Sought, as_fractions, check_areas
-from captum_extremal.masks import ChannelMask, GroupMask, Layout, MaskFamily, SmoothMask, check_axes
+from captum_extremal.masks import (
+    ChannelMask,
+    Family,
+    GroupMask,
+    Layout,
+    MaskFamily,
+    SmoothMask,
+    SpaceTimeMask,
+    check_axes,
+)
 from captum_extremal.perturbations import BlurPyramid, FadePyramid, Perturbation, SamplePerturbation
 from captum_extremal.results import ScoreThreshold, check_threshold
 from captum_extremal.search import Game, PathSolver, PenaltySolver, Solver, as_game
@@ -121,7 +130,7 @@ class SearchSettings:
             raise TypeError(f"solver must be a name or an object with plan and flips, got {self.solver!r}")
         return self.solver
 
-    def sought(self, layouts: Sequence[Layout], family: MaskFamily, *, reduce: str | None = None) -> Sought:
+    def sought(self, layouts: Sequence[Layout], family: Family, *, reduce: str | None = None) -> Sought:
         """Which areas are swept, and whether a* is sought beyond them.
 
         Args:
@@ -189,7 +198,7 @@ class InputSearchSettings(SearchSettings):
         """The perturbation. The default blur leaves alone what the masks are constant along."""
         default = "fade" if self._over_units else "blur"
         chosen = default if self.perturbation is None else self.perturbation
-        if chosen == "blur" and isinstance(self.mask, SmoothMask):
+        if chosen == "blur" and isinstance(self.mask, (SmoothMask, SpaceTimeMask)):
             return BlurPyramid(hold=self.mask.hold)
         return as_perturbation(chosen)
 

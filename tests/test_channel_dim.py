@@ -226,6 +226,8 @@ HELD = {
     "space": (SmoothMask(hold=0), (0,)),
     "time": (SmoothMask(hold=(1, 2)), (1, 2)),
     "product": (SpaceTimeMask(), ()),
+    "product of time and rows": (SpaceTimeMask(space=SmoothMask(hold=1)), (2,)),
+    "time last": (SpaceTimeMask(space=SmoothMask(hold=-2), time_axis=-1), (0,)),
 }
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -127,6 +128,16 @@ def test_explanations_are_saved_and_taken_image_by_image(found: ExtremalMasks, t
     assert torch.equal(one.overlap, found.overlap[1:2])
 
 
+def test_a_file_of_several_explanations_is_read_once(
+    found: ExtremalMasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found.save(tmp_path / "found.npz")
+    read, load = [], np.load
+    monkeypatch.setattr(np, "load", lambda *given, **how: read.append(given) or load(*given, **how))
+    assert len(ExtremalMasks.load(tmp_path / "found.npz").explanations) == 2
+    assert len(read) == 1
+
+
 def test_attribute_returns_the_first_and_seeks_no_more(counted: type) -> None:
     model, images = counted(most_like_a_square), images_of_squares()[:2]
     first = ExtremalPerturbation(model).attribute(images, **settings(explanations=1))
@@ -243,6 +254,30 @@ def test_answers_over_groups_are_sets_of_their_own() -> None:
     assert sorted(group.tolist() for group in (first.groups()[0], second.groups()[0])) == [[0], [1]]
     assert found.optimal_overlap[0, 0, 1] == 0
     assert found.distinct.tolist() == [2]
+
+
+def test_answers_over_groups_are_saved_and_attributed(tmp_path: Path, counted: type) -> None:
+    x, ids = torch.ones(2, 4, dtype=torch.float64), torch.tensor([[5, 7, 9, 9]])
+    model = counted(lambda x: 2 * torch.maximum(x[:, 0], x[:, 1])[:, None])
+    how: dict[str, Any] = {"target": 0, "feature_mask": ids, "solver": PathSolver(steps=12)}
+    found = ExtremalPerturbation(model).extremal_masks(x, areas="optimal", explanations=2, **how)
+    found.save(tmp_path / "found.npz")
+    back = ExtremalMasks.load(tmp_path / "found.npz")
+    assert repr(back) == repr(found)
+    for one, other in zip(back.explanations, found.explanations):
+        assert [group.tolist() for group in one.groups()] == [group.tolist() for group in other.groups()]
+        assert one.minimal is not None
+        assert one.minimal.tolist() == [True, True]
+    kept = [[group.tolist() for group in one.groups()] for one in back.explanations]
+    assert [sorted(first + second) for first, second in zip(*kept)] == [[5, 7], [5, 7]]
+    assert [group.tolist() for group in back.image(1).others[0].groups()] == [kept[1][1]]
+    method, model.rows = ExtremalPerturbation(model), []
+    first = method.attribute(x, **how)
+    calls, model.rows = model.calls, []
+    assert torch.equal(method.attribute(x, explanations=2, **how), first)
+    assert model.calls == calls
+    for row, (only,) in zip(first, kept[0]):
+        assert torch.equal(row, (ids[0] == only).to(row))
 
 
 def test_a_further_answer_that_does_not_exist_is_not_reached() -> None:

@@ -546,7 +546,10 @@ def test_group_mask_on_a_layer_without_ids_takes_every_value() -> None:
     assert found.covers == "groups"
 
 
+MANY_IDS = torch.arange(2**15 + 1).view(1, -1, 1)
 BAD_LAYER: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "negative": ({"layer_mask": WORD_IDS - 8}, ValueError, "layer_mask must hold ids of at least 0"),
+    "too many": ({"layer_mask": MANY_IDS}, ValueError, "layer_mask must hold at most 32768 different ids, got 32769"),
     "spatial": ({"mask": "spatial"}, ValueError, r"mask must be GroupMask\(\) where layer_mask names groups"),
     "floating": ({"layer_mask": WORD_IDS.float()}, TypeError, "layer_mask must be a tensor of integers"),
     "shape": ({"layer_mask": WORD_IDS[..., 0]}, ValueError, r"layer_mask must have the shape of what it groups"),
@@ -558,11 +561,14 @@ BAD_LAYER: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 @pytest.mark.parametrize("case", BAD_LAYER)
 def test_bad_arguments_of_a_layer_are_named(case: str) -> None:
     bad, error, message = BAD_LAYER[case]
-    model = Words().eval()
+    model, calls = Words().eval(), []
+    model.register_forward_pre_hook(lambda module, given: calls.append(given))
     with pytest.raises(error, match=message):
         LayerExtremalPerturbation(model, model.embeddings).extremal_masks(
             TOKENS, **{"target": 0, "layer_mask": WORD_IDS} | bad
         )
+    # The activation's shape is known only when the model has run.
+    assert bool(calls) == (case in ("shape", "two", "baselines"))
 
 
 # Precision, Captum's wrappers, files
@@ -634,7 +640,7 @@ def test_figures_of_scores_take_groups() -> None:
 
 # Bad input
 
-BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+BAD: dict[str, tuple[dict[str, Any], Any, str]] = {
     "negative": ({"feature_mask": IDS - 8}, ValueError, "feature_mask must hold ids of at least 0, got -1"),
     "floating": ({"feature_mask": IDS.float()}, TypeError, "feature_mask must be a tensor of integers.*float32"),
     "bool": ({"feature_mask": IDS > 7}, TypeError, "feature_mask must be a tensor of integers.*bool"),
@@ -661,6 +667,10 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "background must be one tensor for each of 1 inputs, got 2",
     ),
     "integers": ({"x": torch.ones(2, 7, dtype=torch.int64)}, TypeError, "LayerExtremalPerturbation"),
+    "no columns": ({"x": torch.ones(2, 0)}, ValueError, r"inputs"),
+    "nothing to cover": ({"x": torch.ones(2, 0), "feature_mask": IDS[:, :1]}, ValueError, r"inputs"),
+    "baseline of another type": ({"baselines": "zero"}, TypeError, "baselines"),
+    "baselines of a tuple": ({"baselines": (0.0, 1.0)}, (TypeError, ValueError), "baselines"),
     "one dimension": ({"x": torch.ones(7), "feature_mask": IDS[0]}, ValueError, "at least two dimensions"),
 }
 

@@ -20,8 +20,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_extremal import ChannelMask, SmoothMask, SpaceTimeMask
+from captum_extremal._reach import reachable
 from captum_extremal.masks import BoundMask, BoundSmoothMask, MaskFamily, kernel
 from captum_extremal.masks.binary import agreement
+from captum_extremal.masks.interpolation import Interpolation
 from captum_extremal.search.area import mask_of_area
 
 SHAPES = [(8,), (37,), (224,), (8, 8), (17, 24), (40, 31), (64, 50), (8, 8, 8), (9, 8, 13), (12, 17, 16)]
@@ -350,6 +352,43 @@ def test_no_tensor_holds_every_tap_at_full_resolution() -> None:
     with Largest() as largest:
         bound(p).sum().backward()
     assert 224 * 224 <= largest.numel < 224 * 224 * taps / 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "largest"),
+    [((16, 112, 112), {}, 2.0), ((50_000,), {"step": 7.0, "sigma": 21.0}, 20.0)],
+    ids=["video", "long series"],
+)
+def test_what_a_mask_keeps_grows_with_its_sides(
+    shape: tuple[int, ...], settings: dict[str, Any], largest: float
+) -> None:
+    """In megabytes: not with the number of pairs of nodes and points, of which a video has millions."""
+    bound = SmoothMask(**settings).bind(shape)
+    tensors = {id(part): part for part in reachable(bound) if isinstance(part, Tensor)}
+    assert sum(part.untyped_storage().nbytes() for part in tensors.values()) / 1e6 < largest
+    assert len(tensors) > 5
+
+
+@pytest.mark.parametrize("temperature", [1 / 20, 0], ids=["smax", "max"])
+def test_a_long_axis_is_that_of_the_equation_everywhere(temperature: float) -> None:
+    bound = bind((3000,), step=3.0, sigma=9.0, temperature=temperature)
+    p = random_parameters(bound)
+    lattice, nodes = literal_lattice((3000,), 3.0), node_positions(bound)
+    literal = literal_mask(nodes, lattice, p[0].numpy(), 9.0, temperature)
+    np.testing.assert_allclose(bound.grid_values(p)[0].numpy(), literal, rtol=0, atol=1e-10)
+    expected = np.interp(np.arange(3000), nodes[:, 0], literal)
+    np.testing.assert_allclose(bound(p)[0, 0].numpy(), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("positions", [2, 255, 256, 257, 900])
+def test_interpolation_is_linear_and_its_transpose_is_exact(positions: int) -> None:
+    nodes = torch.linspace(-1.5, positions + 0.25, max(3, positions // 3), dtype=torch.float64)
+    interpolate = Interpolation.between(nodes, positions)
+    values, back = torch.randn(2, 3, len(nodes)).double(), torch.randn(2, 3, positions).double()
+    expected = [[np.interp(np.arange(positions), nodes.numpy(), row.numpy()) for row in rows] for rows in values]
+    np.testing.assert_allclose(interpolate(values).numpy(), np.array(expected), rtol=0, atol=1e-12)
+    torch.testing.assert_close((interpolate(values) * back).sum(), (values * interpolate.transposed(back)).sum())
+    torch.testing.assert_close(interpolate(values).mean(-1), values @ interpolate.means)
 
 
 @pytest.mark.parametrize("name", ["step", "sigma", "temperature"])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captum_extremal import BlurPyramid, FadePyramid, Game, MeaningfulPerturbation
+from captum_extremal import BlurPyramid, FadePyramid, Game, MeaningfulPerturbation, SamplePerturbation
 from captum_extremal.perturbations import gaussian_blur
 
 
@@ -122,6 +122,25 @@ def test_baselines_are_what_fading_leads_to() -> None:
     torch.testing.assert_close(attribute(in_square, x, torch.zeros_like(x), **settings), expected, rtol=0, atol=0)
     named = attribute(in_square, x, perturbation=FadePyramid(), **{k: settings[k] for k in ("steps", "area_weight")})
     torch.testing.assert_close(named, expected, rtol=0, atol=0)
+
+
+def test_samples_are_averaged_also_of_tuples() -> None:
+    """The score's mean over the background is that of an input faded to the mean row, for a linear score."""
+    x, y = torch.rand(2, 1, 16, 16, dtype=torch.float64), torch.rand(2, 2, 20, dtype=torch.float64)
+    weights = torch.rand(1, 16, 16, dtype=torch.float64), torch.rand(2, 20, dtype=torch.float64)
+
+    def model(x: Tensor, y: Tensor) -> Tensor:
+        return (x * weights[0]).sum((1, 2, 3)) + (y * weights[1]).sum((1, 2))
+
+    rows = tuple(torch.randn(3, *part.shape[1:], dtype=torch.float64) for part in (x, y))
+    how: dict[str, Any] = {"steps": 5, "area_weight": 1e-2}
+    method = MeaningfulPerturbation(model)
+    found = method.attribute((x, y), perturbation=SamplePerturbation(rows), **how)
+    means = tuple(part.mean(0, keepdim=True) for part in rows)
+    expected = method.attribute((x, y), means, perturbation="fade", **how)
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+        assert float(one.std()) > 0
 
 
 def test_the_weights_weigh() -> None:

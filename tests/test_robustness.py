@@ -20,6 +20,8 @@ from captum_extremal import (
     LayerExtremalPerturbation,
     PathSolver,
     Robustness,
+    SamplePerturbation,
+    perturbed_inputs,
 )
 from captum_extremal.perturbations import gaussian_blur
 from captum_extremal.search import as_game
@@ -320,6 +322,33 @@ def test_tuples_of_inputs_are_hidden_together(images: Tensor) -> None:
         torch.testing.assert_close(robust.soft[:, k, NAMES.index("others")], expected, **EXACT)
     given = measure(model, found, inputs, additional_forward_args=scale, others=tuple(x[:1] for x in inputs))
     torch.testing.assert_close(given.soft[1, :, 5], robust.soft[1, :, 5], **EXACT)
+
+
+def test_samples_of_a_tuple_belong_to_their_inputs(images: Tensor) -> None:
+    inputs = (images, torch.randn(2, 2, 20, dtype=torch.float64))
+    samples = SamplePerturbation(tuple(torch.randn(3, *x.shape[1:], dtype=torch.float64) for x in inputs))
+    first, second = Linear(3, 16, 16), Linear(2, 20)
+
+    def model(x: Tensor, y: Tensor) -> Tensor:
+        return first(x) * second(y)
+
+    found = find(model, inputs, perturbation=samples)
+    robust = measure(model, found, inputs, perturbation=samples)
+    torch.testing.assert_close(robust.soft[:, :-1, 0], found.values, rtol=1e-6, atol=1e-6)
+    calls: list[Tensor] = []
+    with pytest.raises(ValueError, match=r"perturbation must be given where found.settings do not tell all"):
+        measure(lambda x, y: calls.append(x), found, inputs)
+    other = SamplePerturbation(torch.randn(3, 3, 16, 16))
+    with pytest.raises(ValueError, match="background must be one tensor for each of 2 inputs, got 1"):
+        measure(lambda x, y: calls.append(x), found, inputs, perturbation=other)
+    assert not calls
+    with pytest.raises(ValueError, match="perturbation must give one input for each mask, not samples of several"):
+        perturbed_inputs(found, inputs, perturbation=samples)
+    one = SamplePerturbation(tuple(part[:1] for part in samples.background))
+    seen = perturbed_inputs(found, inputs, perturbation=one)
+    for x, part, masks, background in zip(inputs, seen, found.masks, one.background):
+        m = masks.double()
+        torch.testing.assert_close(part, m * x[:, None] + (1 - m) * background[None], rtol=0, atol=1e-6)
 
 
 def test_the_model_need_not_be_differentiable(images: Tensor) -> None:

@@ -147,6 +147,14 @@ def test_areas_and_settings_go_to_the_search() -> None:
     assert found.kept_words == [["wonderful"]]
 
 
+def test_several_answers_are_sets_of_words_of_their_own() -> None:
+    found = explainer().explain(TEXTS[0], 1, score_threshold=1.9, explanations=2, **QUICK)
+    sets = [[found.words[0][word] for word in one.groups()[0].tolist()] for one in found.found.explanations]
+    assert sorted(sets) == [["but"], ["wonderful"]]
+    assert found.kept_words == [sets[0]]
+    assert found.found.distinct.tolist() == [2]
+
+
 def test_nothing_is_left_on_the_model() -> None:
     one = explainer()
     before, state = copy.deepcopy(one.model.state_dict()), torch.get_rng_state()

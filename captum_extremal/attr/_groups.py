@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from captum_extremal.arguments import Tensors
-from captum_extremal.masks import FeatureGroups, GroupMask, check_ids, check_ids_fit
+from captum_extremal.masks import FeatureGroups, GroupMask, check_ids_fit
 
 
 def with_group_mask(
@@ -40,10 +40,7 @@ def has_columns_alone(inputs: object) -> bool:
 
 
 def groups_of(mask: GroupMask, ids: Tensors | None, tensors: Tensors, argument: str) -> FeatureGroups:
-    """The groups of tensors (N, ...), from ids that :func:`check_ids` checked; None for a group of every element."""
+    """The groups of tensors (N, ...), from ids that ``check_ids`` checked; None for a group of every element."""
     if ids is None:
         return FeatureGroups.of_every_column(mask, tensors)
     return FeatureGroups.of(mask, check_ids_fit(argument, ids, tensors), tensors)
-
-
-__all__ = ["check_ids", "groups_of", "has_columns_alone", "with_group_mask"]

@@ -16,7 +16,7 @@ from captum_extremal._captum import progress_bar
 from captum_extremal._state import warn_caller
 from captum_extremal._version import own_version
 from captum_extremal.areas import Sought
-from captum_extremal.masks import FeatureGroups, Layout, MaskFamily
+from captum_extremal.masks import Family, FeatureGroups, Layout
 from captum_extremal.masks.binary import agreement, agreement_of
 from captum_extremal.objective import Objective
 from captum_extremal.results import ExtremalMasks, Measured, assemble, threshold_of
@@ -46,7 +46,7 @@ class Task:
 
     objective: Objective
     objective_of: Callable[[Tensor], Objective]
-    family: MaskFamily
+    family: Family
     layouts: Sequence[Layout]
     sought: Sought
     forbidden: tuple[Tensor, ...] | None = None

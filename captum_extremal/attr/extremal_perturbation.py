@@ -1,6 +1,6 @@
 """Extremal perturbations of the input (section 3): the smallest part of it that is enough for the model's output."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -12,11 +12,11 @@ from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTen
 from captum_extremal._checks import check_choice
 from captum_extremal.arguments import Tensors, warn_of_layout
 from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._groups import check_ids, groups_of, has_columns_alone, with_group_mask
+from captum_extremal.attr._groups import groups_of, has_columns_alone, with_group_mask
 from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_threshold
-from captum_extremal.masks import GroupMask, Layout, MaskFamily, read_axes
+from captum_extremal.masks import Family, GroupMask, Layout, MaskFamily, check_ids, read_axes
 from captum_extremal.objective import Known, Objective
-from captum_extremal.perturbations import BlurPyramid, Perturbation, SamplePerturbation
+from captum_extremal.perturbations import BlurPyramid, Perturbation, of_each_input
 from captum_extremal.results import ExtremalMasks
 from captum_extremal.results.tensors import as_tuple
 from captum_extremal.robustness import Robustness, robustness_of
@@ -223,7 +223,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         settings.check_for(session.images)
         perturbation, mask = settings.chosen_perturbation(), settings.family()
         groups = groups_of(mask, ids, session.inputs, "feature_mask") if isinstance(mask, GroupMask) else None
-        family = groups or cast(MaskFamily, mask)
+        family: Family = groups or cast(MaskFamily, mask)
         layouts = [groups.layout()] if groups else _layouts_of_positions(cast(MaskFamily, mask), session)
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs
 
@@ -265,19 +265,15 @@ def _layouts_of_positions(family: MaskFamily, session: Session) -> list[Layout]:
     return layouts
 
 
-def _binds(perturbation: Perturbation, session: Session, grouped: bool) -> Bind:
-    """What binds the perturbation to the inputs, one after the other."""
-    parts: Sequence[Perturbation] = [perturbation] * len(session.inputs)
-    if isinstance(perturbation, SamplePerturbation):
-        parts = perturbation.of_inputs(len(session.inputs))
+def _binds(perturbation: Perturbation, session: Session, grouped: bool) -> list[Bind]:
+    """What binds the perturbation to each of the inputs."""
     if isinstance(perturbation, BlurPyramid) and any(x.dim() < 3 for x in session.inputs):
         shapes = [tuple(x.shape) for x in session.inputs]
         raise ValueError(f"perturbation 'blur' needs inputs (N, C, *S) with positions, got {shapes}: use 'fade'")
     if isinstance(perturbation, BlurPyramid) and grouped:
         for x in session.inputs:
             warn_of_layout("inputs", x)
-    one_by_one = iter(parts)
-    return lambda x, baseline: next(one_by_one).bind(x, baseline)
+    return [one.bind for one in of_each_input(perturbation, len(session.inputs))]
 
 
 def _contrast(hidden: Tensor, x: Tensor) -> Tensor:

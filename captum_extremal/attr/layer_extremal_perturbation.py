@@ -14,10 +14,10 @@ from captum_extremal._captum import BaselineType, TargetType, log_usage
 from captum_extremal._state import warn_caller
 from captum_extremal.arguments import Tensors, check_baselines
 from captum_extremal.attr._base import BaseAttribution
-from captum_extremal.attr._groups import check_ids, groups_of, with_group_mask
+from captum_extremal.attr._groups import groups_of, with_group_mask
 from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_threshold
 from captum_extremal.layers import LayerTail, check_layer, name_of
-from captum_extremal.masks import FeatureGroups, GroupMask, Layout, MaskFamily, read_axes
+from captum_extremal.masks import Family, FeatureGroups, GroupMask, Layout, MaskFamily, check_ids, read_axes
 from captum_extremal.objective import Known, Objective
 from captum_extremal.perturbations.product import masked
 from captum_extremal.results import ExtremalMasks
@@ -184,15 +184,16 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         if groups is None and settings.channel_dim is None:
             for x in here.inputs:
                 _warn_of_layout(self.layer, x)
-        family = groups or cast(MaskFamily, mask)
-        layouts = [groups.layout()] if groups else _layouts(family, settings, here)
+        family: Family = groups or cast(MaskFamily, mask)
+        layouts = [groups.layout()] if groups else _layouts(cast(MaskFamily, mask), settings, here)
         sought = settings.sought(layouts, family, reduce=reduce)  # checked before the model runs again
 
         def spread_of(of_images: FeatureGroups | None) -> Callable[[Tensors], Tensors]:
             """From masks to what multiplies the tensors."""
             if of_images is not None:
                 return of_images.spread
-            return lambda masks: tuple(layout.view(one) for layout, one in zip(layouts, masks))
+            views = [layout.view for layout in layouts if layout.view]
+            return lambda masks: tuple(view(one) for view, one in zip(views, masks))
 
         def objective_at(layer: Session, of_images: FeatureGroups | None, known: Known | None = None) -> Objective:
             faded = given.baselines is not None

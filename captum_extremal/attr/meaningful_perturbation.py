@@ -1,6 +1,7 @@
 """Meaningful perturbations (equation 1 of the paper): score, area and smoothness weighed against each other."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -11,8 +12,8 @@ from captum_extremal._captum import BaselineType, TargetType, TensorOrTupleOfTen
 from captum_extremal._checks import check_count, check_number
 from captum_extremal.attr._base import BaseAttribution, upsample
 from captum_extremal.masks.lengths import REFERENCE_SIDE, scales
-from captum_extremal.objective import Objective
-from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, Perturbation, gaussian_blur
+from captum_extremal.objective import Objective, samples_of
+from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, Perturbation, gaussian_blur, of_each_input
 from captum_extremal.search.games import Game, as_game
 from captum_extremal.session import open_session
 from captum_extremal.settings import as_perturbation, warn_of_baselines
@@ -103,18 +104,19 @@ class MeaningfulPerturbation(BaseAttribution, PerturbationAttribution):
         generator = torch.Generator().manual_seed(seed)
         shift = [0.0] * 3  # of the inputs, fractions of the largest shift along each of up to three axes
 
-        def bind(x: Tensor, baseline: Tensor) -> BoundPerturbation:
+        def bind(given: Perturbation, x: Tensor, baseline: Tensor) -> BoundPerturbation:
             blur = BlurPyramid(sigma_max=_scaled(_IMAGE_BLUR, x.shape[2:]))
-            chosen = blur if perturbation == "blur" else chosen_perturbation
+            chosen = blur if perturbation == "blur" else given
             # Small images are shifted as well, by at most a pixel.
             largest = [max(2.0, length) for length in _scaled(_JITTER, x.shape[2:])]
-            return _shifted(chosen.bind(x, baseline), shift, largest)
+            return _Shifted(chosen.bind(x, baseline), shift, largest)
 
         with open_session(
             self.forward_func, inputs, target, additional_forward_args, baselines=baselines, channel_dim=channel_dim
         ) as session:
             warn_of_baselines(baselines, chosen_perturbation)
-            objective = session.objective(bind, perturbations_per_eval=1)  # more than one mask only for the disks
+            binds = [partial(bind, one) for one in of_each_input(chosen_perturbation, len(session.inputs))]
+            objective = session.objective(binds, perturbations_per_eval=1)  # more than one mask only for the disks
             shapes = [tuple(x.shape[2:]) for x in session.inputs]
             cells = _smallest_disks(objective, shapes, chosen_game)
             optimizer = torch.optim.Adam(cells, lr=learning_rate)
@@ -172,14 +174,16 @@ def _smallest_disks(objective: Objective, shapes: list[tuple[int, ...]], game: G
     return [disk[first].clone().requires_grad_() for disk in disks]
 
 
-def _shifted(perturb: BoundPerturbation, shift: list[float], largest: list[float]) -> BoundPerturbation:
+class _Shifted:
     """The perturbation after the present shift of the input, with its mask in place."""
 
-    def perturb_shifted(mask: Tensor) -> Tensor:
-        pixels = [int(part * most) for part, most in zip(shift, largest)]
-        return _shift(perturb(_shift(mask, [-count for count in pixels])), pixels)
+    def __init__(self, perturb: BoundPerturbation, shift: list[float], largest: list[float]) -> None:
+        self._perturb, self._shift, self._largest = perturb, shift, largest
+        self.samples = samples_of(perturb)
 
-    return perturb_shifted
+    def __call__(self, mask: Tensor) -> Tensor:
+        pixels = [int(part * most) for part, most in zip(self._shift, self._largest)]
+        return _shift(self._perturb(_shift(mask, [-count for count in pixels])), pixels)
 
 
 def _shift(x: Tensor, pixels: list[int]) -> Tensor:

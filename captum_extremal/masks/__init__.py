@@ -2,7 +2,7 @@
 
 from captum_extremal.masks.axes import Axes, check_axes, read_axes
 from captum_extremal.masks.channels import BoundChannelMask, ChannelMask
-from captum_extremal.masks.family import BoundMask, Layout, Linearised, MaskFamily
+from captum_extremal.masks.family import BoundMask, Family, Layout, Linearised, MaskFamily
 from captum_extremal.masks.groups import FeatureGroups, GroupMask, check_ids, check_ids_fit
 from captum_extremal.masks.lengths import REFERENCE_SIDE
 from captum_extremal.masks.smooth import BoundSmoothMask, SmoothMask
@@ -16,6 +16,7 @@ __all__ = [
     "BoundMask",
     "BoundSmoothMask",
     "ChannelMask",
+    "Family",
     "FeatureGroups",
     "GroupMask",
     "Layout",

@@ -27,7 +27,7 @@ class ChannelMask:
     def layout(self, axes: Axes) -> Layout:
         """One value per channel. The default areas are the paper's numbers of channels up to K."""
         k = axes.channels
-        return Layout((k,), (k,), "channels", default_counts(k), axes.over_channels)
+        return Layout((k,), (k,), "channels", default_counts(k), view=axes.over_channels)
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:
         """One channel, for the shape (K,)."""

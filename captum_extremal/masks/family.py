@@ -28,16 +28,17 @@ class Layout:
         mask_shape: the shape of one mask, (K,) or (1, *S).
         unit: what one value of a mask covers, in the plural, for messages: "channels" or "positions".
         default_areas: the areas to search where none are given: integers are numbers of units, floats fractions.
-        view: from masks (B, *mask_shape) to the shape that multiplies the tensor (B, ...).
         counts: of how many units integer areas are numbers, several where examples differ; None for that of the shape.
+        view: from masks (B, *mask_shape) to the shape that multiplies the tensor (B, ...); None for those of groups,
+            which lie on all tensors at once.
     """
 
     shape: tuple[int, ...]
     mask_shape: tuple[int, ...]
     unit: str
     default_areas: tuple[int, ...] | tuple[float, ...]
-    view: Callable[[Tensor], Tensor]
     counts: tuple[int, ...] | None = None
+    view: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,8 @@ class BoundMask(Protocol):
         """
 
 
-@runtime_checkable
-class MaskFamily(Protocol):
-    """What ``mask=`` accepts: frozen settings."""
-
-    def layout(self, axes: Axes) -> Layout:
-        """What the family's masks cover of a tensor with these axes.
-
-        Raises:
-            ValueError: they cannot cover such a tensor.
-        """
+class Family(Protocol):
+    """What is bound to shapes."""
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:
         """The smallest area of a mask, a fraction of the shape."""
@@ -130,3 +123,15 @@ class MaskFamily(Protocol):
         self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
     ) -> list[BoundMask]:
         """The family on one shape, for masks of each area. One object may serve several areas."""
+
+
+@runtime_checkable
+class MaskFamily(Family, Protocol):
+    """What ``mask=`` accepts: frozen settings."""
+
+    def layout(self, axes: Axes) -> Layout:
+        """What the family's masks cover of a tensor with these axes.
+
+        Raises:
+            ValueError: they cannot cover such a tensor.
+        """

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_choice, check_count
-from captum_extremal.masks.axes import Axes
 from captum_extremal.masks.channels import BoundChannelMask, default_counts
 from captum_extremal.masks.family import BoundMask, Layout
 from captum_extremal.masks.smooth import DEFAULT_AREAS
@@ -132,16 +131,16 @@ class FeatureGroups:
         kept = torch.where((kept - whole).abs() * ranked < _ROUNDED * smallest, whole, kept)
         return torch.zeros_like(kept).scatter_(1, order, kept).to(values.dtype)
 
-    # The protocol of a mask family
+    # As a mask family, but on all tensors at once
 
-    def layout(self, axes: Axes | None = None) -> Layout:
+    def layout(self) -> Layout:
         """One value per group. The default areas are numbers of groups, where all examples have as many."""
         count = len(self.ids)
         by_size = self.mask.weights == "size"
         units = self.sizes.sum(1) if by_size else self.present.sum(1)
         every = tuple(sorted({int(one) for one in units.tolist()}))
         areas = default_counts(every[0]) if not by_size and len(every) == 1 else DEFAULT_AREAS
-        return Layout((count,), (count,), "elements" if by_size else "groups", areas, self._view, every)
+        return Layout((count,), (count,), "elements" if by_size else "groups", areas, every)
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:
         """The smallest group, in the example where it is largest."""
@@ -152,9 +151,6 @@ class FeatureGroups:
     ) -> list[BoundMask]:
         """The family of these groups, once for all areas."""
         return [BoundChannelMask(self.weights.to(device, dtype))] * len(areas)
-
-    def _view(self, masks: Tensor) -> Tensor:
-        return self.spread((masks,))[0]
 
 
 def _spread(masks: Tensor, index: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from torch import Tensor
 from captum_extremal._checks import check_number
 from captum_extremal.masks.axes import Axes
 from captum_extremal.masks.family import BoundMask, Layout, Linearised
+from captum_extremal.masks.interpolation import Interpolation, collected, expanded
 from captum_extremal.masks.lengths import (
     REFERENCE_SIDE,
     SHORT,
@@ -95,7 +96,7 @@ class SmoothMask:
                 f"got an activation of shape (N, {', '.join(map(str, axes.shape))})"
             )
         areas = tuple(area for area in DEFAULT_AREAS if area >= self.smallest_area(shape))
-        return Layout(shape, (1, *shape), "positions", areas, axes.over_positions)
+        return Layout(shape, (1, *shape), "positions", areas, view=axes.over_positions)
 
     def step_for(self, shape: tuple[int, ...]) -> float | tuple[float, ...]:
         """The lattice step in pixels for inputs whose positions have this shape, one for each axis if they differ."""
@@ -205,7 +206,7 @@ class _Axis:
 
     lattice: Tensor
     nodes: Tensor
-    expansion: Tensor  # (pixels, nodes): rows of linear interpolation weights
+    expansion: Interpolation
 
     @classmethod
     def of(cls, side: int, step: float, sigma: float, nodes_per_sigma: int) -> _Axis:
@@ -220,15 +221,13 @@ class _Axis:
         if (count - 1 - (points - 1) * splits) % 2:
             count += 1
         nodes = _centred(count, spacing) + centre
-        pixels = torch.arange(side, dtype=torch.float64, device="cpu")
-        hat = 1 - (pixels[:, None] - nodes[None, :]).abs() / spacing
-        return cls(lattice / sigma, nodes / sigma, hat.clamp(min=0))
+        return cls(lattice / sigma, nodes / sigma, Interpolation.between(nodes, side))
 
     @classmethod
     def constant(cls, side: int) -> _Axis:
         """An axis along which masks do not vary: one lattice point and one node for all its pixels."""
         point = torch.zeros(1, dtype=torch.float64, device="cpu")
-        return cls(point, point, torch.ones(side, 1, dtype=torch.float64, device="cpu"))
+        return cls(point, point, Interpolation.constant(side))
 
 
 def _centred(count: int, spacing: float) -> Tensor:
@@ -282,7 +281,7 @@ class BoundSmoothMask(BoundGrid):
         sigma: in pixels, the largest of the axes along which disks reach.
         step: in pixels, one for each axis if they differ.
         joined: the axes along which disks reach.
-        expansions: a matrix for each axis, from nodes to pixels.
+        expansions: for each axis, from nodes to pixels.
         area_by_node: (1, G), the derivative of the area by the node values.
         parameters: D, the number of lattice points.
         largest_area: the mean of the mask whose parameters are all 1 (a little below 1 with the smooth maximum).
@@ -307,7 +306,7 @@ class BoundSmoothMask(BoundGrid):
         self.grid_shape = tuple(len(axis.nodes) for axis in axes)
         self.parameters = math.prod(self.lattice_shape)
         self.expansions = [axis.expansion.to(device, dtype) for axis in axes]
-        area_by_node = reduce(torch.kron, [axis.expansion.mean(0).to("cpu", dtype) for axis in axes])
+        area_by_node = reduce(torch.kron, [axis.expansion.means.to(dtype) for axis in axes])
         self.area_by_node = area_by_node[None].to(device)
         lattice, nodes = [axis.lattice for axis in axes], [axis.nodes for axis in axes]
         maximum = SmoothMaximum(nodes, lattice, settings.temperature, dtype)
@@ -321,11 +320,11 @@ class BoundSmoothMask(BoundGrid):
 
     def expand(self, grid_values: Tensor) -> Tensor:
         """Masks (B, 1, *S) from node values (B, G), by linear interpolation along each axis in turn."""
-        return along_axes(grid_values.view(-1, *self.grid_shape), self.expansions).unsqueeze(1)
+        return expanded(grid_values.view(-1, *self.grid_shape), self.expansions).unsqueeze(1)
 
     def by_grid(self, by_mask: Tensor) -> Tensor:
         """The derivative (B, G) by the node values from that by the masks (B, 1, *S)."""
-        return along_axes(by_mask.squeeze(1), [matrix.T for matrix in self.expansions]).flatten(1)
+        return collected(by_mask.squeeze(1), self.expansions).flatten(1)
 
     def linearised(self, p: Tensor) -> Linearised:
         """The node values and the area of parameters (B, D) with their derivatives, without autograd."""
@@ -350,20 +349,22 @@ class BoundSmoothMask(BoundGrid):
         smoothed = gradient.view(-1, *self.lattice_shape)
         for axis, points in [(axis + 1, self.lattice_shape[axis]) for axis in self.joined]:
             rows = smoothed.movedim(axis, -1)
-            weights = _gaussian(points, width).transpose(1, 2)  # (1 or B, points, points)
-            smoothed = (rows.reshape(len(rows), -1, points) @ weights).view_as(rows).movedim(-1, axis)
+            smoothed = _averaged(rows.reshape(len(rows), -1, points), width).view_as(rows).movedim(-1, axis)
         return smoothed.flatten(1)
 
 
-def along_axes(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Values (B, ...) multiplied by a matrix along each of their axes."""
-    for axis, matrix in enumerate(matrices, start=1):
-        values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
-    return values
+def _averaged(rows: Tensor, width: Tensor) -> Tensor:
+    """Averages with Gaussian weights along the last axis of rows (B, X, points), for each width (1,) or (B,) in points.
 
+    By the convolution theorem, so that the cost of a long axis grows with its length.
+    """
+    points = rows.shape[2]
+    at = torch.arange(2 * points, dtype=width.dtype, device=width.device)
+    weights = torch.exp(-0.5 * (torch.minimum(at, 2 * points - at) / width[:, None, None]) ** 2)
+    response = torch.fft.rfft(weights)
 
-def _gaussian(points: int, width: Tensor) -> Tensor:
-    """Weights (B, points, points) of averages over some points in a row, for each width (B,) in points."""
-    at = torch.arange(points, dtype=width.dtype, device=width.device)
-    weights = torch.exp(-0.5 * ((at[:, None] - at[None, :]) / width[:, None, None]) ** 2)
-    return weights / weights.sum(2, keepdim=True)
+    def summed(values: Tensor) -> Tensor:
+        found: Tensor = torch.fft.irfft(torch.fft.rfft(values, n=2 * points) * response, n=2 * points)
+        return found[..., :points]
+
+    return summed(rows) / summed(torch.ones_like(rows[:1, :1]))

@@ -5,10 +5,16 @@ r"""The smooth maximum of soft disks (equations 6 and 7): from a parameter per l
     m(u) = \operatorname{smax}_i \; k(u - u_i)\, p_i, \qquad
     \operatorname{smax}_i f_i = \frac{\sum_i f_i e^{f_i / T}}{\sum_i e^{f_i / T}}
 
-The derivative is written out. It gathers from each lattice point's own nodes and scatters nothing, so that CUDA gives
-the same bits twice, and several derivatives share its exponentials.
+A term depends on its lattice point's parameter, and on how far the node is away along each axis. So there is one
+exponential for each lattice point and each distance, which all nodes at this distance share. They are summed along one
+axis after the other, so that no table has an entry for each pair of a node and a lattice point, which in a volume are
+millions.
 
-Shapes: B masks, D lattice points, G nodes; Q queries with up to T neighbours each.
+The derivative is written out. It adds in a fixed order, so that CUDA gives the same bits twice, and several derivatives
+share its exponentials.
+
+Shapes: B masks, D lattice points, G nodes. Along one axis V nodes, L points, and Q distances between 0 and the end of
+the kernel's support. A *cell* is a point with a distance, along each axis: tensors of cells are (Q, L, Q, L, ..., B).
 """
 
 from __future__ import annotations
@@ -16,16 +22,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SUPPORT = 2.4
 """The distance, in sigmas, within which lattice points count: the kernel is below 1e-3 there."""
-_TABLE_ENTRIES = {True: 2**20, False: 2**26}  # at once: on a CPU, where they fit into the cache, and elsewhere
-_QUERIES = 256  # whose kernels are computed at once
+_CELLS = {True: 2**16, False: 2**26}  # at once: on a CPU, where they fit into the cache, and elsewhere
 
 Pullback = Callable[..., tuple[Tensor, ...]]
 """From derivatives (B, G) by node values to derivatives (B, D) by parameters, any number at once."""
@@ -49,7 +55,7 @@ class SmoothMaximum:
 
     Args:
         nodes, lattice: the positions along each axis, in units of the disks' radius there; their products are the G
-            nodes and the D points.
+            nodes and the D points. Both are evenly spaced, and a node lies on each lattice point.
         temperature: T; 0 is the hard maximum of equation 6.
         dtype: of the masks, which lie on the CPU until :meth:`to` moves them.
 
@@ -64,14 +70,27 @@ class SmoothMaximum:
         temperature: float,
         dtype: torch.dtype,
     ) -> None:
-        self._of_node = _neighbours(nodes, lattice, dtype)
-        self._of_point = _neighbours(lattice, nodes, dtype)
+        self._axes = [_Axis.of(of_nodes, of_lattice) for of_nodes, of_lattice in zip(nodes, lattice)]
+        squared = torch.zeros(1, dtype=torch.float64, device="cpu")
+        for axis in reversed(self._axes):
+            squared = axis.distances.view(-1, 1, *[1] * squared.dim()) ** 2 + squared
+        distance = squared.sqrt()  # (Q, 1, Q, 1, ..., 1)
+        within = distance <= SUPPORT + 1e-9
+        farthest = math.hypot(*(axis.farthest for axis in self._axes))
+        if farthest > SUPPORT + 1e-9:
+            raise ValueError(
+                f"sigma must be large enough for every position to be within {SUPPORT} sigma of a lattice point, got a "
+                f"nearest one at {farthest:.3g}"
+            )
+        self._within = within.to(dtype)
+        self._kernel = kernel(distance, 1.0).to(dtype) * self._within
         self._temperature = temperature
 
     def to(self, device: torch.device) -> SmoothMaximum:
         """The same on a device."""
         moved = copy.copy(self)
-        moved._of_node, moved._of_point = self._of_node.to(device), self._of_point.to(device)
+        moved._axes = [axis.to(device) for axis in self._axes]
+        moved._kernel, moved._within = self._kernel.to(device), self._within.to(device)
         return moved
 
     def __call__(self, p: Tensor) -> Tensor:
@@ -81,7 +100,7 @@ class SmoothMaximum:
 
     def linearised(self, p: Tensor) -> tuple[Tensor, Pullback]:
         """Node values (B, G) of parameters (B, D), and their derivative as a linear map."""
-        rows = max(1, _TABLE_ENTRIES[p.device.type == "cpu"] // self._of_node.index.numel())
+        rows = max(1, _CELLS[p.device.type == "cpu"] // (self._kernel.numel() * p.shape[1]))
         maximum = self._hard if self._temperature == 0 else self._soft
         values, pullbacks = zip(*(maximum(part) for part in torch.split(p, rows)))
 
@@ -93,36 +112,66 @@ class SmoothMaximum:
         return torch.cat(values), pullback
 
     def _soft(self, p: Tensor) -> tuple[Tensor, Pullback]:
-        near, inverse = self._of_node, 1 / self._temperature
-        f = _gather(p, near.index).mul_(near.weight)
-        weight = torch.exp(f * inverse)
-        # A missing neighbour has f = 0 and adds a 1 to the denominator, which is taken off.
-        total = weight.sum(-1).sub_(near.missing)
-        value = f.mul_(weight).sum(-1).div_(total)
+        f, weight = self._terms(p)
+        total = self._summed(weight)
+        value = self._summed(f.mul_(weight)).div_(total)
 
         def pullback(*by_node: Tensor) -> tuple[Tensor, ...]:
             # dm/dp_i = k_i e^(f_i/T) (1 + (f_i - m)/T) / sum e^(f/T), in two terms: one known at the node alone, and
             # one that multiplies f.
-            nodes = self._of_point
-            f = p[:, :, None] * nodes.weight
-            constant = torch.exp(f * inverse).mul_(nodes.weight)
+            f, weight = self._terms(p)
+            constant = weight.mul_(self._kernel)
             slope = f.mul_(constant)
             found = []
             for derivative in by_node:
-                scaled = derivative / total
-                by_point = _gather(scaled - scaled * value * inverse, nodes.index).mul_(constant)
-                by_point.addcmul_(_gather(scaled * inverse, nodes.index), slope)
-                found.append(by_point.sum(-1))
+                at_node = derivative / total
+                in_f = at_node / self._temperature
+                by_cell = self._spread(at_node - in_f * value).mul_(constant)
+                by_cell.addcmul_(self._spread(in_f), slope)
+                for axis in range(len(self._axes)):
+                    by_cell = by_cell.sum(axis)
+                found.append(by_cell.view(-1, len(p)).T)
             return tuple(found)
 
         return value, pullback
 
     def _hard(self, p: Tensor) -> tuple[Tensor, Pullback]:
-        near = self._of_node
-        value, winner = (_gather(p, near.index) * near.weight).max(dim=-1)
-        rows = torch.arange(len(near.index), device=p.device)
-        index, weight = near.index[rows, winner].long(), near.weight[rows, winner]
+        value = self._products(p) + (self._within - 1)  # what is out of reach is below everything
+        lattice = torch.arange(p.shape[1], device=p.device)
+        point, weight = self._by_axis(lattice[None]).expand_as(value), self._kernel.expand_as(value)
+        for axis in self._axes:
+            value, winner = axis.of_node.largest(value.reshape(axis.cells, -1))
+            point, weight = (one.reshape(axis.cells, -1).gather(0, winner).T for one in (point, weight))
+            value = value.T
+        value, index, weight = (one.reshape(len(p), -1) for one in (value, point, weight))
         return value, lambda *by_node: tuple(torch.zeros_like(p).scatter_add(1, index, d * weight) for d in by_node)
+
+    def _terms(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        """The terms f of all cells, and e^(f/T), which is 0 out of reach."""
+        f = self._products(p)
+        return f, torch.exp(f / self._temperature).mul_(self._within)
+
+    def _products(self, p: Tensor) -> Tensor:
+        """The terms f = k p of all cells."""
+        return self._by_axis(p) * self._kernel
+
+    def _by_axis(self, p: Tensor) -> Tensor:
+        """(1, L, 1, L, ..., B) of what the lattice points have, (B, D)."""
+        return p.T.reshape(*(size for axis in self._axes for size in (1, axis.points)), len(p))
+
+    def _summed(self, cells: Tensor) -> Tensor:
+        """The sums (B, G) of the cells of each node."""
+        rows = cells.shape[-1]
+        for axis in self._axes:
+            cells = axis.of_node(cells.reshape(axis.cells, -1)).T  # the axis comes last, and the next one first
+        return cells.reshape(rows, -1)
+
+    def _spread(self, by_node: Tensor) -> Tensor:
+        """For all cells the sums over their nodes, from (B, G): the transpose of :meth:`_summed`."""
+        cells = by_node
+        for axis in reversed(self._axes):
+            cells = axis.of_cell(cells.reshape(-1, axis.nodes).T.contiguous())
+        return cells.view(*(size for axis in self._axes for size in (len(axis.distances), axis.points)), len(by_node))
 
 
 class _ByPullback(torch.autograd.Function):
@@ -139,53 +188,90 @@ class _ByPullback(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class _Neighbours:
-    """For each of Q queries the sources within reach: their indices (Q, T) and the kernel there (Q, T).
+class _Sums:
+    """Sums over some rows of a table, of which each has its own list.
 
-    Near the border there are fewer than T; ``missing`` (Q,) counts them, and their kernel is 0.
+    Attributes:
+        rows: all lists, one after the other.
+        starts: where each of them starts.
     """
 
-    index: Tensor
-    weight: Tensor
-    missing: Tensor
+    rows: Tensor
+    starts: Tensor
 
-    def to(self, device: torch.device) -> _Neighbours:
+    @classmethod
+    def of(cls, rows: Tensor, valid: Tensor) -> _Sums:
+        """From lists of equal length (lists, W), of which some entries are not valid."""
+        counts = valid.sum(1)
+        return cls(rows[valid], counts.cumsum(0) - counts)
+
+    def to(self, device: torch.device) -> _Sums:
         """The same on a device."""
-        return _Neighbours(self.index.to(device), self.weight.to(device), self.missing.to(device))
+        return _Sums(self.rows.to(device), self.starts.to(device))
+
+    def __call__(self, table: Tensor) -> Tensor:
+        """The sums (lists, Y) of a table (X, Y)."""
+        return F.embedding_bag(self.rows, table, self.starts, mode="sum")
+
+    def largest(self, table: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest (lists, Y) instead of the sums, and the rows of the table that have them."""
+        largest, _, _, rows = torch.embedding_bag(table, self.rows, self.starts, mode=2)
+        return largest, rows
 
 
-def _neighbours(queries: list[Tensor], sources: list[Tensor], dtype: torch.dtype) -> _Neighbours:
-    """The sources within reach of each query. Both are the products of their axes' positions, in sigmas."""
-    index = torch.zeros(1, 1, dtype=torch.int32, device="cpu")  # gathers twice as fast as int64
-    squared = torch.zeros(1, 1, dtype=torch.float64, device="cpu")
-    for query, source in zip(queries, sources):
-        spacing = float(source[1] - source[0]) if len(source) > 1 else math.inf
-        window = torch.arange(math.floor(2 * SUPPORT / spacing + 1e-9) + 1, device="cpu")
-        first = torch.ceil((query - SUPPORT - source[0]) / spacing - 1e-9).to(torch.int64)
-        near = first[:, None] + window  # (queries, window), on this axis
-        inside = (near >= 0) & (near < len(source))
-        near = near.clamp(0, len(source) - 1)
-        offset = (source[near] - query[:, None]).masked_fill(~inside, math.inf)
-        index = _outer(index * len(source), near.to(torch.int32))
-        squared = _outer(squared, offset**2)
-    distance = squared.sqrt_()
-    within = distance <= SUPPORT + 1e-9
-    if not bool(within.any(1).all()):
-        raise ValueError(
-            f"sigma must be large enough for every position to be within {SUPPORT} sigma of a lattice point, got a "
-            f"nearest one at {float(distance.amin(1).max()):.3g}"
+@dataclass(frozen=True)
+class _Axis:
+    """One axis: which of its nodes and points have which distance.
+
+    Attributes:
+        nodes, points: V and L.
+        distances: (Q,), in sigmas.
+        farthest: the largest distance of a node from the nearest point.
+        of_node: for each node the cells (Q L) within reach.
+        of_cell: for each cell the nodes.
+    """
+
+    nodes: int
+    points: int
+    distances: Tensor
+    farthest: float
+    of_node: _Sums
+    of_cell: _Sums
+
+    @classmethod
+    def of(cls, nodes: Tensor, lattice: Tensor) -> _Axis:
+        """The axis of nodes (V,) and lattice points (L,) at positions in sigmas."""
+        spacing = float(nodes[1] - nodes[0]) if len(nodes) > 1 else 0.0
+        reach = math.floor(SUPPORT / spacing + 1e-9) if spacing else 0  # in whole nodes, as all that follows
+        apart = round(float(lattice[1] - lattice[0]) / spacing) if len(lattice) > 1 else 1
+        start = round(float(nodes[0] - lattice[0]) / spacing) if spacing else 0
+        numbers = torch.arange(max(len(nodes), len(lattice), 2 * reach + 3), device="cpu")
+        at, points, distances = start + numbers[: len(nodes)], apart * numbers[: len(lattice)], numbers[: reach + 1]
+
+        nearest = (at / apart).round().long().clamp(0, len(points) - 1)
+        window = reach // apart + 1
+        near = nearest[:, None] + numbers[: 2 * window + 1] - window
+        away = (at[:, None] - apart * near).abs()
+        in_reach = (near >= 0) & (near < len(points)) & (away <= reach)
+
+        steps = torch.stack([distances, -distances], dim=1)[:, None]
+        node = (points[:, None] + steps - start).flatten(0, 1)  # (Q L, 2)
+        exists = (node >= 0) & (node < len(at))
+        exists[: len(points), 1] = False  # at the distance 0 both are the same
+        return cls(
+            len(at),
+            len(points),
+            distances.double() * spacing,
+            float((at - points[nearest]).abs().max()) * spacing,
+            _Sums.of(away * len(points) + near, in_reach),
+            _Sums.of(node, exists),
         )
-    used = within.any(0)  # the corners of the window are out of reach of every query
-    index, distance, within = index[:, used], distance[:, used], within[:, used]
-    weights = [kernel(part, 1.0).to(dtype) for part in torch.split(distance, _QUERIES)]  # in parts, to limit the memory
-    return _Neighbours(index, torch.cat(weights).masked_fill_(~within, 0), (~within).sum(1).to(dtype))
 
+    @property
+    def cells(self) -> int:
+        """Q L."""
+        return len(self.distances) * self.points
 
-def _outer(one: Tensor, other: Tensor) -> Tensor:
-    """Sums of all pairs of rows and of columns: (a, b) and (c, d) to (a c, b d)."""
-    return (one[:, None, :, None] + other[None, :, None, :]).flatten(2).flatten(0, 1)
-
-
-def _gather(values: Tensor, index: Tensor) -> Tensor:
-    """Entries (B, Q, T) of the rows (B, X) at the indices (Q, T)."""
-    return values.index_select(1, index.flatten()).view(-1, *index.shape)
+    def to(self, device: torch.device) -> _Axis:
+        """The same on a device."""
+        return replace(self, of_node=self.of_node.to(device), of_cell=self.of_cell.to(device))

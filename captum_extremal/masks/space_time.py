@@ -22,7 +22,11 @@ from torch import Tensor
 from captum_extremal._checks import check_count
 from captum_extremal.masks.axes import Axes
 from captum_extremal.masks.family import BoundMask, Layout, Linearised
-from captum_extremal.masks.smooth import DEFAULT_AREAS, BoundGrid, BoundSmoothMask, SmoothMask, along_axes
+from captum_extremal.masks.interpolation import collected, expanded
+from captum_extremal.masks.lengths import held_axes
+from captum_extremal.masks.smooth import DEFAULT_AREAS, BoundGrid, BoundSmoothMask, SmoothMask
+
+_ANY_PLANE = (2, 2)  # two axes of space, of any length
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,24 @@ class SpaceTimeMask:
                 raise TypeError(f"{name} must be a SmoothMask, got {value!r}")
         check_count("time_axis", self.time_axis, at_least=None)
 
+    @property
+    def hold(self) -> tuple[int, ...]:
+        """The axes of S along which neither factor varies, as in :class:`SmoothMask`.
+
+        Raises:
+            ValueError: ``space`` holds all of its axes, or one that it does not have.
+        """
+        if self.space.hold == ():
+            return ()
+        held = held_axes(self.space.hold, _ANY_PLANE)
+        in_space = [axis for axis in range(3) if axis != self.time_axis % 3]  # with one axis of space it must vary
+        return tuple(in_space[axis] for axis in held)
+
     def layout(self, axes: Axes) -> Layout:
         """One value per position. The default areas are those that are not too small for a mask."""
         shape = axes.grid
         areas = tuple(area for area in DEFAULT_AREAS if area >= self.smallest_area(shape))
-        return Layout(shape, (1, *shape), "positions", areas, axes.over_positions)
+        return Layout(shape, (1, *shape), "positions", areas, view=axes.over_positions)
 
     def smallest_area(self, shape: tuple[int, ...]) -> float:
         """The product of the smallest areas in time and in space."""
@@ -126,7 +143,7 @@ class BoundSpaceTimeMask(BoundGrid):
         self.largest_area = time.largest_area * space.largest_area
         self._axis = axis
         self.area_by_node = torch.kron(time.area_by_node, space.area_by_node)
-        self._matrices = [*time.expansions, *space.expansions]
+        self._expansions = [*time.expansions, *space.expansions]
 
     def grid_values(self, p: Tensor) -> Tensor:
         """The products (B, G) of the factors' node values."""
@@ -136,12 +153,12 @@ class BoundSpaceTimeMask(BoundGrid):
     def expand(self, grid_values: Tensor) -> Tensor:
         """Masks (B, 1, *S) from node values (B, G), by linear interpolation along each axis in turn."""
         nodes = grid_values.view(-1, *self.time.grid_shape, *self.space.grid_shape)
-        return along_axes(nodes, self._matrices).movedim(1, 1 + self._axis).unsqueeze(1)
+        return expanded(nodes, self._expansions).movedim(1, 1 + self._axis).unsqueeze(1)
 
     def by_grid(self, by_mask: Tensor) -> Tensor:
         """The derivative (B, G) by the node values from that by the masks (B, 1, *S)."""
         pixels = by_mask.squeeze(1).movedim(1 + self._axis, 1)
-        return along_axes(pixels, [matrix.T for matrix in self._matrices]).flatten(1)
+        return collected(pixels, self._expansions).flatten(1)
 
     def linearised(self, p: Tensor) -> Linearised:
         """The node values and the area of parameters (B, D) with their derivatives, without autograd."""

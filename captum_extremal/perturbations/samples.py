@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal._state import as_plain
-from captum_extremal.perturbations.pyramid import BoundPerturbation
+from captum_extremal.perturbations.pyramid import BoundPerturbation, Perturbation
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,6 +70,17 @@ class SamplePerturbation:
                 f"background must have rows of the inputs' shape {tuple(x.shape[1:])}, got {tuple(background.shape)}"
             )
         return _Replaced(x, as_plain(background.detach()).to(x))
+
+
+def of_each_input(perturbation: Perturbation, count: int) -> list[Perturbation]:
+    """The perturbation of each of a number of input tensors: the same, or its own part of a background.
+
+    Raises:
+        ValueError: there is not one background for each of them.
+    """
+    if isinstance(perturbation, SamplePerturbation):
+        return [*perturbation.of_inputs(count)]
+    return [perturbation] * count
 
 
 class _Replaced:

@@ -315,16 +315,17 @@ class ExtremalMasks:
             OSError: the file cannot be opened.
             ValueError: the file was not written by :meth:`save`, or by an earlier version in another format.
         """
-        found, settings = files.read(path, _FIELDS, _OPTIONAL, device)
-        parts: dict[str, Any] = found
-        others = []
-        for k, of_other in enumerate(settings.pop(_OTHERS, []), 1):
-            prefix = _prefix(k)
-            names, optional = ([f"{prefix}{name}" for name in kind] for kind in (_FIELDS, _OPTIONAL))
-            found, _ = files.read(path, names, optional, device)
-            further: dict[str, Any] = {name.removeprefix(prefix): part for name, part in found.items()}
-            others.append(cls(settings=of_other, **further))
-        return cls(settings=settings, **parts, others=tuple(others))
+        with files.opened(path) as stored:
+            settings = stored.settings
+            first, *others = (
+                cls(
+                    settings=of_one,
+                    **cast(Any, {name: stored.field(f"{_prefix(k)}{name}", name in _OPTIONAL) for name in _FIELDS}),
+                )
+                for k, of_one in enumerate([settings, *settings.pop(_OTHERS, [])])
+            )
+        found = replace(first, others=tuple(others))
+        return found.to(device)
 
     def _changed(self, change: Callable[[Tensor], Tensor], names: Iterable[str]) -> ExtremalMasks:
         """The result with its tensors of these names changed."""

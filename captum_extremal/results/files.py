@@ -5,7 +5,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -46,34 +46,37 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[str]:
         raise
 
 
-def read(
-    path: str | os.PathLike[str], names: Sequence[str], optional: Sequence[str], device: torch.device | str
-) -> tuple[dict[str, Field], dict[str, Any]]:
-    """The tensors of these names, and the settings.
+class Stored:
+    """What a file holds.
 
-    Args:
-        path, device: the file, and where the tensors go.
-        names: of what must be in the file.
-        optional: those of the names that are None where the file does not have them.
+    Attributes:
+        settings: as they were written.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        about, self._arrays = _contents(file)
+        self._tuples, self.settings = about["tuples"], about["settings"]
+
+    def field(self, name: str, optional: bool) -> Field:
+        """The tensors of a name; None where the file does not have what is optional."""
+        if name in self._tuples:
+            return tuple(torch.from_numpy(self._arrays[f"{name}_{k}"]) for k in range(self._tuples[name]))
+        return None if optional and name not in self._arrays else torch.from_numpy(self._arrays[name])
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Stored]:
+    """A file that :func:`write` wrote, read once.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: the file was not written by :func:`write`, or in another format.
+        ValueError: the file was not written by :func:`write`, or in another format, or has not what is asked for.
     """
     with open(path, "rb") as file:
         try:
-            about, arrays = _contents(file)
-            tuples, settings = about["tuples"], about["settings"]
-            found: dict[str, Field] = {}
-            for name in names:
-                keys = [f"{name}_{k}" for k in range(tuples[name])] if name in tuples else [name]
-                parts = [
-                    torch.from_numpy(arrays[key]).to(device) for key in keys if key in arrays or name not in optional
-                ]
-                found[name] = tuple(parts) if name in tuples else parts[0] if parts else None
+            yield Stored(file)
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f"path must be a file written by save, got {os.fspath(path)!r}: {error}") from error
-    return found, settings
 
 
 def _contents(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:

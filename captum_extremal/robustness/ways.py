@@ -9,7 +9,7 @@ from torch import Tensor
 from captum_extremal._state import as_plain
 from captum_extremal.arguments import Tensors, check_examples
 from captum_extremal.masks.lengths import each_axis
-from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, FadePyramid, Perturbation
+from captum_extremal.perturbations import BlurPyramid, BoundPerturbation, FadePyramid, Perturbation, of_each_input
 from captum_extremal.session import Bind, Session, channels_first
 
 _BLURS = {"half blur": 0.5, "blur": 1.0, "double blur": 2.0}  # times the default standard deviation
@@ -20,14 +20,15 @@ _SEED = 0  # of the noise, which is the same in every call
 class Way:
     """One way of hiding: a perturbation, and the baselines it is given in turn, over which the values are averaged."""
 
-    bind: Bind
+    bind: Bind | list[Bind]
     baselines: list[Tensors]
 
 
 def ways_of_hiding(session: Session, own: Perturbation, others: Tensor | Tensors | None) -> dict[str, Way]:
     """The ways by their names; that of the others is missing where there are none."""
     default = [session.baselines]
-    ways = {"own": Way(own.bind, default), "fade": Way(FadePyramid().bind, default)}
+    own_binds: list[Bind] = [one.bind for one in of_each_input(own, len(session.inputs))]
+    ways = {"own": Way(own_binds, default), "fade": Way(FadePyramid().bind, default)}
     ways |= {name: Way(partial(_blurred, factor), default) for name, factor in _BLURS.items()}
     if contents := _contents_of_others(session, others):
         ways["others"] = Way(FadePyramid().bind, contents)
