@@ -128,6 +128,63 @@ def test_the_mask_of_a_box_lies_on_its_square(which: int) -> None:
     assert max(shares_within(masks, boxes_at(1 - which))) < 0.05
 
 
+def coloured(count: int) -> tuple[Tensor, Tensor]:
+    """Images (N, 3, 32, 32) of a red and a green square in noise, and their places (N, 2, 2), y and x of each."""
+    images, places = 0.2 * torch.rand(count, 3, SIDE, SIDE), torch.empty(count, 2, 2, dtype=torch.int64)
+    for image, corners in zip(images, places):
+        order = torch.randperm(2)
+        corners[:, 0] = torch.randint(SIDE - SQUARE + 1, (2,))
+        corners[:, 1] = torch.stack([torch.randint(SIDE // 2 - SQUARE + 1, ()) + k * SIDE // 2 for k in order])
+        for channel, (y, x) in enumerate(corners.tolist()):
+            image[channel, y : y + SQUARE, x : x + SQUARE] += 0.8
+    return images, places
+
+
+class Trained(nn.Module):
+    """Logits of red and green squares, one for each window, learnt from where the squares are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, SQUARE))
+        optimizer = torch.optim.Adam(self.parameters(), 0.03)
+        for _ in range(60):
+            images, places = coloured(8)
+            wanted = torch.zeros(8, 2, *[SIDE - SQUARE + 1] * 2)
+            for one, corners in zip(wanted, places.tolist()):
+                for channel, (y, x) in enumerate(corners):
+                    one[channel, y, x] = 1
+            logits = self.windows(images)
+            loss = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=torch.tensor(50.0))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        found = []
+        for scores in self.windows(images).sigmoid():
+            label, y, x = (scores > 0.01).nonzero(as_tuple=True)
+            boxes = torch.stack([x, y, x + SQUARE, y + SQUARE], dim=1).to(scores)
+            found.append({"boxes": boxes, "labels": label + 1, "scores": scores[label, y, x]})
+        return found
+
+
+def test_the_mask_of_a_trained_detectors_box_lies_on_its_square() -> None:
+    model = Trained().eval()
+    images, places = coloured(2)
+    for channel in (0, 1):
+        y, x = places[:, channel].unbind(1)
+        boxes = torch.stack([x, y, x + SQUARE, y + SQUARE], dim=1).float()
+        y, x = places[:, 1 - channel].unbind(1)
+        others = torch.stack([x, y, x + SQUARE, y + SQUARE], dim=1).float()
+        how = settings(areas=[0.15])
+        found = ExtremalPerturbation(BoxScore(model, boxes, channel + 1)).extremal_masks(images, **how)
+        assert float(found.clean_score.min()) > 0.3
+        assert bool((found.scores[:, 0] > 0.8 * found.clean_score).all())
+        masks = torch.as_tensor(found.masks)[:, 0]
+        assert min(shares_within(masks, boxes)) > 0.5  # the square is a tenth of the image
+        assert max(shares_within(masks, others)) < 0.1
+
+
 def test_each_image_keeps_its_own_box_where_others_are_finished() -> None:
     """The search for a* leaves out images without one, so that its rows are not those of the batch."""
     images, boxes = squares(), boxes_at(0)
@@ -362,6 +419,21 @@ def test_the_mask_of_a_text_lies_on_what_it_names() -> None:
         # Black has no colour, so that what the mask keeps of it makes no difference.
         assert min(mine / (mine + theirs) for mine, theirs in zip(own, other)) > 0.95
         assert float(found.scores.min()) > 0.99
+
+
+def test_the_words_that_fit_an_image_are_groups_of_the_text() -> None:
+    """The text is given as the embeddings of its tokens, "a", "cr", "imson", "square", "on", "blue"."""
+    tokens = torch.zeros(1, 6, 3)
+    tokens[0, 1, 0], tokens[0, 2, 0], tokens[0, 5, 2] = 0.5, 0.6, 1.2
+    words = torch.tensor([[0, 1, 1, 2, 3, 4]])[..., None]
+    image = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    score = Similarity(lambda embedded: embedded.sum(1) + 0.01, image)
+    found = ExtremalPerturbation(score).extremal_masks(
+        tokens.expand(2, -1, -1), target=[0, 1], feature_mask=words, areas="optimal", solver=PathSolver(steps=12)
+    )
+    assert [kept.tolist() for kept in found.groups()] == [[1], [4]]
+    assert found.minimal is not None
+    assert found.minimal.tolist() == [True, True]
 
 
 def test_further_arguments_reach_the_encoder() -> None:
