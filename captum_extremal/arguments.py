@@ -98,6 +98,10 @@ def check_examples(inputs: object, argument: str = "inputs") -> Tensors:
     """A model's inputs as a tuple of tensors with N rows each, of any type and shape."""
     tensors = _as_tensors(inputs, argument)
     for name, x in _named(argument, inputs, tensors):
+        if x.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got {x.layout}: give x.to_dense()")
+        if x.is_meta:
+            raise ValueError(f"{name} must hold values, got a tensor on the device meta")
         if not x.dim() or not x.numel():
             raise ValueError(f"{name} must have one row per example and not be empty, got shape {tuple(x.shape)}")
         if len(x) != len(tensors[0]) or x.device != tensors[0].device:
