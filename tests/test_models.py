@@ -593,6 +593,7 @@ def test_models_of_torchscript_are_explained_as_themselves(x: Tensor, store: str
     ("change", "message"),
     [
         (lambda x: x.to("meta"), "inputs must hold values, got a tensor on the device meta"),
+        (lambda x: x.to(torch.float8_e4m3fn), "inputs must be .* got torch.float8_e4m3fn: give x.float"),
         (lambda x: x.to_sparse(), r"inputs must be a dense tensor, got torch.sparse_coo: give x.to_dense\(\)"),
     ],
 )
