@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from captum_extremal._reach import modules_of
 from captum_extremal.hooks import noticing_calls
 
+_LARGEST_STATE = 2**20  # entries of a buffer that a model's own code may change in eval mode; tables have more
 _LIBRARIES = {"captum", "captum_extremal", "contextlib", "torch"}
 _TRAINS = (
     "the model is in train mode: dropout and batch normalisation make its scores depend on chance and on the rest of "
@@ -53,13 +54,12 @@ def preserve_state(forward_func: Callable[..., Any], device: torch.device) -> It
     roots = modules_of(forward_func)
     _check_parameters(roots)
     modules = [module for root in roots for module in root.modules()]
-    modes = [(module, module.training) for module in modules]
-    changing = [module for module in modules if module.training or isinstance(module, _NormBase)]
+    modes = [(module, module.training) for module in modules if not _has_no_mode(module)]
     saved = [
         (module._buffers, name, buffer, buffer.detach().clone())
-        for module in changing
+        for module in modules
         for name, buffer in module.named_buffers(recurse=False)
-        if not nn.parameter.is_lazy(buffer)
+        if not nn.parameter.is_lazy(buffer) and _may_change(module, buffer)
     ]
     devices = [device] if device.type == "cuda" else []
     try:
@@ -73,6 +73,20 @@ def preserve_state(forward_func: Callable[..., Any], device: torch.device) -> It
             for buffers, name, buffer, value in saved:
                 buffer.copy_(value)
                 buffers[name] = buffer  # which the model may have exchanged
+
+
+def _has_no_mode(module: nn.Module) -> bool:
+    """Whether a module is frozen, as by ``torch.jit.freeze``, so that it has lost its mode."""
+    return isinstance(module, torch.jit.ScriptModule) and not hasattr(module, "training")
+
+
+def _may_change(module: nn.Module, buffer: Tensor) -> bool:
+    """Whether a forward may change a buffer: in train mode, of a normalisation, or by code other than PyTorch's own."""
+    repeated = any(step == 0 and side > 1 for step, side in zip(buffer.stride(), buffer.shape))
+    if _has_no_mode(module) or repeated:  # which cannot be written to
+        return False
+    own = not type(module).__module__.startswith("torch.nn.")
+    return module.training or isinstance(module, _NormBase) or (own and buffer.numel() <= _LARGEST_STATE)
 
 
 @contextlib.contextmanager
@@ -103,7 +117,7 @@ def _fault_of(module: nn.Module) -> str:
 
 def trains(module: nn.Module) -> bool:
     """Whether a module is in train mode, and does something else there."""
-    return module.training and _depends_on_mode(module)
+    return not _has_no_mode(module) and module.training and _depends_on_mode(module)
 
 
 def _depends_on_mode(module: nn.Module) -> bool:

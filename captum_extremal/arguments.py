@@ -19,6 +19,7 @@ from captum_extremal._state import warn_caller
 from captum_extremal.masks import check_axes
 
 _SPATIAL_RANKS = (1, 2, 3)
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _MOST_COLOURS = 4  # channels of an image
 
 Tensors = tuple[Tensor, ...]
@@ -98,6 +99,14 @@ def check_examples(inputs: object, argument: str = "inputs") -> Tensors:
     """A model's inputs as a tuple of tensors with N rows each, of any type and shape."""
     tensors = _as_tensors(inputs, argument)
     for name, x in _named(argument, inputs, tensors):
+        if x.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got {x.layout}: give x.to_dense()")
+        if x.is_floating_point() and x.dtype not in _FLOATING:
+            raise TypeError(
+                f"{name} must be a tensor of a type that PyTorch computes with, got {x.dtype}: give x.float()"
+            )
+        if x.is_meta:
+            raise ValueError(f"{name} must hold values, got a tensor on the device meta")
         if not x.dim() or not x.numel():
             raise ValueError(f"{name} must have one row per example and not be empty, got shape {tuple(x.shape)}")
         if len(x) != len(tensors[0]) or x.device != tensors[0].device:

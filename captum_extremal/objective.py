@@ -34,6 +34,7 @@ from captum_extremal.perturbations import BoundPerturbation
 
 _GRADIENT_SCALE = 256.0  # lifts the gradients of a half-precision forward out of the subnormal range
 
+_CALLING = ("captum_extremal._captum", "captum_extremal.session")  # whose own errors are of a call that does not fit
 _T = TypeVar("_T")
 Tensors = tuple[Tensor, ...]
 """One tensor for each input tensor of the model."""
@@ -412,12 +413,12 @@ def first_run(run: Callable[[Tensors, Any], Any], inputs: Tensors, arguments: An
 
 
 def _names_an_argument(error: Exception) -> bool:
-    """Whether an error is one of this package, such as of an objective around the model."""
+    """Whether an error is one of this package, such as of an objective around the model or of a layer's hook."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
-    return str(module).startswith(("captum_extremal.objectives", "captum_extremal.outputs"))
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    return module.startswith("captum_extremal.") and module not in _CALLING
 
 
 def _refusal(run: Callable[[Tensors, Any], Any], inputs: Tensors, arguments: Any, error: Exception) -> str:

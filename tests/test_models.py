@@ -31,6 +31,7 @@ from captum_extremal._reach import constants_of, copied, modules_of
 from captum_extremal.evaluation.methods import last_spatial_layer
 from captum_extremal.layers import LayerTail
 from captum_extremal.metrics import insertion_deletion, weight_randomisation
+from captum_extremal.objectives import BoxScore
 
 SHORT = PathSolver(steps=4, searches=1)
 HOW: dict[str, Any] = {"target": 1, "areas": [0.3, 1.0], "solver": SHORT}
@@ -545,3 +546,76 @@ def test_models_that_cannot_be_copied_are_not_randomised(x: Tensor) -> None:
     model.lock = threading.Lock()
     with pytest.raises(TypeError, match=r"model must be one that copy\.deepcopy copies, but TypeError: .*lock"):
         weight_randomisation(model, Saliency, x, [1, 1])
+
+
+# Models that are stored or built in other ways
+
+
+class Counting(nn.Module):
+    """Counts its images, in eval mode too, and holds a table and a repeated buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Tensor
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("repeated", torch.ones(1).expand(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        self.scale = self.scale * 2
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize("kind", ["module", "function"])
+def test_a_count_that_a_model_keeps_in_eval_mode_is_as_before(x: Tensor, kind: str) -> None:
+    model = Counting().eval()
+    scale, seen = model.scale, model.seen
+    RISE(model if kind == "module" else lambda x: model(x)).attribute(x, target=1, n_samples=2)
+    assert (float(model.seen), float(model.scale)) == (0, 1)
+    assert model.scale is scale
+    assert model.seen is seen
+
+
+@pytest.mark.parametrize("store", ["script", "trace", "freeze"])
+def test_models_of_torchscript_are_explained_as_themselves(x: Tensor, store: str) -> None:
+    model = normalised().eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of newer versions, that it is deprecated
+        stored = torch.jit.trace(model, x) if store == "trace" else torch.jit.script(model)
+        stored = torch.jit.freeze(stored) if store == "freeze" else stored
+    how: dict[str, Any] = {"target": 1, "n_samples": 3}
+    found = RISE(stored).attribute(x, **how)
+    torch.testing.assert_close(found, RISE(model).attribute(x, **how))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.to("meta"), "inputs must hold values, got a tensor on the device meta"),
+        (lambda x: x.to(torch.float8_e4m3fn), "inputs must be .* got torch.float8_e4m3fn: give x.float"),
+        (lambda x: x.to_sparse(), r"inputs must be a dense tensor, got torch.sparse_coo: give x.to_dense\(\)"),
+    ],
+)
+def test_inputs_without_values_at_each_place_are_refused(x: Tensor, change: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        RISE(normalised()).attribute(change(x), target=1)
+
+
+def test_a_model_that_refuses_its_inputs_says_which(x: Tensor) -> None:
+    model = nn.Sequential(nn.Conv2d(x.shape[1] + 1, 4, 1), nn.Flatten())
+    layer = LayerExtremalPerturbation(model, model[1])
+    for method in (ExtremalPerturbation(model).attribute, RISE(model).attribute, layer.attribute):
+        with pytest.raises(
+            ValueError, match=r"forward_func must take the inputs \(.*\) torch.float32, but it raises Run"
+        ):
+            method(x, target=1)
+    with pytest.raises(
+        TypeError, match=r"must take the inputs .* and additional_forward_args, but it raises TypeError"
+    ):
+        RISE(model).attribute(x, target=1, additional_forward_args=3)
+
+
+def test_an_error_of_an_objective_is_told_as_it_is(x: Tensor) -> None:
+    with pytest.raises(TypeError, match=r"^model must return a list of dictionaries"):
+        ExtremalPerturbation(BoxScore(normalised(), torch.tensor([[0.0, 0, 1, 1]]), 1)).attribute(x)

@@ -291,8 +291,10 @@ class ExtremalMasks:
         """
         try:
             place = torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(f"device must be one of PyTorch's, got {device!r}: {error}") from error
+        except (RuntimeError, TypeError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            reason = str(error).partition("\n")[0]
+            raise kind(f"device must be one of PyTorch's, got {device!r}: {reason}") from error
         return self._changed(lambda part: part.to(place), _FIELDS)
 
     def save(self, path: str | os.PathLike[str]) -> None:
