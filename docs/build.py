@@ -29,6 +29,8 @@ FROM_ELSEWHERE = {
     "tutorials/demo.png": "tutorials/demo.png",
 }
 """Files outside of this folder, and their places in the site."""
+FIRST = ("ExtremalPerturbation", "LayerExtremalPerturbation", "ExtremalMasks", "FeatureInversion")
+"""The public names that most readers look for."""
 SUBMODULES = ("objectives", "metrics", "datasets", "evaluation", "visualization")
 _LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)")
 _CODE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
@@ -93,7 +95,7 @@ def public_names() -> dict[str, list[str]]:
     """The public names by the module under which a user finds them: the package itself, or one of its submodules."""
     stub = ast.parse((ROOT / "captum_extremal" / "__init__.pyi").read_text(encoding="utf-8"))
     package = [alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    found = {"captum_extremal": package}
+    found = {"captum_extremal": sorted(package, key=lambda name: (*FIRST, name).index(name))}
     for name in SUBMODULES:
         module = f"captum_extremal.{name}"
         found[module] = list(importlib.import_module(module).__all__)
@@ -106,6 +108,8 @@ def reference_pages() -> dict[str, str]:
     for module, names in public_names().items():
         whole = importlib.import_module(module)
         parts = [f"# {module}", _directive("automodule", module)]
+        if module == "captum_extremal":  # the rest is for those who change it
+            parts[1:] = [str(whole.__doc__).partition("\n\n")[0], _directive("module", module)]
         for name in names:
             if module != "captum_extremal" and name in public_names()["captum_extremal"]:
                 parts += [f"`{name}` is described with the [package](captum_extremal.md)."]
@@ -192,7 +196,7 @@ def with_explorer(sources: Path, found: Any, images: Any, names: list[str]) -> N
     found.to_html(sources / "_static" / "explorer.html", images, perturbed=perturbed, names=names)
     shown = (
         '<iframe src="_static/explorer.html" title="Explorer: drag the slider to see how much is enough" '
-        'style="width: 100%; height: 72rem; border: 0" loading="lazy"></iframe>\n\n'
+        'style="width: 100%; height: 66rem; border: 0" loading="lazy"></iframe>\n\n'
         "[The explorer on a page of its own](_static/explorer.html)"
     )
     page.write_text(text.replace(place, shown), encoding="utf-8")

@@ -20,7 +20,7 @@ extensions = [
 html_static_path = ["_static"]  # of the gathered sources: the explorer
 html_theme = "furo"
 html_title = "Captum Extremal"
-html_copy_source = False
+html_copy_source = html_show_copyright = False
 html_theme_options = {"source_repository": "https://github.com/captum-extremal/captum_extremal"}
 exclude_patterns = ["build.py", "conf.py"]
 

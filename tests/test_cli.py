@@ -35,7 +35,7 @@ from captum_extremal import (
 )
 from captum_extremal._version import own_version
 from captum_extremal.areas import AREAS
-from captum_extremal.cli import app, console, demo, explain, options, output, photo_run
+from captum_extremal.cli import app, cases, console, demo, explain, options, output, photo_run
 from captum_extremal.cli.classifier import Classifier, loaded_classifier
 from captum_extremal.cli.weights import from_file, untrained
 from captum_extremal.datasets import DigitScenes
@@ -1072,8 +1072,7 @@ def test_weights_files_that_do_not_fit(state, tmp_path):
 
 
 def test_demo(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "_AREAS", (0.08, 0.2))
-    monkeypatch.setattr(demo, "_STEPS", 60)
+    monkeypatch.setattr(cases, "_DIGIT_STEPS", 20)
     out = tmp_path / "a folder" / "demo"
     threads = torch.get_num_threads()
     assert cli.main(["demo", "--seed", "0", "--out", str(out)]) == 0
@@ -1083,7 +1082,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
     assert summary["complete"] is True
     assert (out / "overview.png").is_file()
     rows = summary["rows"]
-    assert [row["target"] for row in rows] == summary["digits"]
+    assert [row["target"] for row in rows] == summary["targets"]
     assert len(rows) >= 2
     scene = DigitScenes(1, seed=0)[0]
     for row in rows:
@@ -1095,19 +1094,20 @@ def test_demo(tmp_path, monkeypatch, capsys):
         mask = ExtremalMasks.load(out / row["files"]["masks"]).optimal_mask()[0, 0]
         assert row["share_in_box"] == pytest.approx(float((mask * box).sum() / mask.sum()), rel=1e-4)
         assert row["share_in_box"] > 2.5 * float(box.mean())  # far more than chance would put there
-        assert set(row["files"]) == {"mask", "sweep", "curves", "order", "compare", "masks", "explorer"}
+        assert set(row["files"]) == {"mask", "sweep", "curves", "order", "overview", "masks", "explorer"}
         assert all((out / name).stat().st_size > 1000 for name in row["files"].values())
         assert f"{row['clean_score']:.2f}" in printed
-        assert ExtremalMasks.load(out / row["files"]["masks"]).masks.shape == (1, 2, 1, 128, 128)
+        assert ExtremalMasks.load(out / row["files"]["masks"]).masks.shape == (1, 6, 1, 128, 128)
+        assert row["optimal_area"] not in row["areas"]  # a* lies between them
     assert plt.get_fignums() == []
+    assert printed.index(str(out.resolve() / "explorer.html")) < printed.index("overview.png")  # it is named first
 
 
 def test_demo_is_deterministic_and_its_seed_chooses_the_scene(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "_AREAS", (0.5,))
-    monkeypatch.setattr(demo, "_STEPS", 2)
+    monkeypatch.setattr(cases, "_DIGIT_STEPS", 2)
     monkeypatch.setattr(output, "write_figure", lambda figure, path: Path(path).name)
     monkeypatch.setattr(output, "write_results", lambda *_: {})
-    monkeypatch.setattr(demo, "_other_attributions", lambda *_: {})
+    monkeypatch.setattr("captum_extremal.visualization.compare", lambda *_, **__: None)
     summaries = []
     for run, seed in enumerate((0, 0, 1)):
         torch.manual_seed(run)
@@ -1122,7 +1122,6 @@ def test_demo_can_be_interrupted(tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(output, "write_results", interrupted)
-    monkeypatch.setattr(demo, "_AREAS", (0.4,))
-    monkeypatch.setattr(demo, "_STEPS", 1)
+    monkeypatch.setattr(cases, "_DIGIT_STEPS", 1)
     assert cli.main(["demo", "--seed", "0", "--out", str(tmp_path)]) == 130
-    assert "interrupted" in one_line(capsys.readouterr().err)
+    assert capsys.readouterr().err.splitlines()[-1] == "captum-extremal: interrupted"  # after the bar's lines

@@ -24,6 +24,7 @@ from cli_photos import (
     untrained_network,
     whole_logits,
 )
+from explorers import data_of
 
 COUNTS = [1, 40, 256]
 
@@ -169,9 +170,10 @@ def make_classifier(kind=Convolutions):
     return tiny_classifier(kind, [f"class {k}" for k in range(7)])
 
 
-def make_run(folder, classifier, layer, *, areas=(0.5, 1.0), passes=None, side=16, target=None):
+def make_run(folder, classifier, layer, *, areas=(0.5, 1.0), passes=None, side=16, target=None, html=False):
     given = {"photos": [], "out": folder, "target": target, "game": None, "score_fraction": 1.0, "steps": 3}
     given |= {"areas": areas, "no_inversion": passes is None, "inversion_steps": passes, "inversion_side": side}
+    given["html"] = html
     return channels.ChannelRun(SimpleNamespace(**given), classifier, layer)
 
 
@@ -196,10 +198,11 @@ def test_heat_maps_are_equation_11(kind, name, channel_dim, prefix, grid):
         classifier.model(x)
     handle.remove()
     masks = torch.rand(2, layer.axes.channels)
-    maps = layer.heat_maps(x, masks)
+    channels_maps = layer.maps(x)
     if grid is None:
-        assert maps is None
+        assert channels_maps is None
         return
+    maps = channels.heat_maps(channels_maps, masks)
     assert maps.shape == (2, 1, *grid)
     activation = seen[0][0].movedim(0 if channel_dim is None else -1, 0).flatten(1)[:, prefix:]
     for mask, heat_map in zip(masks, maps):
@@ -302,7 +305,7 @@ def test_channels_of_tokens_have_a_map_on_the_grid(tmp_path, monkeypatch):
 
 
 def inverted(folder, monkeypatch, masks, side=32, ruin=False):
-    """What is written of the inversions of a picture of 32 x 40 px: rows, and the images (whole, masked) by row."""
+    """Inversions of a picture of 32 x 40 px: rows, the images (whole, masked) by row, and those for the page."""
     images = []
     monkeypatch.setattr(
         "captum_extremal.visualization.show_inversions",
@@ -315,19 +318,45 @@ def inverted(folder, monkeypatch, masks, side=32, ruin=False):
     view = photo_run.View(torch.rand(1, 3, 32, 40), [2, 4], ["two", "four"], False)
     rows = [{"files": {}} for _ in masks]
     run = make_run(folder, classifier, layer, passes=1, side=side)
-    run._add_inversions(rows, torch.rand(2, 1, 4, 4), masks, view, folder)
-    return rows, images
+    seen = run._add_inversions(rows, torch.rand(2, 1, 4, 4), masks, view, folder)
+    return rows, images, seen
 
 
 @pytest.mark.parametrize(("side", "size"), [(20, (20, 25)), (100, (32, 40))])
 def test_side_of_the_inversions(side, size, tmp_path, monkeypatch):
-    _, ((whole, masked),) = inverted(tmp_path, monkeypatch, torch.ones(1, 8), side)
+    _, ((whole, masked),), _ = inverted(tmp_path, monkeypatch, torch.ones(1, 8), side)
     assert whole.shape == masked.shape == (1, 3, *size)
     torch.testing.assert_close(whole, masked)  # all channels are kept: the same image
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "how", "maps", "inversions"),
+    [(Tokens, "norm", (-1, 1), 6, 2), (Convolutions, "head", (None, 0), None, 0)],
+)
+def test_the_page_shows_the_channels(tmp_path, kind, name, how, maps, inversions):
+    classifier = make_classifier(kind)
+    run = make_run(tmp_path, classifier, channels.chosen_layer(classifier, name, *how), passes=1, html=True)
+    picture(32, 32).save(tmp_path / "a.png")
+    run.explain(str(tmp_path / "a.png"))
+    (written,) = read_summary(tmp_path)["rows"]
+    assert next(iter(run.files)) == written["files"]["explorer"] == "explorer.html"
+    data = data_of(tmp_path / written["folder"] / "explorer.html")
+    assert data["title"] == f"Which channels of {name} are enough?"
+    (shown,) = data["explanations"][0]["rows"]
+    assert (len(shown["maps"]) if "maps" in shown else None) == maps
+    assert len(shown["inversions"]) == inversions
+    assert len(shown["masks"]) >= 2
+
+
+def test_the_page_has_inversions_only_where_every_target_has_them(tmp_path, monkeypatch):
+    kept = torch.stack([torch.zeros(8), torch.ones(8)])
+    assert inverted(tmp_path, monkeypatch, kept)[2] == {}
+    pages = inverted(tmp_path, monkeypatch, torch.ones(2, 8))[2]
+    assert [tuple(images.shape) for images in pages.values()] == [(2, 3, 32, 40)] * 2
+
+
 def test_a_mask_that_keeps_nothing_fails_its_own_inversion_only(tmp_path, monkeypatch, capsys):
-    rows, _ = inverted(tmp_path, monkeypatch, torch.stack([torch.zeros(8), torch.ones(8)]))
+    rows, *_ = inverted(tmp_path, monkeypatch, torch.stack([torch.zeros(8), torch.ones(8)]))
     assert "two: no inversion: " in one_line(capsys.readouterr().err)
     assert list(rows[0]["inversion"]) == ["error"]
     assert rows[1]["files"] == {"inversion": "004-four-inversion.png"}
@@ -335,7 +364,7 @@ def test_a_mask_that_keeps_nothing_fails_its_own_inversion_only(tmp_path, monkey
 
 
 def test_a_layer_that_cannot_be_inverted_has_no_inversions(tmp_path, monkeypatch, capsys):
-    rows, images = inverted(tmp_path, monkeypatch, torch.ones(2, 8), ruin=True)
+    rows, images, _ = inverted(tmp_path, monkeypatch, torch.ones(2, 8), ruin=True)
     assert images == []
     assert all("must be finite" in row["inversion"]["error"] for row in rows)
 

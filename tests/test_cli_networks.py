@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from captum_extremal import cli
-from captum_extremal.cli import console, photographs
+from captum_extremal import PathSolver, cli
+from captum_extremal.cli import cases, console
 from captum_extremal.cli.classifier import loaded_classifier
 from captum_extremal.cli.networks import Look
 from captum_extremal.cli.sentences import interesting
@@ -175,22 +176,42 @@ def test_wrong_names_of_timm_are_told(timm, monkeypatch):
 # The demo
 
 
-@pytest.mark.skipif(not photographs.available(), reason="needs the extra demo")
-def test_demo_explains_photographs(tmp_path, monkeypatch):
-    monkeypatch.setattr(photographs, "_AREAS", (0.5,))
-    monkeypatch.setattr(photographs, "_SIDE", 64)
-    monkeypatch.setattr(photographs, "_STEPS", 1)
+@pytest.mark.skipif(not cases.has_photographs(), reason="needs the extra demo")
+def test_demo_explains_both_photographs_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(cases, "_SIZE", (64, 96))
+    monkeypatch.setattr(cases, "_QUICK", PathSolver(steps=2, refinement=0))
     status, printed, told = run_quietly("demo", "--out", tmp_path)
     assert status == 0, told
     rows = read_summary(tmp_path)["rows"]
-    assert [row["folder"] for row in rows] == ["chelsea", "coffee"]
-    assert all(row["predicted"] for row in rows)
-    assert "Loading EfficientNet-Lite0" in printed
+    assert [row["photo"] for row in rows] == ["chelsea.png", "coffee.png"]
+    page = tmp_path.resolve() / "explorer.html"
+    assert page.is_file()
+    assert all(str(page) in printed and row["files"]["explorer"] == page.name for row in rows)
+    assert printed.index(str(page)) < printed.index("overview.png")  # the page is named first
+    assert sum(line.startswith("- ") for line in printed.splitlines()) == 3
+
+
+@pytest.mark.skipif(not cases.has_photographs(), reason="needs the extra demo")
+def test_the_demos_network_is_the_one_that_was_trained(monkeypatch):
+    quick = cases.lite0()
+    monkeypatch.setattr(cases, "fuse_conv_bn_eval", lambda conv, norm: nn.Sequential(conv, norm))
+    x = torch.randn(2, 3, 64, 96)
+    torch.testing.assert_close(quick(x), cases.lite0()(x), atol=1e-3, rtol=1e-3)
+
+
+def test_lines_of_progress_are_a_bar(capsys):
+    lines = console.LinesOfProgress(25)
+    for step in range(30):
+        lines(step, torch.full((2, 1), 0.5), torch.zeros(2, 1))
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 10
+    assert told[3].startswith("captum-extremal: [####......] 40 %, ")
+    assert told[-1].endswith("the masks keep 50 %")
 
 
 def test_demo_without_photographs_says_how_to_get_them(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(photographs, "available", lambda: False)
-    monkeypatch.setattr("captum_extremal.cli.demo._explain_scene", lambda out, seed, html: None)
+    monkeypatch.setattr(cases, "has_photographs", lambda: False)
+    monkeypatch.setattr("captum_extremal.cli.demo._explain", lambda case, folder, html: None)
     assert cli.main(["demo", "--out", str(tmp_path)]) == 0
     assert "captum-extremal[demo]" in capsys.readouterr().out
 
@@ -205,7 +226,9 @@ def test_the_most_interesting_sentences_are_of_different_kinds():
     told = interesting([row("cat", left=9.5), row("cup", 0.02, scores=(14.0, 12.0), photo="/x/coffee.png")])
     assert len(told) == 3
     assert told[0].startswith("cup in coffee.png: 2 % of the image are enough")
-    assert told[1] == "cat: without that part, the score is 9.5 instead of 10.0. So another part is nearly enough too."
+    assert told[1].startswith("cat: without the part that is enough, the score is 9.5 instead of 10.0. So another ")
+    (both,) = [text for text in interesting([row("cat", left=10.5)]) if "without the part" in text]
+    assert both.endswith("So another part is enough too.")
     assert told[2].startswith("cup in coffee.png: 5 % of the image score 14.0, more than all of it (10.0)")
 
 

@@ -6,11 +6,13 @@ It needs Playwright (``pip install '.[browser]'``) and Chromium or Chrome, such 
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from captum_extremal import BlurPyramid, perturbed_inputs
+from cli_photos import NETWORK, picture, run_quietly, untrained_network
 from explorers import NASTY, make_found, pictures
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -49,24 +51,45 @@ def page_file(tmp_path_factory, result):
     return path
 
 
+@pytest.fixture(scope="module")
+def channels_file(tmp_path_factory):
+    """What ``captum-extremal channels --html`` writes of two targets."""
+    folder = tmp_path_factory.mktemp("channels")
+    picture(48, 40).save(folder / "a.png")
+    torch.save(untrained_network(6).state_dict(), folder / "w.pth")
+    model = ["--model", NETWORK, "--weights", folder / "w.pth", "--size", "64", "--device", "cpu"]
+    asked = ["--layer", "features.7", "--target", "3", "--target", "4", "--areas", "1,40,256", "--html"]
+    short = ["--steps", "2", "--inversion-steps", "1", "--inversion-side", "48", "--score-fraction", "0.5"]
+    status, _, told = run_quietly("channels", folder / "a.png", *model, *asked, *short, "--out", folder / "out")
+    assert status == 0, told
+    return folder / "out" / "a" / "explorer.html"
+
+
+@contextmanager
+def opened(browser, file, width=1100, height=800, **how):
+    """A page, of which nothing is logged, no error is raised and no request leaves."""
+    context = browser.new_context(viewport={"width": width, "height": height}, **how)
+    context.set_default_timeout(WAIT)
+    page, noted = context.new_page(), []
+    page.on("console", lambda message: noted.append(message.text))
+    page.on("pageerror", lambda error: noted.append(str(error)))
+    page.on("dialog", lambda dialog: noted.append(dialog.message))
+    page.on("request", lambda request: noted.append(request.url) if not request.url.startswith("data:") else None)
+    page.goto(file.as_uri())
+    page.wait_for_selector("html[data-drawn]")
+    yield page
+    context.close()
+    assert noted == [file.as_uri()]
+
+
 @pytest.fixture(params=["light", "dark", "phone"])
 def page(request, browser, page_file):
-    """The page, of which nothing is logged, no error is raised and no request leaves."""
-    phone = request.param == "phone"
-    scheme = "dark" if request.param == "dark" else "light"
-    size = {"width": 360, "height": 740} if phone else {"width": 1100, "height": 800}
-    context = browser.new_context(viewport=size, has_touch=phone, color_scheme=scheme)
-    context.set_default_timeout(WAIT)
-    opened, noted = context.new_page(), []
-    opened.on("console", lambda message: noted.append(message.text))
-    opened.on("pageerror", lambda error: noted.append(str(error)))
-    opened.on("dialog", lambda dialog: noted.append(dialog.message))
-    opened.on("request", lambda request: noted.append(request.url) if not request.url.startswith("data:") else None)
-    opened.goto(page_file.as_uri())
-    opened.wait_for_selector("html[data-drawn]")
-    yield opened
-    context.close()
-    assert noted == [page_file.as_uri()]
+    if request.param == "phone":
+        with opened(browser, page_file, 360, 740, has_touch=True, color_scheme="light") as made:
+            yield made
+    else:
+        with opened(browser, page_file, color_scheme=request.param) as made:
+            yield made
 
 
 def score(page, which="score"):
@@ -154,6 +177,28 @@ def test_another_result_is_chosen(page):
     assert page.inner_text("#a-star") == "6 of 12 channels"
     page.keyboard.press("n")
     assert score(page) == 8.0
+
+
+def test_channels_have_maps_and_inversions(browser, channels_file):
+    with opened(browser, channels_file) as page:
+        assert page.inner_text("h1") == "Which channels of features.7 are enough?"
+        page.wait_for_selector("html[data-drawn$=' heat']")
+        assert "smallest number of channels found" in page.inner_text("#lede")
+        assert page.inner_text("#slider-name") == "How many channels the mask keeps"
+        move(page, 1)
+        assert page.inner_text("#columns-name") == "The 8 channels that this mask keeps most"
+        maps = page.locator("#column-list canvas")
+        sync_api.expect(maps).to_have_count(8, timeout=WAIT)
+        assert "channel " in page.inner_text("#column-list li:first-child")
+        assert len({one.evaluate("one => one.toDataURL()") for one in maps.all()}) > 1
+        seen = page.locator("#inversions img")
+        sync_api.expect(seen).to_have_count(2, timeout=WAIT)
+        height = "async one => { await one.decode(); return one.naturalHeight; }"
+        assert [one.evaluate(height) for one in seen.all()] == [48, 48]
+        page.keyboard.press("n")
+        page.wait_for_selector("html[data-drawn^='0 1 ']")
+        assert "class 4, mask of" in page.inner_text("#caption")
+        sync_api.expect(seen).to_have_count(2, timeout=WAIT)
 
 
 def test_it_is_accessible(page):

@@ -19,6 +19,7 @@ def main() -> int:
     executed.mkdir(parents=True, exist_ok=True)
     # The notebooks' tensors are small: on a busy machine, threads would mostly wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # or figures would not be kept
     paths = [Path(name) for name in sys.argv[1:]] or sorted(here.glob("*.ipynb"))
     for path in paths:
         started = time.perf_counter()

@@ -168,6 +168,7 @@ def channels(
     game: options.Game = None,
     score_fraction: options.ScoreFraction = 1.0,
     steps: options.Steps = None,
+    html: Annotated[bool, option(_HTML, None, "--html")] = False,
     device: options.Device = "auto",
     out: options.Out = "captum-extremal-channels",
 ) -> None:

@@ -22,7 +22,7 @@ from captum_extremal.cli.classifier import Classifier, loaded_classifier
 from captum_extremal.cli.console import WRONG_ARGUMENT, StopError, one_line, print_table, say, shortened, stopping
 from captum_extremal.cli.networks import Look
 from captum_extremal.cli.options import LIST
-from captum_extremal.cli.output import MASKS_FILE, write_figure
+from captum_extremal.cli.output import EXPLORER, MASKS_FILE, write_figure
 from captum_extremal.cli.photo_run import PhotoRun, View
 from captum_extremal.hooks import on_every_output
 from captum_extremal.inversion import FeatureInversion
@@ -32,6 +32,7 @@ from captum_extremal.results import ExtremalMasks
 from captum_extremal.settings import LayerSearchSettings
 
 _TOP_CHANNELS = 10
+_EXPLORER_FILE = "a page to explore the channels with, in any browser and without a network"
 _INVERSION_STEPS = inspect.signature(FeatureInversion.invert).parameters["steps"].default
 
 
@@ -52,13 +53,19 @@ class Layer(NamedTuple):
         hint = "" if self.axes.prefix else "; --prefix-tokens 1 leaves out a class token"
         return f"{channels} of {' x '.join(map(str, grid))} positions, no square: there will be no heat map{hint}"
 
-    def heat_maps(self, x: Tensor, masks: Tensor) -> Tensor | None:
-        """Equation 11, sum_k m_k Phi_l^k(x), for x (1, 3, H, W) and masks (T, K): (T, 1, h, w), None without a map."""
+    def maps(self, x: Tensor) -> Tensor | None:
+        """The channels' maps (K, h, w) of an image (1, 3, H, W), None where the positions are no map of it."""
         (activation,) = LayerTail(self.model, self.module, (x,)).activation
         axes = read_axes(activation, self.axes.channel + 1, self.axes.prefix)
-        summed = (axes.over_channels(masks.to(activation)) * activation).sum(self.axes.channel + 1)
         grid = _rows_and_columns(axes)
-        return summed.flatten(1)[:, axes.prefix :].reshape(-1, 1, *grid) if grid else None
+        if not grid:
+            return None
+        return activation[0].movedim(axes.channel, 0).flatten(1)[:, axes.prefix :].reshape(-1, *grid)
+
+
+def heat_maps(maps: Tensor, masks: Tensor) -> Tensor:
+    """Equation 11, sum_k m_k Phi_l^k(x), of the channels' maps (K, h, w) under masks (T, K): (T, 1, h, w)."""
+    return torch.einsum("tk,khw->thw", masks.to(maps), maps)[:, None]
 
 
 def _rows_and_columns(axes: Axes) -> tuple[int, ...]:
@@ -140,7 +147,7 @@ class ChannelRun(PhotoRun):
     everything = "1.0, all channels"
 
     def __init__(self, given: Any, classifier: Classifier, layer: Layer) -> None:
-        self.layer, self.side, family = layer, given.inversion_side, ChannelMask()
+        self.layer, self.side, self.html, family = layer, given.inversion_side, given.html, ChannelMask()
         with stopping("--areas", TypeError, ValueError, status=WRONG_ARGUMENT):
             swept = LayerSearchSettings(areas=given.areas).sought([family.layout(layer.axes)], family).areas
         self.areas = None if given.areas is None else swept
@@ -152,7 +159,8 @@ class ChannelRun(PhotoRun):
             look = "where the channels of a* look, and the score against their number"
             seen = "what the layer has seen, and what the channels of a* have"
             self.files = {"CLASS-channels.png": look} | ({"CLASS-inversion.png": seen} if self.passes else {})
-        self.files["CLASS.npz"] = MASKS_FILE
+        pages = {EXPLORER: _EXPLORER_FILE} if given.html else {}
+        self.files = pages | self.files | {"CLASS.npz": MASKS_FILE}
 
     def _search(self, view: View, **shared: Any) -> ExtremalMasks:
         method, dim = LayerExtremalPerturbation(self.classifier.model, self.layer.module), self.layer.axes.channel + 1
@@ -160,24 +168,39 @@ class ChannelRun(PhotoRun):
 
     def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
         masks = cast(Tensor, found.optimal_mask())
-        heat_maps = self.layer.heat_maps(self.classifier.normalised(view.images[:1]), masks)
+        maps = self.layer.maps(self.classifier.normalised(view.images[:1]))
+        looks = None if maps is None else heat_maps(maps, masks)
         rows = []
         for k, name in enumerate(view.names):
             base, title = view.base(folder, k), shortened(name, 48)
-            if heat_maps is None:
+            if looks is None:
                 kind, figure = "curves", visualization.show_curves(found, None, k, title=title)
             else:
-                shown: Any = {"heat_maps": heat_maps, "title": title}
+                shown: Any = {"heat_maps": looks, "title": title}
                 kind, figure = "channels", visualization.show_channels(found, view.images, k, **shown)
             found.image(k).save(f"{base}.npz")
             files = {kind: write_figure(figure, f"{base}-{kind}.png"), "masks": f"{base.name}.npz"}
             rows.append(self._numbers(found.image(k), masks[k]) | {"files": files})
-        if self.passes and heat_maps is not None:
-            self._add_inversions(rows, heat_maps, masks, view, folder)
+        seen = {}
+        if self.passes and looks is not None:
+            seen = self._add_inversions(rows, looks, masks, view, folder)
+        if self.html:
+            how: dict[str, Any] = {"names": view.names, "title": f"Which channels of {self.layer.name} are enough?"}
+            if maps is not None:
+                how |= {"activations": maps.expand(len(rows), *maps.shape), "inversions": seen}
+            found.to_html(folder / EXPLORER, view.images, **how)
+            for row in rows:
+                row["files"]["explorer"] = EXPLORER
         return rows
 
-    def _add_inversions(self, rows: list[Any], heat_maps: Tensor, masks: Tensor, view: View, folder: Path) -> None:
-        """Add figure 9 of each target to its row (equation 12): its file and its numbers, or why there is none."""
+    def _add_inversions(
+        self, rows: list[Any], looks: Tensor, masks: Tensor, view: View, folder: Path
+    ) -> dict[str, Tensor]:
+        """Add figure 9 of each target to its row (equation 12): its file and its numbers, or why there is none.
+
+        Returns:
+            The inversions (T, 3, h, w) of all channels and of those of a*, by name; none if a target has none.
+        """
         picture = view.images[:1]
         if self.side < min(picture.shape[2:]):
             small = functional.resize(picture, [self.side], antialias=True).clamp(0, 1)
@@ -190,7 +213,7 @@ class ChannelRun(PhotoRun):
             preprocess=self.classifier.normalised,
             show_progress=sys.stderr.isatty(),
         )
-        whole = None
+        whole, of_targets = None, []
         for k, row in enumerate(rows):
             try:
                 whole = whole or invert()
@@ -199,13 +222,18 @@ class ChannelRun(PhotoRun):
                 say(f"{view.names[k]}: no inversion: {one_line(error)}")
                 row["inversion"] = {"error": one_line(error)}
                 continue
-            images, title = (view.images[:1], heat_maps[k : k + 1], whole.images, masked.images), view.names[k]
+            images, title = (view.images[:1], looks[k : k + 1], whole.images, masked.images), view.names[k]
             figure = visualization.show_inversions(*images, title=shortened(title, 48))
             row["files"]["inversion"] = write_figure(figure, f"{view.base(folder, k)}-inversion.png")
             row["inversion"] = {
                 name: {"dot_product": float(one.dot_products), "cosine_similarity": float(one.cosine_similarities)}
                 for name, one in (("whole", whole), ("masked", masked))
             }
+            of_targets.append(masked.images)
+        if whole is None or len(of_targets) < len(rows):
+            return {}
+        every = whole.images.expand(len(rows), -1, -1, -1)
+        return {"what the layer has seen": every, "what the channels of a* have seen": torch.cat(of_targets)}
 
     def _numbers(self, one: ExtremalMasks, mask: Tensor) -> dict[str, Any]:
         """What a row says of the channels: how many are enough, and the first of them."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import Event, Thread
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -54,12 +55,11 @@ def printing_anything() -> Iterator[None]:
 
 
 @contextmanager
-def telling(what: Callable[[float], str], every: float | None = None) -> Iterator[None]:
+def telling(what: Callable[[float], str]) -> Iterator[None]:
     """Say now and then how far the work is, where stderr is no terminal and so has no bar.
 
     Args:
         what: from the seconds since the start to a line.
-        every: seconds between lines, if not as usual.
     """
     if _console(stderr=True).is_terminal:
         yield
@@ -67,7 +67,7 @@ def telling(what: Callable[[float], str], every: float | None = None) -> Iterato
     ended, started = Event(), time.monotonic()
 
     def tell() -> None:
-        while not ended.wait(every or SECONDS_BETWEEN_LINES):
+        while not ended.wait(SECONDS_BETWEEN_LINES):
             say(what(time.monotonic() - started))
 
     thread = Thread(target=tell, daemon=True)
@@ -119,6 +119,31 @@ def print_files(where: object, files: dict[str, str]) -> None:
     """Print which files have been written to a folder, and what is in them."""
     print(f"Written to {where}:")
     print_table(files.items(), indent=2)
+
+
+class LinesOfProgress:
+    """The progress of a search on stderr, where it is no terminal: a line for each tenth.
+
+    It is a callback of ``extremal_masks``.
+
+    Args:
+        steps: how many are expected.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._expected, self._done, self._started = steps, 0, time.monotonic()
+
+    def __call__(self, step: int, areas: Any, values: Any) -> None:
+        """Count a step, at which the masks have the areas (N, R)."""
+        tenths = self._tenths()
+        self._done += 1
+        if self._tenths() > tenths:
+            bar, kept = "#" * self._tenths(), 100 * float(areas.mean())
+            so_far = f"{10 * self._tenths()} %, {time.monotonic() - self._started:.0f} s"
+            say(f"[{bar:.<10}] {so_far}, the masks keep {kept:.0f} %")
+
+    def _tenths(self) -> int:
+        return min(10 * self._done // self._expected, 10)
 
 
 class ProgressBar(Progress):

@@ -1,87 +1,118 @@
-"""``captum-extremal demo``: two photographs, or a scene of digits with the small network in the package."""
+"""``captum-extremal demo``: what is enough for two photographs, or for a scene of digits."""
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Saliency
+from captum.attr import LayerAttribution, LayerGradCam, Saliency
 from torch import Tensor
 
 from captum_extremal import visualization
 from captum_extremal.attr import ExtremalPerturbation
-from captum_extremal.cli import output, photographs
-from captum_extremal.cli.console import print_files, print_table
+from captum_extremal.cli import cases, output
+from captum_extremal.cli.cases import Case
+from captum_extremal.cli.console import LinesOfProgress, print_files, print_table
+from captum_extremal.cli.file_names import slug
 from captum_extremal.cli.sentences import interesting
-from captum_extremal.datasets import DigitScenes, digit_network
-from captum_extremal.datasets.digits import to_rgb
-from captum_extremal.search import PathSolver
+from captum_extremal.results import ExtremalMasks
 
-_AREAS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.4)
-_STEPS = 60
+_OVERVIEW = "overview.png"
 _FILES = {
-    output.EXPLORER: output.EXPLORER_FILE,
-    "overview.png": "every digit's mask at a*; what it hides is dark, what it keeps is outlined",
-    **{f"digit-N-{kind}.png": text for kind, text in output.figures().items()},
-    "digit-N-compare.png": "the mask beside other attributions from Captum",
-    "digit-N.npz": output.MASKS_FILE,
+    _OVERVIEW: "each mask of a*, beside other attributions from Captum",
+    **{f"NAME-{kind}.png": text for kind, text in output.figures().items()},
+    "NAME.npz": output.MASKS_FILE,
     output.SUMMARY: "all numbers",
 }
 
 
 def run(given: Any) -> int:
     """Explain the photographs, if they are installed and no scene is asked for, else the scene; the exit status."""
-    if given.seed is None and photographs.available():
-        return photographs.run(given)
-    _explain_scene(given.out, given.seed or 0, html=given.html)
-    if given.seed is None:
+    folder = output.made_folder(given.out)
+    if given.seed is None and cases.has_photographs():
+        print("Loading two photographs, and a small network that knows the 1000 classes of ImageNet ...", flush=True)
+        case = cases.photographs()
+        seen = (
+            f"{name} ({100 * fact['probability']:.0f} %) in {fact['photo']}"
+            for name, fact in zip(case.names, case.facts)
+        )
+        print(f"The network sees: {', '.join(seen)}.")
+    else:
+        case = cases.scene(given.seed or 0)
+        print(f"The scene {given.seed or 0} has the {', the '.join(case.names)}.")
+    print("Searching the smallest part of the image that is enough for each of these ...", flush=True)
+    _explain(case, folder, html=given.html)
+    if given.seed is None and not cases.has_photographs():
         print("Photographs in place of digits: pip install 'captum-extremal[demo]'")
+    print("Your own photographs: captum-extremal explain photo.jpg --model resnet50 --html")
     return 0
 
 
-def _explain_scene(out: str, seed: int, *, html: bool) -> None:
-    folder, scene, network = output.made_folder(out), DigitScenes(1, seed=seed)[0], digit_network()
-    labels, names = list(scene.labels), [f"digit {label}" for label in scene.labels]
-    inputs = scene.image.repeat(len(labels), 1, 1, 1)  # once per target
-    print(f"Explaining the digits {', '.join(map(str, labels))} of scene {seed} ...", flush=True)
-    how: dict[str, Any] = {"areas": _AREAS, "solver": PathSolver(steps=_STEPS), "show_progress": sys.stderr.isatty()}
-    with contextlib.ExitStack() as stack:
-        # The tensors are so small that threads would mostly wait for each other.
-        stack.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(1)
-        found = ExtremalPerturbation(network).extremal_masks(inputs, target=labels, **how)
-    images, others = to_rgb(inputs), _other_attributions(network, inputs, labels)
-    summary = output.Summary(folder, {"scene": seed, "digits": labels, "settings": found.settings})
+def _explain(case: Case, folder: Path, *, html: bool) -> None:
+    """Search, write the results to the folder, and print what was found."""
+    found = _search(case)
+    summary = output.Summary(folder, {"targets": case.targets, "settings": found.settings})
     summary.replace_older()
-    output.write_figure(visualization.show_targets(found, images, names=names), folder / "overview.png")
-    page = {"explorer": output.write_explorer(found, images, names, folder)} if html else {}
-    cells = []
-    for k, name in enumerate(names):
-        base = folder / name.replace(" ", "-")
-        files = output.write_results(found, images, k, base, name)
-        figure = visualization.compare(found, images, k, attributions=others, title=name)
-        files["compare"] = output.write_figure(figure, f"{base}-compare.png")
-        row: dict[str, Any] = {"target": labels[k], "name": name} | output.scores(found.image(k))
-        mask, (x0, y0, x1, y1) = found.image(k).optimal_mask()[0][0], scene.boxes[k].tolist()
-        row["share_in_box"] = float(mask[y0:y1, x0:x1].sum() / mask.sum())  # the part of the mask inside of the box
+    page = {"explorer": output.write_explorer(found, case.images, case.names, folder)} if html else {}
+    if html:
+        print(
+            f"\nOpen this page in a browser, and drag the slider:\n  {(folder / output.EXPLORER).resolve()}",
+            flush=True,
+        )
+    every, others = range(len(case.names)), _other_attributions(case)
+    figure = visualization.compare(found, case.images, every, attributions=others, names=case.names)
+    page |= {"overview": output.write_figure(figure, folder / _OVERVIEW)}
+    for k, name in enumerate(case.names):
+        files = output.write_results(found, case.images, k, folder / slug(name), name)
+        row: dict[str, Any] = {"target": case.targets[k], "name": name} | case.facts[k] | output.scores(found.image(k))
+        if case.boxes is not None:
+            row["share_in_box"] = _share_within(case.boxes[k], found.image(k))
         summary.rows.append(row | {"files": files | page})
-        clean, score, share = f"{row['clean_score']:.2f}", f"{row['optimal_score']:.2f}", f"{row['share_in_box']:.0%}"
-        cells.append((str(labels[k]), clean, output.area_text(row), score, share))
     summary.write(complete=True)
     print()
-    print_table(cells, ("digit", "clean score", "a*", "score at a*", "share of the mask in the digit's box"))
-    print("\na* is the smallest of the areas at which what the mask keeps scores as high as the whole image.")
-    print_files(folder.resolve(), {name: text for name, text in _FILES.items() if page or name != output.EXPLORER})
-    for sentence in interesting(summary.rows):
-        print(sentence)
+    _print(summary.rows)
+    print_files(folder.resolve(), ({output.EXPLORER: output.EXPLORER_FILE} if html else {}) | _FILES)
 
 
-def _other_attributions(network: Any, inputs: Tensor, target: list[int]) -> dict[str, Tensor]:
+def _search(case: Case) -> ExtremalMasks:
+    """The masks of all images at once."""
+    # As many passes for the path of areas and for a* as the solver has steps, and between them the refinement.
+    passes = round((2 + case.solver.refinement) * case.solver.steps)
+    lines = None if sys.stderr.isatty() else LinesOfProgress(passes)
+    how: dict[str, Any] = {"solver": case.solver, "show_progress": lines is None, "callback": lines}
+    with contextlib.ExitStack() as stack:
+        if case.threads is not None:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(case.threads)
+        return ExtremalPerturbation(case.network).extremal_masks(case.inputs, target=case.targets, **how)
+
+
+def _share_within(box: Tensor, one: ExtremalMasks) -> float:
+    """The part of a mask of a* that lies in a box (4,)."""
+    mask, (x0, y0, x1, y1) = one.optimal_mask()[0][0], box.tolist()
+    return float(mask[y0:y1, x0:x1].sum() / mask.sum())
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    head, cells = ["", "score of all", "a*", "score at a*"], []
+    for row in rows:
+        numbers = f"{row['clean_score']:.2f}", output.area_text(row), f"{row['optimal_score']:.2f}"
+        cells.append(
+            [row["name"], *numbers, *([f"{100 * row['share_in_box']:.0f} %"] if "share_in_box" in row else [])]
+        )
+    print_table(cells, head + ["mask in the digit's box"] * ("share_in_box" in rows[0]))
+    print("\na* is the smallest area that was found at which what the mask keeps scores as high as the whole image.")
+    for sentence in interesting(rows):
+        print(f"- {sentence}")
+    print()
+
+
+def _other_attributions(case: Case) -> dict[str, Tensor]:
     """Attributions of Captum's own methods, by name: (T, C, H, W)."""
-    leaf = inputs.clone().requires_grad_()
-    small: Any = LayerGradCam(network, network.features).attribute(leaf, target, relu_attributions=True)
+    leaf = case.inputs.clone().requires_grad_()
+    small: Any = LayerGradCam(case.network, case.layer).attribute(leaf, case.targets, relu_attributions=True)
     return {
-        "gradient": Saliency(network).attribute(leaf, target),
-        "integrated gradients": cast(Any, IntegratedGradients(network)).attribute(leaf, target=target, n_steps=32),
-        "Grad-CAM": cast(Any, LayerAttribution).interpolate(small, tuple(inputs.shape[2:]), "bilinear").detach(),
+        "gradient": Saliency(case.network).attribute(leaf, case.targets),
+        "Grad-CAM": cast(Any, LayerAttribution).interpolate(small, tuple(leaf.shape[2:]), "bilinear").detach(),
     }

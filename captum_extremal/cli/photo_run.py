@@ -70,7 +70,6 @@ class PhotoRun(ABC):
     """One call of a command: what is asked about each photograph, and the summary of the answers."""
 
     everything: ClassVar[str]  # the area that is always enough, in words
-    seconds_between_lines: float | None = None  # of progress, where there is no bar
     files: dict[str, str]  # what is written for each target: name -> content
 
     def __init__(self, given: Any, classifier: Classifier, about: dict[str, Any]) -> None:
@@ -112,7 +111,7 @@ class PhotoRun(ABC):
             for number, photo in enumerate(photos, 1):
                 which = f"photo {number} of {len(photos)}"
                 say(f"{which}: {photo}")
-                with telling(partial("{}: {:.0f} s so far".format, which), self.seconds_between_lines):
+                with telling(partial("{}: {:.0f} s so far".format, which)):
                     self.explain(photo)
         except KeyboardInterrupt:
             self.summary.write()

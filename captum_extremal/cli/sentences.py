@@ -43,9 +43,11 @@ def _about(row: dict[str, Any]) -> Iterator[Sentence]:
     yield Sentence(1 - area, who, "enough", f"{enough}, and the whole image {clean:.1f}.")
     left = row["optimal_complement_score"]
     lost = (clean - left) / reach
-    without = f"{who}: without that part, the score is {left:.1f} instead of {clean:.1f}"
+    without = f"{who}: without the part that is enough, the score is {left:.1f} instead of {clean:.1f}"
     if lost < _HARDLY:
-        yield Sentence(0.8, who, "another", f"{without}. So another part is nearly enough too.")
+        yield Sentence(
+            0.8, who, "another", f"{without}. So another part is {'enough' if left >= clean else 'nearly enough'} too."
+        )
     else:
         yield Sentence(min(lost, 1.0) * 0.7, who, "needed", f"{without}. So it is also needed.")
     best, at = max(zip(row["scores"], row["areas"]), default=(clean, 1.0))

@@ -372,7 +372,7 @@ function drawMarks(curves, line, row) {
     const below = line.of === "complement";
     items.push([level("enough"), `\u03a6\u2080, ${below ? "below it is enough" : "from it on is enough"}`]);
   }
-  if (row.masks.some((mask) => mask.optimum)) items.push([[svg("path", { class: "a-star", d: "M15 0V12" })], "a*, the smallest area that is enough"]);
+  if (row.masks.some((mask) => mask.optimum)) items.push([[svg("path", { class: "a-star", d: "M15 0V12" })], "a*, the smallest that is enough"]);
   items.push([[svg("circle", { class: "open kept", cx: 15, cy: 6, r: 4 })], "nothing and everything kept"]);
   $("marks").replaceChildren(...items.map(([part, words]) => element("li", {}, swatch(part), words)));
 }
@@ -521,8 +521,12 @@ function drawExplanations() {
 }
 
 function drawAbout() {
-  const { explanation, row } = current(), what = explanation.count === null ? "part of the input" : `set of ${explanation.unit}`;
-  $("lede").textContent = `How small may the kept ${what} be before the score falls? Drag the slider, or the curve. a* is the smallest area found that is enough: here ${optimumText(explanation, row)}.`;
+  const { explanation, row } = current(), [what, size] = explanation.count === null
+    ? ["part of the input", "area"] : [`set of ${explanation.unit}`, `number of ${explanation.unit}`];
+  $("lede").replaceChildren(`How small may the kept ${what} be before the score falls? `,
+    element("span", { class: "on-screen" }, "Drag the slider, or the curve. "),
+    `a* is the smallest ${size} found that is enough: here ${optimumText(explanation, row)}.`);
+  $("slider-name").textContent = explanation.count === null ? "Area of the mask" : `How many ${explanation.unit} the mask keeps`;
   $("about").replaceChildren(...explanation.about.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
 }
 
