@@ -46,6 +46,12 @@ def test_the_only_floating_tensor_with_a_row_for_each_example_is_found(case: str
     assert scores_in(output, 2) is SCORES
 
 
+def test_a_model_output_with_several_scores_asks_for_one_by_name() -> None:
+    output = ModelOutput(logits_per_image=SCORES, image_embeds=SCORES)
+    with pytest.raises(TypeError, match=r"got 2 of them in a ModelOutput .*lambda x: model\(x\)\['logits_per_image'\]"):
+        place_of_scores(output, 2)
+
+
 def in_a_dictionary(x: Tensor) -> dict[str, Any]:
     # For four rows, "shared" would fit as well: the place is that of the clean forward.
     return {"shared": torch.zeros(4, 3), "out": (x.mean((2, 3)), None)}
