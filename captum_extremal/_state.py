@@ -44,6 +44,8 @@ def warn_caller(message: str) -> None:
 def preserve_state(forward_func: Callable[..., Any], device: torch.device) -> Iterator[None]:
     """Restore the random states, the modes and the buffers that a forward may change, also after an exception.
 
+    In eval mode, of a module that is not PyTorch's own these are the buffers of up to 2^20 entries.
+
     One warning tells of the first module that runs in train mode, or normalises by its batch, so that scores depend on
     the rest of the batch or on chance.
 
@@ -56,7 +58,7 @@ def preserve_state(forward_func: Callable[..., Any], device: torch.device) -> It
     modules = [module for root in roots for module in root.modules()]
     modes = [(module, module.training) for module in modules if not _has_no_mode(module)]
     saved = [
-        (module._buffers, name, buffer, buffer.detach().clone())
+        (module._buffers, name, buffer, None if buffer.is_inference() else buffer.detach().clone())
         for module in modules
         for name, buffer in module.named_buffers(recurse=False)
         if not nn.parameter.is_lazy(buffer) and _may_change(module, buffer)
@@ -71,7 +73,8 @@ def preserve_state(forward_func: Callable[..., Any], device: torch.device) -> It
                 module.training = training
         with torch.no_grad():
             for buffers, name, buffer, value in saved:
-                buffer.copy_(value)
+                if value is not None:  # an inference tensor cannot have been written to
+                    buffer.data.copy_(value)  # for autograd the same version: graphs of the caller may hold it
                 buffers[name] = buffer  # which the model may have exchanged
 
 
@@ -82,6 +85,8 @@ def _has_no_mode(module: nn.Module) -> bool:
 
 def _may_change(module: nn.Module, buffer: Tensor) -> bool:
     """Whether a forward may change a buffer: in train mode, of a normalisation, or by code other than PyTorch's own."""
+    if buffer.layout != torch.strided:  # which no module of PyTorch changes in place
+        return False
     repeated = any(step == 0 and side > 1 for step, side in zip(buffer.stride(), buffer.shape))
     if _has_no_mode(module) or repeated:  # which cannot be written to
         return False

@@ -96,7 +96,11 @@ def _check_floating(name: str, x: Tensor) -> None:
 
 
 def check_examples(inputs: object, argument: str = "inputs") -> Tensors:
-    """A model's inputs as a tuple of tensors with N rows each, of any type and shape."""
+    """A model's inputs as a tuple of dense tensors with N rows each, of any shape.
+
+    Raises:
+        TypeError, ValueError: an input is no dense tensor with values, or of a type that PyTorch does not compute with.
+    """
     tensors = _as_tensors(inputs, argument)
     for name, x in _named(argument, inputs, tensors):
         if x.layout != torch.strided:

@@ -424,12 +424,13 @@ def _names_an_argument(error: Exception) -> bool:
 def _refusal(run: Callable[[Tensors, Any], Any], inputs: Tensors, arguments: Any, error: Exception) -> str:
     """Why a model may refuse its inputs."""
     x = inputs[0]
-    if x.dim() == 2 and x.is_floating_point():
+    misshapen = x.is_floating_point() and not isinstance(error, TypeError)
+    if misshapen and x.dim() == 2:
         return (
             f"inputs of shape {tuple(x.shape)} are {x.shape[0]} examples of {x.shape[1]} features, which forward_func "
             f"refuses; images need a batch and a channel dimension: {error}"
         )
-    if x.dim() == 3 and x.is_floating_point():
+    if misshapen and x.dim() == 3:
         return (
             f"inputs of shape {tuple(x.shape)} are {x.shape[0]} signals of {x.shape[1]} channels, which forward_func "
             f"refuses; one image needs a batch dimension, x[None]: {error}"

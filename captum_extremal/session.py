@@ -128,7 +128,7 @@ class Session:
         """
         binds = [bind] * len(self.inputs) if callable(bind) else bind
         tensors = ((x.to(self.dtype), b.to(self.dtype)) for x, b in zip(self.inputs, self.baselines))
-        perturb = tuple(of_input(x, b) for of_input, (x, b) in zip(binds, tensors))
+        perturb = tuple(of_input(x, b) for of_input, (x, b) in zip(binds, tensors, strict=True))
         shapes = mask_shapes or [(1, *x.shape[2:]) for x in self.inputs]
         nothing = tuple(torch.zeros(self.images, *shape, dtype=self.dtype, device=self.device) for shape in shapes)
         nothing = nothing if spread is None else spread(nothing)

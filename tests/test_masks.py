@@ -380,6 +380,23 @@ def test_a_long_axis_is_that_of_the_equation_everywhere(temperature: float) -> N
     np.testing.assert_allclose(bound(p)[0, 0].numpy(), expected, rtol=0, atol=1e-9)
 
 
+def test_a_long_axis_does_not_depend_on_the_default_dtype() -> None:
+    p = random_parameters(bind((3000,), step=3.0, sigma=9.0))
+    expected = bind((3000,), step=3.0, sigma=9.0).grid_values(p)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = bind((3000,), step=3.0, sigma=9.0).grid_values(p)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+
+
+def test_disks_wider_than_the_input_have_no_distances_beyond_it() -> None:
+    wide = SmoothMask(step=7.0, sigma=2000.0).bind((224, 224))
+    cells = wide._maximum._kernel.numel()
+    assert cells <= math.prod(wide.grid_shape)
+
+
 @pytest.mark.parametrize("positions", [2, 255, 256, 257, 900])
 def test_interpolation_is_linear_and_its_transpose_is_exact(positions: int) -> None:
     nodes = torch.linspace(-1.5, positions + 0.25, max(3, positions // 3), dtype=torch.float64)
@@ -399,6 +416,15 @@ def test_interpolation_is_linear_and_its_transpose_is_exact(positions: int) -> N
 def test_bad_settings_are_named(name: str, value: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=name):
         SmoothMask(**{name: value})
+
+
+def test_temperatures_whose_exponentials_overflow_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"temperature must be 0 or at least 1/80, got 0\.01"):
+        SmoothMask(temperature=0.01)
+    bound = SmoothMask(temperature=1 / 80).bind((20, 20))
+    values = bound.grid_values(torch.ones(1, bound.parameters))
+    assert bool(values.isfinite().all())
+    assert 0.9 < float(values.max()) <= 1
 
 
 @pytest.mark.parametrize("name", ["step", "sigma"])

@@ -577,6 +577,32 @@ def test_a_count_that_a_model_keeps_in_eval_mode_is_as_before(x: Tensor, kind: s
     assert model.seen is seen
 
 
+class Weighted(nn.Module):
+    """Scales by a buffer, and holds one that nobody may write to and one without strides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale: Tensor
+        self.register_buffer("scale", torch.full((), 2.0))
+        with torch.inference_mode():
+            self.register_buffer("cached", torch.ones(3))
+        self.register_buffer("graph", torch.eye(3).to_sparse_csr())
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) * self.scale * self.weight
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+def test_graphs_that_the_caller_has_made_can_still_be_followed(x: Tensor) -> None:
+    model = Weighted().eval()
+    before = model(x).sum()
+    versions = [model.scale._version, model.graph.values()._version]
+    RISE(model).attribute(x, target=1, n_samples=2)
+    assert [model.scale._version, model.graph.values()._version] == versions
+    before.backward()
+
+
 @pytest.mark.parametrize("store", ["script", "trace", "freeze"])
 def test_models_of_torchscript_are_explained_as_themselves(x: Tensor, store: str) -> None:
     model = normalised().eval()
@@ -600,6 +626,14 @@ def test_models_of_torchscript_are_explained_as_themselves(x: Tensor, store: str
 def test_inputs_without_values_at_each_place_are_refused(x: Tensor, change: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         RISE(normalised()).attribute(change(x), target=1)
+
+
+def test_arguments_that_are_missing_are_not_taken_for_a_wrong_shape() -> None:
+    def model(x: Tensor, gain: Tensor) -> Tensor:
+        return (x * gain).flatten(1)
+
+    with pytest.raises(TypeError, match=r"forward_func must take the inputs .* but it raises TypeError: .*'gain'"):
+        RISE(model).attribute(torch.rand(2, 3, 9), target=1, n_samples=2)
 
 
 def test_a_model_that_refuses_its_inputs_says_which(x: Tensor) -> None:

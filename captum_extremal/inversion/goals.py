@@ -38,7 +38,7 @@ def activation_of(
         return run_forward(unwrap(forward_func), inputs, None, arguments)
 
     with caller.forward():
-        called = run if stop else partial(first_run, run)  # the whole model runs first
+        called = run if stop else partial(first_run, run)  # without stop this is the first run, of the whole model
         found = capture(layer, lambda: called((x,), None), stop=stop)
     (output,) = found.values()
     return output[0] if isinstance(output, (tuple, list)) and output else output

@@ -43,6 +43,7 @@ from captum_extremal.masks.smooth_maximum import SUPPORT, SmoothMaximum, kernel
 
 _STEP = {1: 7.0, 2: 7.0, 3: 14.0}  # px at 224; a volume's lattice is coarser, to have about as many neighbours
 _SIGMA = 21.0  # px at 224
+_COLDEST = 1 / 80  # temperature at which e^(1/T) still has room in float32
 _NODES_PER_SIGMA = {1: 6, 2: 6, 3: 4}
 _APART = 0.25  # px: a disk so narrow reaches no other position of its axis
 _LEAST_WIDTH = 0.7  # lattice steps, of the average of gradients
@@ -63,7 +64,7 @@ class SmoothMask:
         sigma: radius of the disk that one lattice point draws, an ellipse where the axes have different ones. Default
             21 px at 224, and less for areas that have no room for such a disk (see :meth:`sigma_for`). A number is
             used as it is.
-        temperature: T of the smooth maximum; 0 is the hard maximum of equation 6.
+        temperature: T of the smooth maximum, at least 1/80; 0 is the hard maximum of equation 6.
         hold: the axes of S along which a mask is constant, counted from 0, one or a tuple. For videos (N, C, T, H, W)
             ``hold=0`` is one spatial mask for all frames, and ``hold=(1, 2)`` one temporal mask for all pixels;
             :class:`SpaceTimeMask` is a product of both. The default blur then leaves these axes alone.
@@ -85,6 +86,8 @@ class SmoothMask:
         check_lengths("step", self.step)
         check_lengths("sigma", self.sigma)
         check_number("temperature", self.temperature, at_least=0)
+        if 0 < self.temperature < _COLDEST:
+            raise ValueError(f"temperature must be 0 or at least 1/80, got {self.temperature!r}")
         check_hold(self.hold)
 
     def layout(self, axes: Axes) -> Layout:

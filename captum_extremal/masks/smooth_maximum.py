@@ -10,8 +10,8 @@ exponential for each lattice point and each distance, which all nodes at this di
 axis after the other, so that no table has an entry for each pair of a node and a lattice point, which in a volume are
 millions.
 
-The derivative is written out. It adds in a fixed order, so that CUDA gives the same bits twice, and several derivatives
-share its exponentials.
+The derivative is written out. That of the smooth maximum adds in a fixed order, so that CUDA gives the same bits twice,
+and several derivatives share its exponentials.
 
 Shapes: B masks, D lattice points, G nodes. Along one axis V nodes, L points, and Q distances between 0 and the end of
 the kernel's support. A *cell* is a point with a distance, along each axis: tensors of cells are (Q, L, Q, L, ..., B).
@@ -28,6 +28,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 SUPPORT = 2.4
 """The distance, in sigmas, within which lattice points count: the kernel is below 1e-3 there."""
@@ -55,7 +56,7 @@ class SmoothMaximum:
 
     Args:
         nodes, lattice: the positions along each axis, in units of the disks' radius there; their products are the G
-            nodes and the D points. Both are evenly spaced, and a node lies on each lattice point.
+            nodes and the D points. Both are evenly spaced. A node lies on each lattice point that lies between nodes.
         temperature: T; 0 is the hard maximum of equation 6.
         dtype: of the masks, which lie on the CPU until :meth:`to` moves them.
 
@@ -183,6 +184,7 @@ class _ByPullback(torch.autograd.Function):
         return value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         return ctx.pullback(*grads)[0], None
 
@@ -245,10 +247,12 @@ class _Axis:
         reach = math.floor(SUPPORT / spacing + 1e-9) if spacing else 0  # in whole nodes, as all that follows
         apart = round(float(lattice[1] - lattice[0]) / spacing) if len(lattice) > 1 else 1
         start = round(float(nodes[0] - lattice[0]) / spacing) if spacing else 0
+        ends = [start + node - apart * point for node in (0, len(nodes) - 1) for point in (0, len(lattice) - 1)]
+        reach = min(reach, max(map(abs, ends)))  # larger distances do not exist
         numbers = torch.arange(max(len(nodes), len(lattice), 2 * reach + 3), device="cpu")
         at, points, distances = start + numbers[: len(nodes)], apart * numbers[: len(lattice)], numbers[: reach + 1]
 
-        nearest = (at / apart).round().long().clamp(0, len(points) - 1)
+        nearest = ((2 * at + apart) // (2 * apart)).clamp(0, len(points) - 1)  # in integers, or long axes are rounded
         window = reach // apart + 1
         near = nearest[:, None] + numbers[: 2 * window + 1] - window
         away = (at[:, None] - apart * near).abs()

@@ -84,6 +84,9 @@ def gaussian_blur(
         sigma: standard deviation, at least 0, a number or one for each axis; 0 leaves the axis as it is.
         padding: "replicate", "reflect" or "zeros".
         normalise: with "zeros", divide by the part of the Gaussian that lies inside.
+
+    Returns:
+        the blurred positions, in the shape and the type of x.
     """
     sigmas = (sigma,) * (x.dim() - 2) if isinstance(sigma, (int, float)) else sigma
     blurred = x.to(torch.promote_types(x.dtype, torch.float32))
