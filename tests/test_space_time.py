@@ -58,3 +58,11 @@ def test_mask_lies_on_the_ball_of_a_volume(scenes: Any) -> None:
 def test_judgement_by_hand(scenes: Any) -> None:
     truth = torch.tensor([[True, True, False, False]])
     assert scenes.judged(torch.tensor([[0.9, 0.1, 0.6, 0.4]]), truth) == pytest.approx((1 / 3, 0.5))
+
+
+@pytest.mark.parametrize("hold", [5, (0, 1)])
+def test_a_plane_that_is_held_whole_is_refused_by_its_own_name(hold: int | tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="space must hold one of its two axes at most, got hold="):
+        ExtremalPerturbation(lambda x: x.mean((1, 2, 3, 4))).attribute(
+            torch.rand(1, 3, 8, 9, 9), mask=SpaceTimeMask(space=SmoothMask(hold=hold))
+        )

@@ -65,7 +65,10 @@ class SpaceTimeMask:
         """
         if self.space.hold == ():
             return ()
-        held = held_axes(self.space.hold, _ANY_PLANE)
+        try:
+            held = held_axes(self.space.hold, _ANY_PLANE)
+        except ValueError as error:
+            raise ValueError(f"space must hold one of its two axes at most, got hold={self.space.hold!r}") from error
         in_space = [axis for axis in range(3) if axis != self.time_axis % 3]  # with one axis of space it must vary
         return tuple(in_space[axis] for axis in held)
 
