@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from captum_extremal import PathSolver, SmoothMask, SpaceTimeMask
+from captum_extremal import ExtremalPerturbation, PathSolver, SmoothMask, SpaceTimeMask
 
 
 @pytest.fixture
