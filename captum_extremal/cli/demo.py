@@ -40,8 +40,8 @@ def run(given: Any) -> int:
         print(f"The network sees: {', '.join(seen)}.")
     else:
         case = cases.scene(given.seed or 0)
-        print(f"The scene {given.seed or 0} has the {', the '.join(case.names)}.")
-    print("Searching the smallest part of the image that is enough for each of these ...", flush=True)
+        print(f"Scene {given.seed or 0} has the {', the '.join(case.names)}.")
+    print("Searching for the smallest part of the image that is enough for each of these ...", flush=True)
     _explain(case, folder, html=given.html)
     if given.seed is None and not cases.has_photographs():
         print("Photographs in place of digits: pip install 'captum-extremal[demo]'")
@@ -77,7 +77,7 @@ def _explain(case: Case, folder: Path, *, html: bool) -> None:
 
 def _search(case: Case) -> ExtremalMasks:
     """The masks of all images at once."""
-    # As many passes for the path of areas and for a* as the solver has steps, and between them the refinement.
+    # About as many passes for the path of areas and for a* as the solver has steps, and between them the refinement.
     passes = round((2 + case.solver.refinement) * case.solver.steps)
     lines = None if sys.stderr.isatty() else LinesOfProgress(passes)
     how: dict[str, Any] = {"solver": case.solver, "show_progress": lines is None, "callback": lines}
@@ -85,22 +85,26 @@ def _search(case: Case) -> ExtremalMasks:
         if case.threads is not None:
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(case.threads)
-        return ExtremalPerturbation(case.network).extremal_masks(case.inputs, target=case.targets, **how)
+        found = ExtremalPerturbation(case.network).extremal_masks(case.inputs, target=case.targets, **how)
+    if lines is not None:
+        lines.finish()
+    return found
 
 
-def _share_within(box: Tensor, one: ExtremalMasks) -> float:
-    """The part of a mask of a* that lies in a box (4,)."""
+def _share_within(box: Tensor, one: ExtremalMasks) -> float | None:
+    """The part of a mask of a* that lies in a box (4,); None where nothing is kept."""
     mask, (x0, y0, x1, y1) = one.optimal_mask()[0][0], box.tolist()
-    return float(mask[y0:y1, x0:x1].sum() / mask.sum())
+    return float(mask[y0:y1, x0:x1].sum() / mask.sum()) if bool(mask.any()) else None
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
     head, cells = ["", "score of all", "a*", "score at a*"], []
     for row in rows:
         numbers = f"{row['clean_score']:.2f}", output.area_text(row), f"{row['optimal_score']:.2f}"
-        cells.append(
-            [row["name"], *numbers, *([f"{100 * row['share_in_box']:.0f} %"] if "share_in_box" in row else [])]
-        )
+        shares = [
+            "" if share is None else f"{100 * share:.0f} %" for key, share in row.items() if key == "share_in_box"
+        ]
+        cells.append([row["name"], *numbers, *shares])
     print_table(cells, head + ["mask in the digit's box"] * ("share_in_box" in rows[0]))
     print("\na* is the smallest area that was found at which what the mask keeps scores as high as the whole image.")
     for sentence in interesting(rows):

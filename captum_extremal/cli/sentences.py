@@ -39,7 +39,7 @@ def _about(row: dict[str, Any]) -> Iterator[Sentence]:
         yield Sentence(0.9, who, "none", f"{who}: none of the areas is enough for the score of the whole image.")
         return
     area, reach = row["optimal_area"], abs(clean - hidden) or 1.0
-    enough = f"{who}: {100 * area:.3g} % of the image are enough. Alone they score {row['optimal_score']:.1f}"
+    enough = f"{who}: {100 * area:.3g} % of the image is enough. Alone it scores {row['optimal_score']:.1f}"
     yield Sentence(1 - area, who, "enough", f"{enough}, and the whole image {clean:.1f}.")
     left = row["optimal_complement_score"]
     lost = (clean - left) / reach
@@ -53,5 +53,5 @@ def _about(row: dict[str, Any]) -> Iterator[Sentence]:
     best, at = max(zip(row["scores"], row["areas"]), default=(clean, 1.0))
     rises = (best - clean) / reach
     if rises > _RISES:
-        better = f"{who}: {100 * at:.3g} % of the image score {best:.1f}, more than all of it ({clean:.1f})"
+        better = f"{who}: {100 * at:.3g} % of the image scores {best:.1f}, more than all of it ({clean:.1f})"
         yield Sentence(min(0.6 + rises, 0.95), who, "better", f"{better}. So the rest speaks against the class.")

@@ -1,8 +1,8 @@
 """Figures of a search's result, after those of the paper, with Captum's own figures and matplotlib.
 
-Every function returns a :class:`matplotlib.figure.Figure` and shows nothing: a notebook displays the last value of a
-cell, and ``figure.savefig(path)`` writes a file. pyplot does not know the figures, so none has to be closed. Text is
-drawn literally: ``$`` in the name of a class does not begin a formula.
+Every function returns a :class:`matplotlib.figure.Figure` and shows nothing: after ``%matplotlib inline`` a notebook
+displays the last value of a cell, and ``figure.savefig(path)`` writes a file. pyplot does not know the figures, so none
+has to be closed. Text is drawn literally: ``$`` in the name of a class does not begin a formula.
 
 The figures of one result are called alike: ``show_mask(found, images, index)``, and everything else by its name.
 

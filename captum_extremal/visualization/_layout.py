@@ -61,10 +61,11 @@ def room(ax: Axes) -> tuple[float, float]:
     if spec is None:
         place = ax.get_position()
         return width * place.width, height * place.height
-    for part in {spec, spec.get_topmost_subplotspec()}:
-        grid = part.get_gridspec()
-        width *= _share(grid.get_width_ratios(), part.colspan)
-        height *= _share(grid.get_height_ratios(), part.rowspan)
+    while spec is not None:
+        grid = spec.get_gridspec()
+        width *= _share(grid.get_width_ratios(), spec.colspan)
+        height *= _share(grid.get_height_ratios(), spec.rowspan)
+        spec = getattr(grid, "_subplot_spec", None)  # in which a nested grid lies
     return width, height
 
 
@@ -125,7 +126,17 @@ def _fitting(fig: object, count: int, column: float, row: float, least_width: fl
 
 
 def beside(ax: Axes, share: float) -> Axes:
-    """New axes at the right of these, which leave them a share of their width, as they would to a colour bar."""
+    """New axes at the right of these, which leave them a share of their width, as they would to a colour bar.
+
+    The current axes of the figure stay so.
+    """
+    current = ax.figure.gca()
+    added = _beside(ax, share)
+    ax.figure.sca(current)
+    return added
+
+
+def _beside(ax: Axes, share: float) -> Axes:
     spec = ax.get_subplotspec()
     if spec is not None:
         halves = spec.subgridspec(1, 2, width_ratios=(1 - share, share))

@@ -109,7 +109,7 @@ def show_volume(
     one, panel = _optimal(found, values, index, input_index)
     colours = as_array(values[index].expand(3, -1, -1, -1).permute(1, 2, 3, 0).clamp(0, 1))  # (D, H, W, 3)
     middle = _middle(panel.mask)
-    place = layout.canvas(fig, 3 * (_SIDE + 0.15) + 0.3, 2 * _SIDE + 1.6)
+    place = layout.canvas(fig, 3 * (_SIDE + 0.15) + 0.3, 2 * _SIDE + 1.6 + (0.3 if title else 0))
     text.suptitle(place, title)
     for axis, (above, below) in enumerate(place.subplots(2, 3).T):
         at: Any = tuple(middle[axis] if k == axis else slice(None) for k in range(3))
