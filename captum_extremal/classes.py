@@ -283,7 +283,7 @@ def class_channels(
             by_index = {index: known.pop(index) for index, *_ in images if index in known}
             _check_known(by_index, images, options)
             if left := [k for k, (index, *_) in enumerate(images) if index not in by_index]:
-                chosen = tuple(x[left] for x in inputs)
+                chosen = inputs if len(left) == len(images) else tuple(x[left] for x in inputs)
                 found = method._masks_of(chosen, [labels[k] for k in left], None, attribute_to_layer_input, search)
                 new = _rows_of(found, [images[k] for k in left])
                 if file is not None:

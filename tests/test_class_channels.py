@@ -321,6 +321,21 @@ def test_a_finished_file_needs_no_forward(model: OneEach, batches: Batches, how:
     assert same(part, class_channels(method, batches[:1], **how))
 
 
+def test_batches_of_which_nothing_is_known_are_not_copied(
+    method: Method, batches: Batches, how: How, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Tensor] = []
+    search = Method._masks_of
+
+    def keep(self: Method, inputs: tuple[Tensor, ...], *others: Any) -> Any:
+        given.extend(inputs)
+        return search(self, inputs, *others)
+
+    monkeypatch.setattr(Method, "_masks_of", keep)
+    class_channels(method, batches, path=path, **how)
+    assert [x.data_ptr() for x in given] == [x.data_ptr() for x, _ in batches]
+
+
 @pytest.mark.parametrize(("share", "finished"), [(0.0, 0), (0.2, 0), (0.5, 3), (0.9, 5)])
 def test_an_interrupted_run_goes_on_and_ends_the_same(
     model: OneEach, batches: Batches, how: How, path: Path, share: float, finished: int
