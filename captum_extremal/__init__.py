@@ -6,8 +6,8 @@ print its help without PyTorch.
 Data flows in one direction: a module imports only from those before it in this list.
 
 Order of imports:
-    _version, _captum, _checks, _describe, _display, _jsonl, _memory, _autograd, _reach, hooks, _state, masks,
-    perturbations, outputs, objective, objectives, search, explorer, results, layers, arguments, areas, settings,
+    _version, _captum, _checks, _describe, _display, _replace, _jsonl, _memory, _autograd, _reach, hooks, _state,
+    masks, perturbations, outputs, objective, objectives, search, explorer, results, layers, arguments, areas, settings,
     session, perturbed, robustness, inversion, attr, text, classes, metrics, datasets, evaluation, visualization,
     cli
 """

@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from captum_extremal._replace import replaced
+
 FORMAT = 1
 # A line that is damaged can fail to be parsed in any of these ways, down to brackets that are nested too deeply.
 DAMAGE = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
@@ -108,10 +110,9 @@ def set_aside(file: Path, good: Iterable[bytes]) -> None:
     """Replace a file by its good lines, and keep it as it was beside it, under its name and ".damaged"."""
     endings = (".damaged", *(f".damaged-{number}" for number in range(2, 1000)))
     aside = next(path for ending in endings if not (path := file.with_name(file.name + ending)).exists())
-    shutil.copy2(file, aside)
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_bytes(b"".join(good))
-    os.replace(partial, file)
+    with replaced(file) as repaired, replaced(aside) as copy:  # the copy takes its place first
+        shutil.copy2(file, copy)
+        Path(repaired).write_bytes(b"".join(good))
 
 
 def as_line(value: Any) -> bytes:

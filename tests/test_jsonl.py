@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from captum_extremal._jsonl import JsonLines, read_lines
+from captum_extremal._jsonl import JsonLines, read_lines, set_aside
 
 ABOUT = {"size": 3}
 KILLED = """
@@ -95,3 +97,25 @@ def test_damaged_lines_are_named(tmp_path: Path, damage: str) -> None:
         pytest.raises(ValueError, match=r"file is damaged, or no file of rows, at line 3"),
     ):
         list(file.read(int))
+
+
+@pytest.mark.parametrize("fails", ["shutil.copy2", "Path.write_bytes"])
+def test_a_full_disk_leaves_a_damaged_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"1\nx\n")
+
+    def full(*given: object) -> None:
+        with open(str(given[1] if fails == "shutil.copy2" else given[0]), "w") as file:
+            file.write("1")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"captum_extremal._jsonl.{fails}", full)
+        with pytest.raises(OSError, match="No space left"):
+            set_aside(path, [b"1\n"])
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"1\nx\n")]
+    set_aside(path, [b"1\n"])
+    contents = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert contents == {"file": b"1\n", "file.damaged": b"1\nx\n"}

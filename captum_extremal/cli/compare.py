@@ -8,6 +8,7 @@ from typing import Any
 
 from captum_extremal import visualization
 from captum_extremal._jsonl import DamagedError
+from captum_extremal._replace import replaced
 from captum_extremal.cli.console import (
     FAILED,
     WRONG_ARGUMENT,
@@ -22,7 +23,6 @@ from captum_extremal.cli.options import REPAIR
 from captum_extremal.cli.output import made_folder, write_figure
 from captum_extremal.evaluation import Kept, Line, Score, as_frame, leads, read_rows, repair, tabulate
 from captum_extremal.evaluation.metrics import COLUMNS, TOLERANCE
-from captum_extremal.results.files import replaced
 
 _LONGEST_LABEL = 60
 

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_extremal import visualization
+from captum_extremal._replace import replaced
 from captum_extremal.cli.console import shortened, stopping
 from captum_extremal.perturbed import perturbed_inputs
 from captum_extremal.results import ExtremalMasks
-from captum_extremal.results.files import replaced
 
 SUMMARY, TARGETS = "summary.json", "targets.png"
 DPI = 150

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_extremal._replace import replaced
+
 FORMAT = 2
 
 Field = Tensor | tuple[Tensor, ...] | None
@@ -31,19 +33,6 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, Field], settings: 
     about = json.dumps({"format": FORMAT, "tuples": lengths, "settings": settings})
     with replaced(path) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, about=np.array(about), **arrays)
-
-
-@contextlib.contextmanager
-def replaced(path: str | os.PathLike[str]) -> Iterator[str]:
-    """The name of a file to write, which takes the place of ``path`` at the end. After an exception it is removed."""
-    partial = f"{os.fspath(path)}.partial"
-    try:
-        yield partial
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(partial)
-        raise
 
 
 class Stored:

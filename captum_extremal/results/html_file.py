@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_extremal import _display as display
 from captum_extremal import explorer
-from captum_extremal.results import files
+from captum_extremal._replace import replaced
 from captum_extremal.results.explored import Extras, Gallery, Pictures, explanation
 from captum_extremal.results.extremal_masks import ExtremalMasks
 from captum_extremal.results.tensors import as_tuple
@@ -52,7 +52,7 @@ def write(
         for k, (name, one) in enumerate(results.items())
     ]
     data = {"title": heading, "explanations": explanations, "pictures": gallery.urls}
-    with files.replaced(path) as partial, open(partial, "w", encoding="ascii", newline="\n") as file:
+    with replaced(path) as partial, open(partial, "w", encoding="ascii", newline="\n") as file:
         file.write(explorer.page(heading, data))
 
 
