@@ -350,9 +350,10 @@ def test_two_images_of_one_id_cost_these_alone(made: Make, outside: bool) -> Non
             data.load("b.jpg")
 
 
-def test_two_images_of_one_name_cost_this_alone(made: Make) -> None:
+@pytest.mark.parametrize("again", ["c.jpg", "./c.jpg", ".//c.jpg"])
+def test_two_images_of_one_name_cost_this_alone(made: Make, again: str) -> None:
     of = content(SQUARE, file_name="c.jpg")
-    of["images"].append({"id": 5, "file_name": "c.jpg"})
+    of["images"].append({"id": 5, "file_name": again})
     of["annotations"].append({"image_id": 4, "category_id": 17, "segmentation": SQUARE})
     data = made(of)
     assert data.pairs() == [("a.jpg", "cat")]
@@ -363,6 +364,14 @@ def test_where_no_image_has_an_id_of_its_own_the_file_is_refused(made: Make) -> 
     of = content(SQUARE)
     of["images"][1]["id"] = of["images"][0]["id"]
     with pytest.raises(ValueError, match=r"none of 2 images can be used: .*b.jpg: .*another image has its id, 9"):
+        made(of)
+
+
+def test_where_objects_cost_every_image_the_file_is_refused(made: Make) -> None:
+    of = content(SQUARE, None)
+    for entry, image in zip(of["annotations"], (9, 4)):
+        entry |= {"image_id": image, "category_id": 3}
+    with pytest.raises(ValueError, match=r"none of 2 images can be used: .*b.jpg: .*annotations\[0\] has no known"):
         made(of)
 
 

@@ -27,8 +27,9 @@ class COCOImages(AnnotatedFiles):
 
     The regions are the objects' segmentations (polygons or run lengths, as a list or compressed), as pycocotools'
     ``annToMask`` gives them. A crowd (``iscrowd``) counts as an object of its class, so that pointing at it is a hit;
-    COCO's own detection score leaves crowds out. Images are named by their ``file_name``, and are in the file's order;
-    classes are in the order of their category numbers. The data set is named after the annotations: "coco-val2014".
+    COCO's own detection score leaves crowds out. Images are named by their ``file_name`` in its shortest form ("a.jpg"
+    for "./a.jpg"), and are in the file's order; classes are in the order of their category numbers. The data set is
+    named after the annotations: "coco-val2014".
 
     Args:
         root: the folder of the images. Nothing is downloaded.
@@ -57,6 +58,7 @@ class COCOImages(AnnotatedFiles):
             images = _Images(folder, content["images"])
             for number, entry in enumerate(content["annotations"]):
                 images.add_object(f"annotations[{number}]", entry, labels)
+            images.check_any()
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{_RULE}, got {path}: {in_one_line(repr(error))}") from error
         super().__init__(f"coco-{path.stem.removeprefix('instances_')}", classes, images.by_name, _segmented)
@@ -67,6 +69,7 @@ class _Images:
     """The annotations of a file's images. What is wrong with one entry costs its image alone."""
 
     def __init__(self, folder: Path, entries: list[dict[str, Any]]) -> None:
+        self._entries = len(entries)
         self.by_name: dict[str, Annotation] = {}
         self.strays: list[str] = []  # of entries that are no image, or belong to none
         self._names: dict[Any, str | None] = {}  # by id; None where its entry is no image
@@ -75,9 +78,6 @@ class _Images:
                 self._add(folder, entry)
             except (KeyError, TypeError, ValueError) as error:
                 self.strays.append(in_one_line(f"images[{number}] is no image: {error!r}"))
-        if entries and all(one.unreadable for one in self.by_name.values()):
-            why = [one.unreadable for one in self.by_name.values()] + self.strays
-            raise ValueError(f"none of {len(entries)} images can be used: {why[0]}")
 
     def _add(self, folder: Path, entry: dict[str, Any]) -> None:
         """Add an image. Those that share an id are all refused, because their objects cannot be told apart."""
@@ -114,6 +114,12 @@ class _Images:
         else:
             self.by_name[name].objects.setdefault(label, []).append(mark)
 
+    def check_any(self) -> None:
+        """Raise ValueError if there are images and none can be used."""
+        if self._entries and all(one.unreadable for one in self.by_name.values()):
+            why = [one.unreadable for one in self.by_name.values()] + self.strays
+            raise ValueError(f"none of {self._entries} images can be used: {why[0]}")
+
     def _refuse(self, name: str, why: str) -> None:
         path, known = self.by_name[name].path, self.by_name[name].unreadable
         why = known or in_one_line(f"{path}: cannot be used as annotated: {why}")
@@ -121,11 +127,11 @@ class _Images:
 
 
 def _inside(name: str) -> str:
-    """The name of an image, if it is that of a file inside of the folder."""
+    """The name of an image in one form, if it is that of a file inside of the folder."""
     inner = PurePath(name)
     if inner.anchor or ".." in inner.parts or not inner.parts:
         raise ValueError(f"file_name {name!r} is no file inside of the folder")
-    return name
+    return inner.as_posix()
 
 
 def _with_arrays(entry: dict[str, Any]) -> dict[str, Any]:
