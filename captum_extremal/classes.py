@@ -367,9 +367,11 @@ class _Row:
         row = cls(mask=torch.from_numpy(mask.astype(np.float32)), **values)
         for name, value in (("index", row.index), ("label", row.label)):
             check_count(name, value, at_least=0)
-        numbers = (row.clean, row.perturbed, row.threshold, *(() if row.optimal_area is None else (row.optimal_area,)))
-        for number in numbers:
-            check_number("a score", number)
+        if row.optimal_area is not None:
+            check_number("optimal_area", row.optimal_area)
+        for score in (row.clean, row.perturbed, row.threshold):  # which may be infinite
+            if type(score) is not float or math.isnan(score):
+                raise ValueError(f"a score must be a number, got {score!r}")
         if not isinstance(row.checksum, str) or not mask.size or not np.isfinite(mask).all():
             raise ValueError("a row must have a checksum and a finite mask")
         return row

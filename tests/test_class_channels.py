@@ -471,6 +471,42 @@ def test_other_images_are_noticed(method: Method, batches: Batches, how: How, pa
         class_channels(method, [batches[0], (x + 1e-9, labels)], path=path, **how)
 
 
+def below_all(clean: Tensor, perturbed: Tensor) -> Tensor:
+    return torch.full_like(clean, -torch.inf)
+
+
+def above_all(clean: Tensor, perturbed: Tensor) -> Tensor:
+    return -below_all(clean, perturbed)
+
+
+@pytest.mark.filterwarnings("ignore:none of . images reaches")
+@pytest.mark.parametrize(("threshold", "used"), [(below_all, (2, 2, 2, 1)), (above_all, (0, 0, 0, 0))])
+def test_a_run_with_infinite_thresholds_goes_on(
+    method: Method, batches: Batches, how: How, path: Path, threshold: Any, used: tuple[int, ...]
+) -> None:
+    how["score_threshold"] = threshold
+    class_channels(method, batches[:1], path=path, **how)
+    found = class_channels(method, batches, path=path, **how)
+    assert found.used == used
+    assert same(class_channels(method, batches, path=path, **how), found)
+    with pytest.raises(ValueError, match=THRESHOLD):
+        class_channels(method, batches, path=path, **how | {"score_threshold": None})
+
+
+@pytest.mark.filterwarnings("ignore:none of . images reaches")
+def test_a_run_with_infinite_scores_goes_on(model: OneEach, batches: Batches, how: How, path: Path) -> None:
+    method = Method(nn.Sequential(model, Logarithm()), model.layer)
+    how["score_threshold"] = -5.0
+    class_channels(method, batches[:1], path=path, **how)
+    assert {json.loads(line)["perturbed"] for line in path.read_bytes().splitlines()[1:]} == {-torch.inf}
+    assert same(class_channels(method, batches, path=path, **how), class_channels(method, batches, **how))
+
+
+class Logarithm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log()
+
+
 DAMAGE = [b"\n", b"5\n", b'{"index": 1}\n', b"again", b"label", b"mask", b"nan", b"zeros"]
 
 
