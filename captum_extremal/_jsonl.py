@@ -47,6 +47,11 @@ class JsonLines(ExitStack):
             self._check_header(kind)
             self.push(opened.pop_all())
 
+    @property
+    def name(self) -> str:
+        """The path of the file."""
+        return str(self._file.name)
+
     def read(self, parse: Callable[[Any], _T]) -> Iterator[_T]:
         """The values after the header, parsed. An unfinished last line is cut off when it is met."""
         yield from read_lines(self._file, parse, first=2)

@@ -41,10 +41,11 @@ from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPertur
 from captum_extremal.hooks import unwrap
 from captum_extremal.layers import check_layer, name_of
 from captum_extremal.masks import read_axes
+from captum_extremal.objective import Objective
 from captum_extremal.perturbations.product import masked
 from captum_extremal.results import ExtremalMasks, threshold_of
 from captum_extremal.search import as_game
-from captum_extremal.session import open_session
+from captum_extremal.session import Session, open_session
 from captum_extremal.settings import LayerSearchSettings, documents
 
 __all__ = ["ClassChannels", "RemovalDrop", "class_channels"]
@@ -54,6 +55,8 @@ Loader = Iterable[Any]
 
 _Image = tuple[int, int, str]  # its position in the loader, its class, and a checksum of the inputs
 _KIND = "class_channels"
+_Batch = tuple[Tensors, list[int], list[str]]  # inputs, labels, and a checksum of the inputs of each image
+_REPEATED = 1e-3  # by which a score that is measured again, in another batch, may differ, as a fraction
 _ROUNDING = 1e-4  # by which a threshold that is computed again may differ, as a fraction
 
 
@@ -197,20 +200,33 @@ class ClassChannels:
     ) -> Tensor:
         """(N, R): how far the score of each image's label falls under masks (R, K), 0 where a channel is removed."""
         with open_session(method.forward_func, inputs, labels, layer=method.layer) as session:
-            at_layer = session.at_layer(method.layer, self.settings["attribute_to_layer_input"], method.device_ids)
-            axes = read_axes(at_layer.inputs[0], self.settings["channel_dim"])
-            if at_layer.is_tuple or axes.channels != kept.shape[1]:
-                shapes = ", ".join(str(tuple(tensor.shape)) for tensor in at_layer.inputs)
-                raise ValueError(f"method must mask one tensor of {kept.shape[1]} channels, got activations {shapes}")
-            objective = at_layer.objective(
-                lambda x, baseline: masked(x),
-                [(axes.channels,)],
-                lambda masks: tuple(map(axes.over_channels, masks)),
-                perturbations_per_eval=per_eval,
-                differentiable=False,
-            )
+            to_input, channel_dim = self.settings["attribute_to_layer_input"], self.settings["channel_dim"]
+            objective = _objective_at(session, method, to_input, channel_dim, kept.shape[1], per_eval)
             masks = kept.to(objective.clean).repeat_interleave(len(labels), dim=0)
             return (objective.clean - objective.value((masks,))).T.cpu()
+
+
+def _objective_at(
+    session: Session,
+    method: LayerExtremalPerturbation,
+    to_input: bool,
+    channel_dim: int | None,
+    channels: int,
+    per_eval: int | None,
+) -> Objective:
+    """The score as a function of masks (N, K) of the layer's channels; ValueError unless K is ``channels``."""
+    at_layer = session.at_layer(method.layer, to_input, method.device_ids)
+    axes = read_axes(at_layer.inputs[0], channel_dim)
+    if at_layer.is_tuple or axes.channels != channels:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in at_layer.inputs)
+        raise ValueError(f"method must mask one tensor of {channels} channels, got activations {shapes}")
+    return at_layer.objective(
+        lambda x, baseline: masked(x),
+        [(axes.channels,)],
+        lambda masks: tuple(map(axes.over_channels, masks)),
+        perturbations_per_eval=per_eval,
+        differentiable=False,
+    )
 
 
 @documents(LayerSearchSettings)
@@ -242,7 +258,9 @@ def class_channels(
         path: the file of rows; None keeps none. Its folder must exist. The weights are recognised in a model, and in
             what a function or object refers to; where the layer's model is not found there, a path is refused.
         repair: set damaged lines of the file aside, and keep all others. The images of these lines are done again. The
-            file as it was is kept beside it, under its name and ".damaged".
+            file as it was is kept beside it, under its name and ".damaged". Where the header is damaged, nothing in the
+            file says how the rows were made: they are taken for those of these settings, after the clean score of one
+            of their images was measured again and is the same.
         attribute_to_layer_input: as :meth:`LayerExtremalPerturbation.extremal_masks` takes it.
         device: where the batches are moved; None leaves them where they are.
         **settings: as :meth:`LayerExtremalPerturbation.extremal_masks` takes them, for channel masks, but ``areas``
@@ -251,7 +269,8 @@ def class_channels(
 
     Raises:
         TypeError, ValueError: an argument breaks a rule above (before the model runs), the loader gives no pairs, the
-            file is damaged or does not fit, or the layer has several tensors.
+            file is damaged or does not fit (one whose header is damaged is then left as it was), or the layer has
+            several tensors.
         OSError: the file cannot be opened or written.
 
     Examples::
@@ -272,13 +291,15 @@ def class_channels(
     if path is not None:
         _check_seen(method)
     about = _about(method, attribute_to_layer_input, options)
+    batches = _batches_of(loader, device, options.show_progress, "class channels")
     if path is not None and repair:
-        _repair(Path(path), as_line({_KIND: FORMAT, **about}))
+        confirm = partial(_confirm, method, attribute_to_layer_input, options)
+        batches = _repair(Path(path), as_line({_KIND: FORMAT, **about}), batches, confirm)
     search = replace(options, areas=_areas_of(options), explanations=1, show_progress=False)
     summarizer, skipped, channels, start = ClassSummarizer([Mean(), Count()]), Counter[int](), 0, 0
     with nullcontext() if path is None else JsonLines(path, _KIND, about) as file:
         known = {} if file is None else _rows_in(file)
-        for inputs, labels, checksums in _batches_of(loader, device, options.show_progress, "class channels"):
+        for inputs, labels, checksums in batches:
             images = [(start + k, label, content) for k, (label, content) in enumerate(zip(labels, checksums))]
             by_index = {index: known.pop(index) for index, *_ in images if index in known}
             _check_known(by_index, images, options)
@@ -392,19 +413,29 @@ def _rows_in(file: JsonLines) -> dict[int, _Row]:
     try:
         for _ in file.read(partial(_take_row, rows)):
             pass
+        for row in _odd(rows):
+            raise DamagedError(
+                f"{file.name} is damaged: image {row.index} has a mask of another number of channels than most, "
+                f"{len(row.mask)}"
+            )
     except DamagedError as error:
         raise DamagedError(f"{error}; repair=True sets damaged lines aside, and keeps all others") from error
     return rows
 
 
-def _take_row(rows: dict[int, _Row], line: dict[str, Any]) -> None:
+def _take_row(rows: dict[int, _Row], line: dict[str, Any]) -> _Row:
     """Add the row of a line; raises almost any error if the line is damaged."""
     row = _Row.of_json(line)
     if row.index in rows:
         raise ValueError(f"image {row.index} has a row already")
-    if rows and len(row.mask) != len(next(iter(rows.values())).mask):
-        raise ValueError(f"image {row.index} has a mask of another number of channels, {len(row.mask)}")
     rows[row.index] = row
+    return row
+
+
+def _odd(rows: dict[int, _Row]) -> list[_Row]:
+    """Those whose masks have another number of channels than most."""
+    usual = Counter(len(row.mask) for row in rows.values()).most_common(1)
+    return [row for row in rows.values() if len(row.mask) != usual[0][0]]
 
 
 def are_of_class_channels(lines: list[bytes]) -> bool:
@@ -416,25 +447,83 @@ def are_of_class_channels(lines: list[bytes]) -> bool:
 
 
 def good_rows(lines: list[bytes]) -> list[bytes]:
-    """The header of a file of :func:`class_channels`, its first line, and the lines that are not damaged."""
+    """The lines that are good rows of :func:`class_channels`."""
+    return _good(lines)[1]
+
+
+def _good(lines: list[bytes]) -> tuple[dict[int, _Row], list[bytes]]:
+    """The good rows, by the position of their images in the loader, and their lines."""
     rows: dict[int, _Row] = {}
-    good = lines[:1]
-    for line in lines[1:]:
+    good: dict[int, bytes] = {}
+    for line in lines:
         with suppress(*DAMAGE):
-            _take_row(rows, json.loads(line))
-            good.append(line)
-    return good
+            good[_take_row(rows, json.loads(line)).index] = line
+    for row in _odd(rows):
+        del rows[row.index], good[row.index]
+    return rows, list(good.values())
 
 
-def _repair(path: Path, header: bytes) -> None:
-    """Set damaged lines of a file of rows aside, of which the header may be one."""
+def _repair(
+    path: Path, header: bytes, batches: Iterator[_Batch], confirm: Callable[[dict[int, _Row], _Batch, int], bool]
+) -> Iterator[_Batch]:
+    """Set damaged lines of a file of rows aside, of which the header may be one, and give the batches again."""
     lines = whole_lines(path) if path.is_file() else []
-    whole = lines if are_of_class_channels(lines) else [header, *lines]
-    good = good_rows(whole)
-    if len(good) > 1 and good != lines:  # a file without any row may be another one
-        set_aside(path, good)
-        count = len(whole) - len(good)
-        warn_caller(f"{path}: damaged lines set aside: {count}; the file as it was is beside it")
+    headed = are_of_class_channels(lines)
+    rows, good = _good(lines[1:] if headed else lines)
+    whole = [lines[0] if headed else header, *good]
+    if not rows or whole == lines:  # a file without any row may be another one
+        return batches
+    why = ""
+    if not headed:
+        why = "; the header is damaged, and the rows are taken for those of these settings"
+        try:
+            batches = _confirmed(rows, batches, confirm)
+        except ValueError as error:
+            raise ValueError(f"{path} has a damaged header, and its rows do not fit this call: {error}") from error
+    set_aside(path, whole)
+    count = len(lines) - headed - len(good)
+    warn_caller(f"{path}: damaged lines set aside: {count}; the file as it was is beside it{why}")
+    return batches
+
+
+def _confirmed(
+    rows: dict[int, _Row], batches: Iterator[_Batch], confirm: Callable[[dict[int, _Row], _Batch, int], bool]
+) -> Iterator[_Batch]:
+    """The batches again, after the first with an image of the rows has confirmed them; ValueError if none has."""
+    seen: list[_Batch] = []
+    start = 0
+    for batch in batches:
+        seen.append(batch)
+        if confirm(rows, batch, start):
+            return chain(seen, batches)
+        start += len(batch[1])
+    raise ValueError("loader has none of their images")
+
+
+def _confirm(
+    method: LayerExtremalPerturbation,
+    to_input: bool,
+    settings: LayerSearchSettings,
+    rows: dict[int, _Row],
+    batch: _Batch,
+    start: int,
+) -> bool:
+    """Whether a batch, whose first image is at ``start``, has an image of the rows.
+
+    Raises:
+        ValueError: the first that it has does not fit its row, or has another clean score.
+    """
+    inputs, labels, checksums = batch
+    k = next((k for k in range(len(labels)) if start + k in rows), None)
+    if k is None:
+        return False
+    row, label = rows[start + k], labels[k]
+    _check_known({row.index: row}, [(row.index, label, checksums[k])], settings)
+    with open_session(method.forward_func, tuple(x[k : k + 1] for x in inputs), [label], layer=method.layer) as session:
+        clean = _objective_at(session, method, to_input, settings.channel_dim, len(row.mask), 1).clean.item()
+    if not math.isclose(clean, row.clean, rel_tol=_REPEATED, abs_tol=1e-6):
+        raise ValueError(f"the score of image {row.index} is {clean:.6g}, in the file {row.clean:.6g}")
+    return True
 
 
 def _check_known(rows: dict[int, _Row], images: list[_Image], settings: LayerSearchSettings) -> None:
@@ -479,9 +568,7 @@ def _check_loader(loader: object, ordered: bool = False) -> None:
         raise ValueError("loader must not shuffle where path is given: the next run could not tell what is done")
 
 
-def _batches_of(
-    loader: Loader, device: torch.device | str | None, show_progress: bool, name: str
-) -> Iterator[tuple[Tensors, list[int], list[str]]]:
+def _batches_of(loader: Loader, device: torch.device | str | None, show_progress: bool, name: str) -> Iterator[_Batch]:
     """Inputs, each (N, ...), on a device, N labels, and a checksum of the inputs of each image."""
     given = None
     with progress_bar(show_progress, operator.length_hint(loader), name) as bar:

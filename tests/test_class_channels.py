@@ -507,7 +507,7 @@ class Logarithm(nn.Module):
         return x.log()
 
 
-DAMAGE = [b"\n", b"5\n", b'{"index": 1}\n', b"again", b"label", b"mask", b"nan", b"zeros"]
+DAMAGE = [b"\n", b"5\n", b'{"index": 1}\n', b"again", b"label", b"mask", b"channels", b"nan", b"zeros"]
 
 
 def damaged(lines: list[bytes], damage: bytes) -> bytes:
@@ -516,6 +516,7 @@ def damaged(lines: list[bytes], damage: bytes) -> bytes:
         b"again": lines[3],
         b"label": lines[2].replace(b'"label": ', b'"label": -1'),
         b"mask": lines[2].replace(b'"mask": "', b'"mask": "AAAA'),
+        b"channels": lines[2].replace(b'"mask": "', b'"mask": "' + 16 * b"A"),
         b"nan": lines[2].replace(b'"clean": ', b'"clean": NaN, "old": '),
         b"zeros": b"\0" * 700 + b"\n",
     }
@@ -531,7 +532,9 @@ def test_damaged_rows_are_noticed_and_set_aside(
     lines = path.read_bytes().splitlines(True)
     spoiled = b"".join([*lines[:2], damaged(lines, damage), *lines[3:]])
     path.write_bytes(spoiled)
-    with pytest.raises(ValueError, match=r"damaged, .* at line .*; repair=True sets damaged lines aside, and keeps"):
+    with pytest.raises(
+        ValueError, match=r"damaged.* (at line|image 1) .*; repair=True sets damaged lines aside, and keeps"
+    ):
         class_channels(method, batches, path=path, **how)
     assert path.read_bytes() == spoiled
     if by == "evaluation":
@@ -547,6 +550,23 @@ def test_damaged_rows_are_noticed_and_set_aside(
     assert class_channels(method, batches, path=path, repair=True, **how).used == expected.used
 
 
+@pytest.mark.parametrize("by", ["class_channels", "evaluation"])
+def test_a_first_row_of_other_channels_costs_itself_alone(
+    method: Method, batches: Batches, how: How, path: Path, by: str
+) -> None:
+    class_channels(method, batches, path=path, **how)
+    lines = path.read_bytes().splitlines(True)
+    path.write_bytes(b"".join([lines[0], lines[1].replace(b'"mask": "', b'"mask": "' + 16 * b"A"), *lines[2:]]))
+    with pytest.raises(ValueError, match="is damaged: image 0 has a mask of another number of channels than most, 7"):
+        class_channels(method, batches, path=path, **how)
+    if by == "evaluation":
+        assert evaluation.repair([path]) == {path: 1}
+    else:
+        with pytest.warns(UserWarning, match="damaged lines set aside: 1;"):
+            class_channels(method, batches, path=path, repair=True, **how)
+    assert path.read_bytes().splitlines(True)[: len(lines) - 1] == [lines[0], *lines[2:]]
+
+
 def test_compare_repairs_and_leaves_out_rows_of_channels(
     method: Method, batches: Batches, how: How, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -560,13 +580,68 @@ def test_compare_repairs_and_leaves_out_rows_of_channels(
     assert path.read_bytes() == b"".join(lines)
 
 
-def test_a_damaged_header_costs_no_row(method: Method, batches: Batches, how: How, path: Path) -> None:
+def test_what_does_not_know_the_settings_leaves_a_file_with_a_damaged_header_alone(
+    method: Method, batches: Batches, how: How, path: Path
+) -> None:
     class_channels(method, batches, path=path, **how)
-    whole = path.read_bytes()
-    path.write_bytes(b"x" + whole[1:])
-    with pytest.warns(UserWarning, match="damaged lines set aside: 1"):
+    spoiled = b"x" + path.read_bytes()[1:]
+    path.write_bytes(spoiled)
+    for call in (lambda: evaluation.repair([path.parent]), lambda: cli.main(["compare", str(path), "--repair"])):
+        with pytest.warns(UserWarning, match=r"rows.jsonl: left as it is, .* class_channels\(.*repair=True\) mends it"):
+            assert call() in ({}, 1)
+        assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [(path.name, spoiled)]
+
+
+@pytest.mark.parametrize("first", ["whole", "lost"])
+def test_a_damaged_header_costs_no_other_row(
+    method: Method, batches: Batches, how: How, path: Path, first: str
+) -> None:
+    """Also where the first image with a row is in a later batch, and the batches come once."""
+    class_channels(method, batches, path=path, **how)
+    lines = path.read_bytes().splitlines(True)
+    kept = lines[1:] if first == "whole" else lines[4:]
+    path.write_bytes(b"".join([b"x" + lines[0][1:], *kept]))
+    told = "damaged lines set aside: 1; .*; the header is damaged, and the rows are taken for those of these settings"
+    with pytest.warns(UserWarning, match=told):
+        class_channels(method, iter(batches), path=path, repair=True, **how)
+    found = path.read_bytes().splitlines(True)
+    assert found[: 1 + len(kept)] == [lines[0], *kept]
+    assert len(found) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("weights", "the score of image 0 is .*, in the file "),
+        ("images", "loader must give the images of the file .* image 0 has other values"),
+        ("threshold", "score_threshold must be what it was"),
+        ("channels", "method must mask one tensor of 4 channels, got activations .1, 6, 3, 2."),
+        ("loader", "loader has none of their images"),
+    ],
+)
+def test_rows_under_a_damaged_header_must_fit(
+    model: OneEach, method: Method, batches: Batches, how: How, path: Path, change: str, told: str
+) -> None:
+    class_channels(method, batches, path=path, **how)
+    lines = path.read_bytes().splitlines(True)
+    spoiled = b"".join([b"x" + lines[0][1:], *(lines[6:] if change == "loader" else lines[1:])])
+    path.write_bytes(spoiled)
+    if change == "weights":
+        model.layer.weight.data *= 1.01
+    elif change == "images":
+        batches[0] = (batches[0][0] + 1, batches[0][1])
+    elif change == "threshold":
+        how["score_threshold"] = 0.1
+    elif change == "channels":
+        six = nn.Conv2d(CLASSES, 6, 1).double()
+        method = Method(nn.Sequential(six, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval(), six)
+    else:
+        del batches[1:]
+    with pytest.raises(
+        ValueError, match=rf"rows.jsonl has a damaged header, and its rows do not fit this call: {told}"
+    ):
         class_channels(method, batches, path=path, repair=True, **how)
-    assert path.read_bytes() == whole
+    assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [(path.name, spoiled)]
 
 
 def test_another_file_is_not_repaired(method: Method, batches: Batches, how: How, path: Path) -> None:

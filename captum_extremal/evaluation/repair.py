@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from captum_extremal._jsonl import DAMAGE, set_aside, whole_lines
+from captum_extremal._state import warn_caller
 from captum_extremal.classes import are_of_class_channels, good_rows
 from captum_extremal.evaluation.rows import Kept, header_line, row_files, take_line
 
@@ -13,7 +14,9 @@ from captum_extremal.evaluation.rows import Kept, header_line, row_files, take_l
 def repair(paths: Iterable[Path], known: Iterable[Kept] = ()) -> dict[Path, int]:
     """Set damaged lines of files of rows aside.
 
-    A file that has some is kept as it was beside the repaired one, under its name and ".damaged".
+    A file that has some is kept as it was beside the repaired one, under its name and ".damaged". A file of
+    :func:`~captum_extremal.class_channels` whose header is damaged is left alone, with a warning: its settings are
+    known to ``class_channels(..., repair=True)`` only.
 
     Args:
         paths: files of rows, of an evaluation or of :func:`~captum_extremal.class_channels`, and folders of such files.
@@ -34,8 +37,14 @@ def repair(paths: Iterable[Path], known: Iterable[Kept] = ()) -> dict[Path, int]
     found = {}
     for file, lines in files.items():
         if are_of_class_channels(lines):
-            good = good_rows(lines)
+            good = [lines[0], *good_rows(lines[1:])]
             damaged = len(lines) - len(good)
+        elif good_rows(lines):
+            warn_caller(
+                f"{file}: left as it is, because its rows are those of class_channels and its header is damaged: "
+                "class_channels(..., path=..., repair=True) mends it"
+            )
+            continue
         else:
             good, damaged = _sorted(lines, headers)
         if damaged:
