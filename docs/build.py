@@ -159,7 +159,7 @@ def with_benchmarks(folder: Path) -> None:
             bars = {line.label: line.scores[column]["all"] for line in lines if "all" in line.scores.get(column, {})}
             values = {label: (one.mean, one.low, one.high) for label, one in bars.items()}
             name = f"{data.name}-{column}.png"
-            show_bars(values, label=column).savefig(folder / name, dpi=110)
+            show_bars(values, ylabel=column).savefig(folder / name, dpi=110)
             parts.append(f"![{column} on {data.name}, a bar for each method]({name})")
     parts += ["```{toctree}\n:hidden:\nmeasurements\ntable1\n```"]
     (folder / "index.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")

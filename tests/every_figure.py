@@ -70,7 +70,7 @@ def _compare(long: bool, **how: Any) -> Figure:
 
 def _bars(long: bool, **how: Any) -> Figure:
     values = {NAME if long else "ours": (0.9, 0.8, 0.95), "theirs": (-0.4, -0.5, -0.3), NAME[:40]: (0.0, 0.0, 0.1)}
-    return vis.show_bars(values, label="pointing game", **how)
+    return vis.show_bars(values, ylabel="pointing game", **how)
 
 
 def _channels(long: bool, **how: Any) -> Figure:

@@ -47,10 +47,12 @@ def images() -> Tensor:
 def test_compare_has_a_row_an_image(images):
     attributions = {"one": torch.rand(3, 1, HEIGHT, WIDTH), "another": torch.rand(3, 3, HEIGHT, WIDTH)}
     how = {"method": "heat_map", "outlier_perc": 0}
-    figure = drawn(vis.compare(make_found(), images, [2, 0], attributions=attributions, names=["cat", "dog"], **how))
+    figure = drawn(
+        vis.compare(make_found(), images, index=[2, 0], attributions=attributions, names=["cat", "dog"], **how)
+    )
     assert len(figure.axes) == 8
     assert titles(figure) == ["cat", "extremal, a* = 20 %", "one", "another", "dog", "extremal, a* = 20 %", "", ""]
-    unnamed = vis.compare(make_found(), images, [2, 0], attributions=attributions)
+    unnamed = vis.compare(make_found(), images, index=[2, 0], attributions=attributions)
     assert [unnamed.axes[k].get_title() for k in (0, 4)] == ["image", ""]
     for row, index in ((0, 2), (4, 0)):
         np.testing.assert_allclose(picture(figure.axes[row]), images[index].permute(1, 2, 0), atol=1e-6)
@@ -87,7 +89,7 @@ def test_compare_of_one_image_wraps_its_panels_and_of_several_does_not(images):
     attributions = {f"method {k}": images for k in range(8)}
     lines = {}
     for index in (1, range(3)):
-        figure = drawn(vis.compare(make_found(), images, index, attributions=attributions))
+        figure = drawn(vis.compare(make_found(), images, index=index, attributions=attributions))
         lines[index] = len({round(ax.get_window_extent().y1) for ax in figure.axes})
     assert lines == {1: 2, range(3): 3}
 
@@ -98,7 +100,7 @@ def test_long_names_in_rows_do_not_overlap(images):
     cut = {name: getattr(found, name)[..., :HEIGHT] for name in ("masks", "optimal_masks", "agreement")}
     square = dataclasses.replace(found, **cut)
     pictures = images[..., :HEIGHT]
-    figure = drawn(vis.compare(square, pictures, range(3), attributions=dict.fromkeys(names, pictures)))
+    figure = drawn(vis.compare(square, pictures, index=range(3), attributions=dict.fromkeys(names, pictures)))
     boxes = [ax.title.get_window_extent() for ax in figure.axes if ax.get_title()]
     assert not overlap(boxes)
     assert max(box.y1 for box in boxes) <= figure.bbox.y1
@@ -106,7 +108,7 @@ def test_long_names_in_rows_do_not_overlap(images):
 
 def test_names_of_images_stay_over_them(images):
     names = ["a rather long class name, and another, and one more", "contrastive_excitation_backprop", "cat"]
-    figure = drawn(vis.compare(make_found(), images, range(3), attributions={"a": images}, names=names))
+    figure = drawn(vis.compare(make_found(), images, index=range(3), attributions={"a": images}, names=names))
     rows = [figure.axes[3 * row] for row in range(3)]
     assert [ax.get_title().replace("\n", " ").replace("_ ", "_") for ax in rows] == names
     assert not crowded(figure)
@@ -115,13 +117,13 @@ def test_names_of_images_stay_over_them(images):
 def test_compare_of_no_or_wrong_images_is_refused(images):
     attributions = {"a": images}
     with pytest.raises(ValueError, match="index must name at least one image"):
-        vis.compare(make_found(), images, [], attributions=attributions)
+        vis.compare(make_found(), images, index=[], attributions=attributions)
     with pytest.raises(IndexError, match="index must be from -3 to 2, got 3"):
-        vis.compare(make_found(), images, [0, 3], attributions=attributions)
+        vis.compare(make_found(), images, index=[0, 3], attributions=attributions)
     with pytest.raises(TypeError, match="index must be an integer, got '01'"):
-        vis.compare(make_found(), images, "01", attributions=attributions)
+        vis.compare(make_found(), images, index="01", attributions=attributions)
     with pytest.raises(ValueError, match="names must be 2, one for each image, got 1"):
-        vis.compare(make_found(), images, [0, 1], attributions=attributions, names=["cat"])
+        vis.compare(make_found(), images, index=[0, 1], attributions=attributions, names=["cat"])
 
 
 # Figure 6: masks
@@ -129,7 +131,7 @@ def test_compare_of_no_or_wrong_images_is_refused(images):
 
 def test_masks_are_drawn_alike_and_say_their_areas(images):
     other = torch.linspace(0, 1, WIDTH).expand(3, 3, HEIGHT, WIDTH)
-    figure = drawn(vis.compare_masks(make_found(), images, 1, masks={"other": other}, title="cat"))
+    figure = drawn(vis.compare_masks(make_found(), images, index=1, masks={"other": other}, title="cat"))
     assert titles(figure) == ["image", "other\n50 %", "extremal\n5 %", "extremal\n10 %", "extremal\n20 %"]
     assert figure.get_suptitle() == "cat"
     boxed = [ax.get_title() for ax in figure.axes if ax.title.get_bbox_patch() is not None]
@@ -239,7 +241,7 @@ def test_bad_randomisations_are_refused(images):
 
 def test_bars_are_means_with_intervals():
     values = {"ours": (0.9, 0.8, 0.95), "theirs": (0.4, 0.25, 0.6), "neither": (0.0, 0.0, 0.0)}
-    figure = drawn(vis.show_bars(values, label="pointing game"))
+    figure = drawn(vis.show_bars(values, ylabel="pointing game"))
     (ax,) = figure.axes
     assert [bar.get_width() for bar in ax.patches] == [0.9, 0.4, 0.0]
     assert [list(line.get_xdata()) for line in ax.lines[:3]] == [[0.8, 0.95], [0.25, 0.6], [0.0, 0.0]]
@@ -264,7 +266,7 @@ def test_bars_are_means_with_intervals():
     ],
 )
 def test_bars_of_any_size_and_sign_lie_within_the_axes(values):
-    (ax,) = drawn(vis.show_bars(values, label="score")).axes
+    (ax,) = drawn(vis.show_bars(values, ylabel="score")).axes
     low, high = ax.get_xlim()
     assert low <= 0 <= high
     assert low < high
@@ -278,7 +280,7 @@ def test_bars_of_any_size_and_sign_lie_within_the_axes(values):
 
 def test_names_of_bars_do_not_overlap_and_stay_in_the_figure():
     names = ["contrastive_excitation_backprop layer=features.12.expand3x3", "extremal", "meaningful_perturbation"]
-    figure = drawn(vis.show_bars(dict.fromkeys(names, (0.5, 0.4, 0.6)), label="energy", title="a title"))
+    figure = drawn(vis.show_bars(dict.fromkeys(names, (0.5, 0.4, 0.6)), ylabel="energy", title="a title"))
     assert not crowded(figure)
     assert figure.axes[0].get_window_extent().width > 250  # pixels, of 100 an inch
 
@@ -297,12 +299,12 @@ def test_names_of_bars_do_not_overlap_and_stay_in_the_figure():
 )
 def test_bad_bars_are_refused(values, error, message):
     with pytest.raises(error, match=message):
-        vis.show_bars(values, label="score")
+        vis.show_bars(values, ylabel="score")
 
 
 def test_a_label_that_is_none_is_refused():
-    with pytest.raises(TypeError, match="label must be a string, got None"):
-        vis.show_bars({"a": (0.5, 0.4, 0.6)}, label=None)
+    with pytest.raises(TypeError, match="ylabel must be a string, got None"):
+        vis.show_bars({"a": (0.5, 0.4, 0.6)}, ylabel=None)
 
 
 def test_lines_end_at_spaces_and_after_signs_and_fit():
@@ -344,7 +346,7 @@ def test_names_and_titles_are_drawn_literally(images):
         vis.show_inversions(images, heat_maps, images, images, titles=[name] * 3, title=name),
         vis.show_class_channel(images[0], images, title=name),
         vis.show_randomisation(runs, images, title=name),
-        vis.show_bars(values, label=name),
+        vis.show_bars(values, ylabel=name),
     ):
         texts = [text for text in drawn(figure).findobj(Text) if "5$" in text.get_text()]
         assert texts

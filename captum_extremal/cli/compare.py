@@ -123,7 +123,7 @@ def _write_figures(lines: dict[str, Line], tolerance: float, folder: Path) -> li
                 values[label + part] = (score.mean, score.low, score.high)
         if len(values) > 1:
             within = f" within {tolerance:g} px" if column == "pointing" else ""
-            figure = visualization.show_bars(values, label=f"{column}{within}, as a fraction")
+            figure = visualization.show_bars(values, ylabel=f"{column}{within}, as a fraction")
             written.append(write_figure(figure, folder / f"{column}.png"))
     return written
 

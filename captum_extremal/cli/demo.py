@@ -61,7 +61,7 @@ def _explain(case: Case, folder: Path, *, html: bool) -> None:
             flush=True,
         )
     every, others = range(len(case.names)), _other_attributions(case)
-    figure = visualization.compare(found, case.images, every, attributions=others, names=case.names)
+    figure = visualization.compare(found, case.images, others, every, names=case.names)
     page |= {"overview": output.write_figure(figure, folder / _OVERVIEW)}
     for k, name in enumerate(case.names):
         files = output.write_results(found, case.images, k, folder / slug(name), name)

@@ -84,7 +84,7 @@ class ImageRun(PhotoRun):
     def _write(self, found: ExtremalMasks, view: View, folder: Path) -> list[dict[str, Any]]:
         images, names = view.images, view.names
         if len(names) > 1:
-            figure = show_targets(found, images, names=[shortened(name, 28) for name in names])
+            figure = show_targets(found, images, [shortened(name, 28) for name in names])
             write_figure(figure, folder / TARGETS)
         boxes = self._boxes(view)
         written = [

@@ -24,7 +24,7 @@ _TICK = 0.6  # inches, the least distance of the axis' numbers
 def show_bars(
     values: Mapping[str, tuple[float, float, float]],
     *,
-    label: str,
+    ylabel: str,
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Figure:
@@ -33,15 +33,15 @@ def show_bars(
     Args:
         values: name -> (mean, low, high), such as ``summarise(outcomes).mean`` and the 95 % interval over images of
             ``bootstrap_interval(outcomes)``, both of :mod:`captum_extremal.metrics`.
-        label: what the numbers are.
+        ylabel: what the numbers are.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or values.
     """
     given = check.named("values", values, "(mean, low, high)", at_least_one="bar")
     bars = [_check_bar(f"values[{name!r}]", bar) for name, bar in given.items()]
-    if not isinstance(label, str):
-        raise TypeError(f"label must be a string, got {label!r}")
+    if not isinstance(ylabel, str):
+        raise TypeError(f"ylabel must be a string, got {ylabel!r}")
     lines = sum(1 + text.wrapped(name, _NAMES * _WIDTH, SMALL).count("\n") for name in given)
     ax = layout.one_axes(ax, _WIDTH, 0.8 + _LINE * lines + _GAP * len(bars) + (0.3 if title else 0))
     width = layout.room(ax)[0]
@@ -57,7 +57,7 @@ def show_bars(
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     text.write(partial(ax.set_yticks, range(len(names))), names, SMALL)
-    text.under(ax, label, less=left)
+    text.under(ax, ylabel, less=left)
     if title:
         text.title(ax, title, less=left)
     return layout.root(ax)

@@ -31,9 +31,9 @@ _ROUNDING = 1e-3  # by which a mask that was resized may leave [0, 1]
 def compare(
     found: ExtremalMasks,
     images: Tensor,
+    attributions: Mapping[str, Tensor],
     index: int | Sequence[int] = 0,
     *,
-    attributions: Mapping[str, Tensor],
     input_index: int = 0,
     names: Sequence[str] | None = None,
     title: str | None = None,
@@ -45,9 +45,9 @@ def compare(
     """Images, their extremal masks, and other attributions side by side (figure 2).
 
     Args:
-        index: which of the N images; of several, such as ``range(3)``, each has a row.
         attributions: name -> (N, C, H, W), such as Captum's methods return; the channels are summed. Resize a layer's
             map to the image with ``captum.attr.LayerAttribution.interpolate``.
+        index: which of the N images; of several, such as ``range(3)``, each has a row.
         names: titles of the images that are drawn, such as their targets.
         method, sign, outlier_perc: how :func:`captum.attr.visualization.visualize_image_attr` draws them: "heat_map" or
             "blended_heat_map"; "positive", in which the brightest place is where the metrics say that a map points,
@@ -89,9 +89,9 @@ def compare(
 def compare_masks(
     found: ExtremalMasks,
     images: Tensor,
+    masks: Mapping[str, Tensor],
     index: int = 0,
     *,
-    masks: Mapping[str, Tensor],
     input_index: int = 0,
     title: str | None = None,
     fig: Figure | SubFigure | None = None,

@@ -60,9 +60,9 @@ def show_mask(
 def show_targets(
     found: ExtremalMasks,
     images: Tensor,
-    index: int | Sequence[int] | None = None,
-    *,
     names: Sequence[str] | None = None,
+    *,
+    index: int | Sequence[int] | None = None,
     input_index: int = 0,
     title: str | None = None,
     fig: Figure | SubFigure | None = None,
@@ -72,8 +72,8 @@ def show_targets(
     Args:
         found: masks of one image repeated N times, each time with another target.
         images: the repeated image.
-        index: which of the N targets; all of them by default.
         names: of the targets that are drawn; default "target 1", "target 2", ...
+        index: which of the N targets; all of them by default.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or values.
