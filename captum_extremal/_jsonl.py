@@ -57,6 +57,16 @@ class JsonLines(ExitStack):
         yield from read_lines(self._file, parse, first=2)
         self._file.truncate()
 
+    @property
+    def position(self) -> int:
+        """Where the next line starts that :meth:`read` gives."""
+        return self._file.tell()
+
+    def value_at(self, start: int) -> Any:
+        """The value of the line that starts there."""
+        self._file.seek(start)
+        return json.loads(self._file.readline())
+
     def append(self, values: Iterable[Any]) -> None:
         """Write values behind those that were read or written."""
         header = b"" if self._file.tell() else self._header

@@ -9,14 +9,12 @@ Shapes: N images of a batch, K channels of the layer, C classes, R classes whose
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 import operator
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -32,18 +30,19 @@ from torch.utils.data import DataLoader, RandomSampler
 from captum_extremal._captum import progress_bar
 from captum_extremal._checks import check_choice, check_count, check_number
 from captum_extremal._describe import checksum, describe
-from captum_extremal._jsonl import DAMAGE, FORMAT, DamagedError, JsonLines, as_line, set_aside, whole_lines
+from captum_extremal._jsonl import FORMAT, JsonLines, as_line
 from captum_extremal._reach import constants_of, lazy_parameter, modules_of
 from captum_extremal._state import warn_caller
 from captum_extremal.areas import OPTIMAL, check_areas
 from captum_extremal.arguments import Tensors, check_examples
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
+from captum_extremal.class_rows import KIND, Batch, Image, ImageRow, RowsOnFile, repaired, rows_of
 from captum_extremal.hooks import unwrap
 from captum_extremal.layers import check_layer, name_of
 from captum_extremal.masks import read_axes
 from captum_extremal.objective import Objective
 from captum_extremal.perturbations.product import masked
-from captum_extremal.results import ExtremalMasks, threshold_of
+from captum_extremal.results import threshold_of
 from captum_extremal.search import as_game
 from captum_extremal.session import Session, open_session
 from captum_extremal.settings import LayerSearchSettings, documents
@@ -53,9 +52,6 @@ __all__ = ["ClassChannels", "RemovalDrop", "class_channels"]
 Loader = Iterable[Any]
 """Gives pairs (inputs, labels): a tensor (N, ...) or several, and N integers as a list, an array or a tensor (N,)."""
 
-_Image = tuple[int, int, str]  # its position in the loader, its class, and a checksum of the inputs
-_KIND = "class_channels"
-_Batch = tuple[Tensors, list[int], list[str]]  # inputs, labels, and a checksum of the inputs of each image
 _REPEATED = 1e-3  # by which a score that is measured again, in another batch, may differ, as a fraction
 _ROUNDING = 1e-4  # by which a threshold that is computed again may differ, as a fraction
 
@@ -294,19 +290,19 @@ def class_channels(
     batches = _batches_of(loader, device, options.show_progress, "class channels")
     if path is not None and repair:
         confirm = partial(_confirm, method, attribute_to_layer_input, options)
-        batches = _repair(Path(path), as_line({_KIND: FORMAT, **about}), batches, confirm)
+        batches = repaired(Path(path), as_line({KIND: FORMAT, **about}), batches, confirm)
     search = replace(options, areas=_areas_of(options), explanations=1, show_progress=False)
     summarizer, skipped, channels, start = ClassSummarizer([Mean(), Count()]), Counter[int](), 0, 0
-    with nullcontext() if path is None else JsonLines(path, _KIND, about) as file:
-        known = {} if file is None else _rows_in(file)
+    with nullcontext() if path is None else JsonLines(path, KIND, about) as file:
+        known = None if file is None else RowsOnFile(file)
         for inputs, labels, checksums in batches:
             images = [(start + k, label, content) for k, (label, content) in enumerate(zip(labels, checksums))]
-            by_index = {index: known.pop(index) for index, *_ in images if index in known}
+            by_index = {} if known is None else known.of(images)
             _check_known(by_index, images, options)
             if left := [k for k, (index, *_) in enumerate(images) if index not in by_index]:
                 chosen = inputs if len(left) == len(images) else tuple(x[left] for x in inputs)
                 found = method._masks_of(chosen, [labels[k] for k in left], None, attribute_to_layer_input, search)
-                new = _rows_of(found, [images[k] for k in left])
+                new = rows_of(found, [images[k] for k in left])
                 if file is not None:
                     file.append(row.as_json() for row in new)
                 by_index |= {row.index: row for row in new}
@@ -364,148 +360,12 @@ def _areas_of(settings: LayerSearchSettings) -> tuple[float, ...] | str:
     return check_areas(settings.areas, counts=True)
 
 
-@dataclass(frozen=True)
-class _Row:
-    """What is kept of one image in the file of a run that can be continued."""
-
-    index: int
-    label: int
-    checksum: str
-    optimal_area: float | None  # a*; None where no area reaches the threshold
-    clean: float  # the score of the whole activation
-    perturbed: float  # the score of none of it
-    threshold: float  # Phi_0
-    mask: Tensor  # (K,) float32, m_a*; the largest area's mask where there is no a*
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values; the mask is base64 of its little-endian bytes."""
-        return {**vars(self), "mask": base64.b64encode(self.mask.numpy().astype("<f4").tobytes()).decode()}
-
-    @classmethod
-    def of_json(cls, values: dict[str, Any]) -> _Row:
-        """The row of such values; raises almost any error if they are others."""
-        mask = np.frombuffer(base64.b64decode(values.pop("mask"), validate=True), "<f4")
-        row = cls(mask=torch.from_numpy(mask.astype(np.float32)), **values)
-        for name, value in (("index", row.index), ("label", row.label)):
-            check_count(name, value, at_least=0)
-        if row.optimal_area is not None:
-            check_number("optimal_area", row.optimal_area)
-        for score in (row.clean, row.perturbed, row.threshold):  # which may be infinite
-            if type(score) is not float or math.isnan(score):
-                raise ValueError(f"a score must be a number, got {score!r}")
-        if not isinstance(row.checksum, str) or not mask.size or not np.isfinite(mask).all():
-            raise ValueError("a row must have a checksum and a finite mask")
-        return row
-
-
-def _rows_of(found: ExtremalMasks, images: list[_Image]) -> list[_Row]:
-    masks = found.optimal_mask()
-    if isinstance(masks, tuple):
-        raise ValueError(f"the layer must have one tensor, got {len(masks)}: choose a layer inside of it")
-    areas = [None if math.isnan(area) else area for area in found.optimal_area.tolist()]
-    scores = (found.clean_score.tolist(), found.perturbed_score.tolist(), found.threshold.tolist())
-    return [_Row(*image, *values) for image, *values in zip(images, areas, *scores, masks.cpu())]
-
-
-def _rows_in(file: JsonLines) -> dict[int, _Row]:
-    """The rows of a file, by the position of their images in the loader."""
-    rows: dict[int, _Row] = {}
-    try:
-        for _ in file.read(partial(_take_row, rows)):
-            pass
-        for row in _odd(rows):
-            raise DamagedError(
-                f"{file.name} is damaged: image {row.index} has a mask of another number of channels than most, "
-                f"{len(row.mask)}"
-            )
-    except DamagedError as error:
-        raise DamagedError(f"{error}; repair=True sets damaged lines aside, and keeps all others") from error
-    return rows
-
-
-def _take_row(rows: dict[int, _Row], line: dict[str, Any]) -> _Row:
-    """Add the row of a line; raises almost any error if the line is damaged."""
-    row = _Row.of_json(line)
-    if row.index in rows:
-        raise ValueError(f"image {row.index} has a row already")
-    rows[row.index] = row
-    return row
-
-
-def _odd(rows: dict[int, _Row]) -> list[_Row]:
-    """Those whose masks have another number of channels than most."""
-    usual = Counter(len(row.mask) for row in rows.values()).most_common(1)
-    return [row for row in rows.values() if len(row.mask) != usual[0][0]]
-
-
-def are_of_class_channels(lines: list[bytes]) -> bool:
-    """Whether the first of the lines of a file is the header that :func:`class_channels` writes."""
-    try:
-        return bool(json.loads(lines[0])[_KIND] == FORMAT)
-    except (IndexError, *DAMAGE):
-        return False
-
-
-def good_rows(lines: list[bytes]) -> list[bytes]:
-    """The lines that are good rows of :func:`class_channels`."""
-    return _good(lines)[1]
-
-
-def _good(lines: list[bytes]) -> tuple[dict[int, _Row], list[bytes]]:
-    """The good rows, by the position of their images in the loader, and their lines."""
-    rows: dict[int, _Row] = {}
-    good: dict[int, bytes] = {}
-    for line in lines:
-        with suppress(*DAMAGE):
-            good[_take_row(rows, json.loads(line)).index] = line
-    for row in _odd(rows):
-        del rows[row.index], good[row.index]
-    return rows, list(good.values())
-
-
-def _repair(
-    path: Path, header: bytes, batches: Iterator[_Batch], confirm: Callable[[dict[int, _Row], _Batch, int], bool]
-) -> Iterator[_Batch]:
-    """Set damaged lines of a file of rows aside, of which the header may be one, and give the batches again."""
-    lines = whole_lines(path) if path.is_file() else []
-    headed = are_of_class_channels(lines)
-    rows, good = _good(lines[1:] if headed else lines)
-    whole = [lines[0] if headed else header, *good]
-    if not rows or whole == lines:  # a file without any row may be another one
-        return batches
-    why = ""
-    if not headed:
-        why = "; the header is damaged, and the rows are taken for those of these settings"
-        try:
-            batches = _confirmed(rows, batches, confirm)
-        except ValueError as error:
-            raise ValueError(f"{path} has a damaged header, and its rows do not fit this call: {error}") from error
-    set_aside(path, whole)
-    count = len(lines) - headed - len(good)
-    warn_caller(f"{path}: damaged lines set aside: {count}; the file as it was is beside it{why}")
-    return batches
-
-
-def _confirmed(
-    rows: dict[int, _Row], batches: Iterator[_Batch], confirm: Callable[[dict[int, _Row], _Batch, int], bool]
-) -> Iterator[_Batch]:
-    """The batches again, after the first with an image of the rows has confirmed them; ValueError if none has."""
-    seen: list[_Batch] = []
-    start = 0
-    for batch in batches:
-        seen.append(batch)
-        if confirm(rows, batch, start):
-            return chain(seen, batches)
-        start += len(batch[1])
-    raise ValueError("loader has none of their images")
-
-
 def _confirm(
     method: LayerExtremalPerturbation,
     to_input: bool,
     settings: LayerSearchSettings,
-    rows: dict[int, _Row],
-    batch: _Batch,
+    rows: dict[int, ImageRow],
+    batch: Batch,
     start: int,
 ) -> bool:
     """Whether a batch, whose first image is at ``start``, has an image of the rows.
@@ -526,7 +386,7 @@ def _confirm(
     return True
 
 
-def _check_known(rows: dict[int, _Row], images: list[_Image], settings: LayerSearchSettings) -> None:
+def _check_known(rows: dict[int, ImageRow], images: list[Image], settings: LayerSearchSettings) -> None:
     """Check that rows of an earlier run are those of their images, with the threshold of this run."""
     rule = "loader must give the images of the file in the same order, unshuffled and unchanged, but image"
     for index, label, content in images:
@@ -568,7 +428,7 @@ def _check_loader(loader: object, ordered: bool = False) -> None:
         raise ValueError("loader must not shuffle where path is given: the next run could not tell what is done")
 
 
-def _batches_of(loader: Loader, device: torch.device | str | None, show_progress: bool, name: str) -> Iterator[_Batch]:
+def _batches_of(loader: Loader, device: torch.device | str | None, show_progress: bool, name: str) -> Iterator[Batch]:
     """Inputs, each (N, ...), on a device, N labels, and a checksum of the inputs of each image."""
     given = None
     with progress_bar(show_progress, operator.length_hint(loader), name) as bar:

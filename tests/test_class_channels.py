@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_extremal import ClassChannels, LayerExtremalPerturbation, PathSolver, class_channels, cli, evaluation
+from captum_extremal._jsonl import JsonLines
+from captum_extremal.class_rows import KIND, RowsOnFile
 from captum_extremal.classes import RemovalDrop
 from captum_extremal.datasets import DigitScenes, digit_network
 
@@ -779,3 +781,15 @@ def test_digits_have_channels_of_their_own() -> None:
     assert found.top(1)[0] != found.top(7)[0]
     drop = found.removal_drop(method, batches, count=3)
     assert bool((drop.own > 2 * drop.others).all())
+
+
+def test_of_the_rows_of_a_file_only_the_places_are_held(method: Method, batches: Batches, how: How, path: Path) -> None:
+    class_channels(method, batches, path=path, **how)
+    header, *lines = path.read_bytes().splitlines(True)
+    about = {name: value for name, value in json.loads(header).items() if name != KIND}
+    with JsonLines(path, KIND, about) as file:
+        rows = RowsOnFile(file)
+        starts = [len(header) + sum(map(len, lines[:k])) for k in range(len(lines))]
+        assert vars(rows) == {"_file": file, "_starts": dict(enumerate(starts))}
+        (found,) = rows.of([(2, 0, ""), (10**6, 0, "")]).values()
+    assert found.as_json() == json.loads(lines[2])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from captum_extremal._jsonl import DAMAGE, set_aside, whole_lines
 from captum_extremal._state import warn_caller
-from captum_extremal.classes import are_of_class_channels, good_rows
+from captum_extremal.class_rows import are_of_class_channels, good_rows
 from captum_extremal.evaluation.rows import Kept, header_line, row_files, take_line
 
 

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from captum_extremal._describe import describe
 from captum_extremal._jsonl import FORMAT, LONGEST_LINE, JsonLines, as_line, read_lines
-from captum_extremal.classes import are_of_class_channels
+from captum_extremal.class_rows import are_of_class_channels
 
 Pair = tuple[str, str]  # the names of an image and of a class
 Values = dict[str, float | None]  # what the metrics recorded of a pair, by name
