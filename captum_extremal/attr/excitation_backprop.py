@@ -16,9 +16,9 @@ from captum_extremal._autograd import without_checkpoints
 from captum_extremal._captum import TargetType, TensorOrTupleOfTensorsGeneric, log_usage, run_forward
 from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._recorder import MOVES, SMALLEST, Elementwise, Linear, Recorder, depends_on_inputs, marked
+from captum_extremal.first_run import first_run, mean_over_positions, select_checked
 from captum_extremal.hooks import on_output, unwrap
 from captum_extremal.layers import check_layer
-from captum_extremal.objective import first_run, mean_over_positions, select_checked
 from captum_extremal.outputs import scores_in
 from captum_extremal.session import Session, open_session
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from captum_extremal._autograd import gradients
 from captum_extremal._captum import run_forward
 from captum_extremal._state import ForwardPrecision
+from captum_extremal.first_run import first_run
 from captum_extremal.hooks import unwrap
 from captum_extremal.layers.activations import capture, check_activation
 from captum_extremal.masks import read_axes
-from captum_extremal.objective import first_run
 
 Activate = Callable[..., Any]
 """:func:`activation_of` as a function of an input, and of ``stop``."""

@@ -17,10 +17,10 @@ from torch.nn.parallel import scatter
 
 from captum_extremal._captum import repeat_arguments, run_forward
 from captum_extremal._state import ForwardPrecision, trains
+from captum_extremal.first_run import MODEL_ERRORS, first_run
 from captum_extremal.hooks import on_input, on_output, uncompiled, unwrap
 from captum_extremal.layers.activations import Parts, Tensors, capture, device_of, gathered, rebuilt
 from captum_extremal.layers.split import CannotSplitError, split_model
-from captum_extremal.objective import MODEL_ERRORS, first_run
 from captum_extremal.outputs import at_place, place_of_scores
 
 

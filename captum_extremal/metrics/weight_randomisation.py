@@ -18,9 +18,9 @@ from captum_extremal._captum import TargetType, run_forward
 from captum_extremal._checks import check_callable, check_choice, check_count
 from captum_extremal._reach import copied, lazy_parameter
 from captum_extremal._state import preserve_state, warn_caller
+from captum_extremal.first_run import first_run
 from captum_extremal.hooks import on_every_input
 from captum_extremal.metrics.explanations import Explanation, check_batch, explain, resize
-from captum_extremal.objective import first_run
 
 _WHOLE = "(model)"  # the layer with the parameters that belong to no called module but the model itself
 _WINDOW = 11  # px, the side of ssim's window, which a Gaussian of 1.5 px has in scikit-image
