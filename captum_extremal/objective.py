@@ -34,6 +34,7 @@ from captum_extremal.outputs import at_place, place_of_scores
 from captum_extremal.perturbations import BoundPerturbation
 
 _GRADIENT_SCALE = 256.0  # lifts the gradients of a half-precision forward out of the subnormal range
+_ENOUGH_AT_ONCE = 4 * 3 * 224 * 224  # values of the inputs: with more at once a CPU is no faster, and needs more memory
 
 _T = TypeVar("_T")
 
@@ -71,7 +72,8 @@ class Objective:
         hidden: the fully perturbed inputs, in the shapes of ``inputs``, or M N of them.
         target, additional_forward_args: as Captum takes them, for the N examples.
         perturbations_per_eval: how many perturbed copies of every image go through the model at once; None for all that
-            have room: after an error of memory, half as many examples are tried, down to a part of the images.
+            have room: after an error of memory, half as many examples are tried, down to a part of the images. A CPU
+            takes gradients of as many examples at once as it is fastest with.
         caller: the autocast state in which the model runs; None for the present one.
         differentiable: whether the scores must carry a gradient. False where they are only measured; then the fully
             perturbed inputs may have no score (NaN).
@@ -125,6 +127,7 @@ class Objective:
         self.hidden = hidden
         self._allowed: Tensors | None = None
         self._least = 1 if splits_images else self.images
+        self._enough = self._enough_rows() if perturbations_per_eval is None and splits_images else None
         if known is not None:
             self.clean, self.perturbed, self._place = known.clean, known.perturbed, known.place
             return
@@ -262,7 +265,7 @@ class Objective:
         with torch.enable_grad():
             leaves = tuple(mask.detach().requires_grad_() for mask in masks)
             perturbed = self._perturbed(leaves, flip)
-            parts = self._parts(perturbed)
+            parts = self._parts(perturbed, self._enough)
             if len(parts) == 1:
                 score = self._averaged(self._call(perturbed, precision).to(masks[0].dtype))
                 return score.detach(), _gradients(score, leaves)
@@ -282,12 +285,26 @@ class Objective:
         """One score for each row (M R N, ...) of the inputs, without gradients."""
         return torch.cat([self._call(part, precision, first) for first, part in self._parts(inputs)])
 
-    def _parts(self, inputs: Tensors) -> list[tuple[int, Tensors]]:
-        """The rows (M R N, ...) of the inputs, as many at once as the model may be given, with the first's number."""
-        copies, room = self._copies_at_once, self._batching.rows
+    def _enough_rows(self) -> int | None:
+        """How many examples keep a CPU busy; None on other devices, and where arguments cannot be cut by example."""
+        device = self._inputs[0].device
+        if device.type != "cpu" or not _is_by_example(self._arguments):
+            return None
+        values = sum(x[0].numel() for x in self._inputs)
+        return max(-(-_ENOUGH_AT_ONCE // max(1, values)), torch.get_num_threads())
+
+    def _parts(self, inputs: Tensors, enough: int | None = None) -> list[tuple[int, Tensors]]:
+        """The rows (M R N, ...) of the inputs, as many at once as the model may be given, with the first's number.
+
+        Args:
+            inputs: the rows.
+            enough: more than these at once are of no use; None where more are.
+        """
+        copies, limits = self._copies_at_once, [self._batching.rows, enough]
         at_once = len(inputs[0]) if copies is None or self.samples == 1 else copies * self.images
-        if room is not None:
-            at_once = min(at_once, room // self.images * self.images or max(room, self._least))
+        for room in limits:
+            if room is not None:
+                at_once = min(at_once, room // self.images * self.images or max(room, self._least))
         parts = zip(*(torch.split(x, at_once) for x in inputs))
         return list(zip(range(0, len(inputs[0]), at_once), parts))
 
@@ -396,6 +413,14 @@ def _sliced(value: Any, rows: slice) -> Any:
         return tuple(_sliced(part, rows) if isinstance(part, Tensor) else part for part in value)
     by_row = isinstance(value, list) or (isinstance(value, Tensor) and value.numel() > 1)
     return value[rows] if by_row else value
+
+
+def _is_by_example(arguments: Any) -> bool:
+    """Whether additional arguments can be cut by example: no tensor is a single value, or inside something else."""
+    parts = arguments if isinstance(arguments, tuple) else (arguments,)
+    return not any(
+        isinstance(part, (list, dict, tuple)) or (isinstance(part, Tensor) and not part.dim()) for part in parts
+    )
 
 
 def _check_depends(depends: bool) -> None:

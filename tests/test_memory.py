@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_extremal import ExtremalPerturbation, LayerExtremalPerturbation, PathSolver, _memory
+from captum_extremal import ExtremalPerturbation, LayerExtremalPerturbation, PathSolver, _memory, objective
 
 N = 5
 QUICK: dict[str, Any] = {"areas": [0.2, 0.5], "solver": PathSolver(steps=6, searches=3)}
@@ -22,13 +22,17 @@ class Small(nn.Module):
         torch.manual_seed(0)
         self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 4)
         self.room = room
-        self.most = 0
+        self.most = self.most_with_gradient = 0
+        self.first = True  # the first run measures the images themselves
         self.double().eval()
 
     def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
         if len(x) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.most = max(self.most, len(x))
+        if x.requires_grad and not self.first:
+            self.most_with_gradient = max(self.most_with_gradient, len(x))
+        self.first = False
         scores: Tensor = self.head(self.conv(x).relu().mean((2, 3)))
         return scores if gain is None else scores * gain[:, None]
 
@@ -58,6 +62,42 @@ def test_search_goes_on_with_fewer_examples(room: int, given: str, x: Tensor) ->
     torch.testing.assert_close(found.masks, expected.masks, rtol=0, atol=1e-5)
     torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-5)
     torch.testing.assert_close(found.clean_score, expected.clean_score)
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_cpu_takes_gradients_of_no_more_examples_than_keep_it_busy(
+    given: str, x: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is the same; scores are measured with the whole batch."""
+    expected = ExtremalPerturbation(Small()).extremal_masks(x, **GIVEN[given], **QUICK)
+    monkeypatch.setattr(objective, "_ENOUGH_AT_ONCE", 2 * x[0].numel())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    model = Small()
+    found = ExtremalPerturbation(model).extremal_masks(x, **GIVEN[given], **QUICK)
+    assert model.most_with_gradient == 2
+    assert model.most >= N
+    torch.testing.assert_close(found.masks, expected.masks, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("argument", [torch.tensor(2.0).double(), [torch.full((N,), 2.0).double()]])
+def test_arguments_that_cannot_be_cut_by_image_are_not(
+    argument: Any, x: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objective, "_ENOUGH_AT_ONCE", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    model = Small()
+
+    def scaled(x: Tensor, gain: Any) -> Tensor:
+        factor: Tensor = gain if isinstance(gain, Tensor) else gain[0][:, None]
+        scores: Tensor = model(x) * factor
+        return scores
+
+    settings = {**QUICK, "solver": PathSolver(steps=6)}
+    expected = ExtremalPerturbation(lambda x: 2 * Small()(x)).extremal_masks(x, target=1, **settings)
+    found = ExtremalPerturbation(scaled).extremal_masks(x, target=1, additional_forward_args=(argument,), **settings)
+    assert model.most_with_gradient == N
+    torch.testing.assert_close(found.masks, expected.masks, rtol=0, atol=1e-2)
 
 
 def test_what_was_asked_for_is_not_changed(x: Tensor) -> None:
