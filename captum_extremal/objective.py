@@ -34,7 +34,9 @@ from captum_extremal.outputs import at_place, place_of_scores
 from captum_extremal.perturbations import BoundPerturbation
 
 _GRADIENT_SCALE = 256.0  # lifts the gradients of a half-precision forward out of the subnormal range
-_ENOUGH_AT_ONCE = 4 * 3 * 224 * 224  # values of the inputs: with more at once a CPU is no faster, and needs more memory
+# Values of the inputs. With more at once a CPU gains little and needs more memory, and rounding depends on the batch,
+# which a search amplifies.
+_ENOUGH_AT_ONCE = 3 * 224 * 224
 
 _T = TypeVar("_T")
 
@@ -72,8 +74,8 @@ class Objective:
         hidden: the fully perturbed inputs, in the shapes of ``inputs``, or M N of them.
         target, additional_forward_args: as Captum takes them, for the N examples.
         perturbations_per_eval: how many perturbed copies of every image go through the model at once; None for all that
-            have room: after an error of memory, half as many examples are tried, down to a part of the images. A CPU
-            takes gradients of as many examples at once as it is fastest with.
+            have room: after an error of memory, half as many examples are tried, down to a part of the images. A search
+            on a CPU sends large inputs through the model one after the other.
         caller: the autocast state in which the model runs; None for the present one.
         differentiable: whether the scores must carry a gradient. False where they are only measured; then the fully
             perturbed inputs may have no score (NaN).
@@ -186,13 +188,23 @@ class Objective:
 
     @torch.no_grad()
     def value(
-        self, masks: Tensors, kept: float = 1.0, removed: float = 0.0, *, precision: torch.dtype | None = None
+        self,
+        masks: Tensors,
+        kept: float = 1.0,
+        removed: float = 0.0,
+        *,
+        precision: torch.dtype | None = None,
+        as_in_search: bool = False,
     ) -> Tensor:
-        """The value (R, N) of :meth:`value_and_grad` alone."""
+        """The value (R, N) of :meth:`value_and_grad` alone.
+
+        It is measured by the forward pass of all images together, or ``as_in_search`` by that of as many at once as
+        gradients are taken of, so that a search compares values whose rounding does not depend on the batch.
+        """
         rows, factors = _sides(self._within(masks), kept, removed)
 
         def score(chunk: Tensors) -> Tensor:
-            return self._scores(self._perturbed(chunk, flip=False), precision)
+            return self._scores(self._perturbed(chunk, flip=False), precision, self._enough if as_in_search else None)
 
         scores = [self._fitting(len(chunk[0]) * self.samples, partial(score, chunk)) for chunk in self._chunks(rows)]
         averaged = torch.cat([self._averaged(of_chunk.to(masks[0].dtype)) for of_chunk in scores])
@@ -281,17 +293,17 @@ class Objective:
         found = tuple(torch.zeros_like(mask) if one is None else one for mask, one in zip(masks, by_mask))
         return self._averaged(torch.cat(scores)), found
 
-    def _scores(self, inputs: Tensors, precision: torch.dtype | None) -> Tensor:
+    def _scores(self, inputs: Tensors, precision: torch.dtype | None, enough: int | None = None) -> Tensor:
         """One score for each row (M R N, ...) of the inputs, without gradients."""
-        return torch.cat([self._call(part, precision, first) for first, part in self._parts(inputs)])
+        return torch.cat([self._call(part, precision, first) for first, part in self._parts(inputs, enough)])
 
     def _enough_rows(self) -> int | None:
-        """How many examples keep a CPU busy; None on other devices, and where arguments cannot be cut by example."""
+        """How many examples at once are enough for a CPU; None elsewhere, or if arguments cannot be cut by example."""
         device = self._inputs[0].device
         if device.type != "cpu" or not _is_by_example(self._arguments):
             return None
         values = sum(x[0].numel() for x in self._inputs)
-        return max(-(-_ENOUGH_AT_ONCE // max(1, values)), torch.get_num_threads())
+        return -(-_ENOUGH_AT_ONCE // max(1, values))
 
     def _parts(self, inputs: Tensors, enough: int | None = None) -> list[tuple[int, Tensors]]:
         """The rows (M R N, ...) of the inputs, as many at once as the model may be given, with the first's number.

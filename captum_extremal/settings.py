@@ -57,9 +57,10 @@ class SearchSettings:
             many for :class:`~captum_extremal.SamplePerturbation`; 32 while the smallest set of groups is sought, one
             image after the other), as far as there is room: on CUDA as many as the free memory holds, and after an
             out-of-memory error half as many, down to a part of the images. ``settings["examples_at_once"]`` of the
-            result is then the most examples that had room. On a CPU, gradients are taken of as many images at once as
-            it is fastest with (4 of 224 px), unless an additional argument cannot be cut by image. A number is kept. It
-            changes the memory, and the result by rounding alone, which a search in float32 can amplify.
+            result is then the most examples that had room. On a CPU, a search sends inputs of 3 x 224 x 224 values
+            and more through the model one after the other, so that an image has the same masks alone and in a batch;
+            an additional argument that cannot be cut by image prevents it. A number is kept, and changes the memory,
+            and the result by rounding alone, which a search in float32 can amplify.
         explanations: how many answers to seek, each by a search of its own, as long as the first. What the masks of a*
             of the earlier ones keep counts nothing in it. They are in
             :attr:`~captum_extremal.ExtremalMasks.explanations` of ``extremal_masks``; ``attribute`` returns the first,

@@ -269,7 +269,8 @@ class BoundGrid:
 
     def area(self, grid_values: Tensor) -> Tensor:
         """The exact mean (B,) of the expanded masks, from their node values (B, G)."""
-        return grid_values @ self.area_by_node[0]
+        # No matrix product, whose rounding depends on the number of rows.
+        return (grid_values * self.area_by_node).sum(1)
 
     def expand(self, grid_values: Tensor) -> Tensor:
         """Masks (B, 1, *S) from node values (B, G)."""

@@ -140,7 +140,8 @@ class Search:
     def value(self, bounds: BoundMasks, parameters: Parameters, precision: torch.dtype | None = None) -> Tensor:
         """The game's value (R, N) of the masks of these parameters."""
         masks = tuple(bound.expand(bound.linearised(p).grid_values) for bound, p in zip(bounds, parameters))
-        return self.objective.value(masks, self.game.kept, self.game.removed, precision=precision)
+        game = self.game
+        return self.objective.value(masks, game.kept, game.removed, precision=precision, as_in_search=True)
 
     def value_and_grad(self, bounds: BoundMasks, parameters: Parameters, precision: torch.dtype | None = None) -> Point:
         """The game's value of the masks of these parameters, and its gradient."""
