@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/stability.py --data FOLDER [--network squeezenet] [--images 32] [--out FOLDER]
 
 Each photograph is explained alone, and three times more: multiplied by 1 + 1e-6 ("rounding"), in a batch with seven
-others ("batch"), and cut out 2 px further down and right ("shift"). Printed are the mean IoU of the binary masks with those of
-the first run, where both see the photograph, and the rank correlation of the saliency maps. A centred prior would be
-steady too. So the scores of what the masks keep and of what they leave stand beside these, as shares of the clean
-score.
+others ("batch"), and cut out 2 px further down and right ("shift"). Printed are the mean IoU of the binary masks with
+those of the first run, where both see the photograph, and the rank correlation of the saliency maps. A centred prior
+would be steady too. So the scores of what the masks keep and of what they leave stand beside these, as shares of the
+clean score.
 
 A row a photograph is appended to ``OUT/NETWORK-SEARCHES.jsonl``; a run that was stopped goes on where it stopped.
 """
@@ -17,6 +17,7 @@ import argparse
 import sys
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import torch
 from photographs import add_data_option, add_network_option, network, normalised, target_of
@@ -86,7 +87,7 @@ def parse() -> argparse.Namespace:
 def overlaps(first: ExtremalMasks, other: ExtremalMasks, shift: int) -> list[float]:
     """The IoU of the binary masks of each area, where both see the photograph."""
     one, two = (
-        seen_by_both(binarised(found.masks, found.areas)[0, :, 0], shift, which)
+        seen_by_both(binarised(cast(Tensor, found.masks), found.areas)[0, :, 0], shift, which)
         for which, found in enumerate((first, other))
     )
     return ((one & two).flatten(1).sum(1) / (one | two).flatten(1).sum(1)).tolist()

@@ -78,6 +78,11 @@ def preserve_state(forward_func: Callable[..., Any], device: torch.device) -> It
                 buffers[name] = buffer  # which the model may have exchanged
 
 
+def may_mix_examples(forward_func: Callable[..., Any]) -> bool:
+    """Whether a module of the model makes scores depend on the rest of the batch, or on chance."""
+    return any(_fault_of(module) for root in modules_of(forward_func) for module in root.modules())
+
+
 def _has_no_mode(module: nn.Module) -> bool:
     """Whether a module is frozen, as by ``torch.jit.freeze``, so that it has lost its mode."""
     return isinstance(module, torch.jit.ScriptModule) and not hasattr(module, "training")

@@ -43,9 +43,10 @@ _T = TypeVar("_T")
 
 @dataclass
 class Batching:
-    """What is found out about a model: whether several masks of each image may go through it at once."""
+    """What is found out about a model: how many examples may go through it at once."""
 
-    several: bool = True
+    several: bool = True  # masks of each image
+    apart: bool = True  # whether a search may send images one after the other
     rows: int | None = None  # the most examples that have room at once; None while all had
 
     def halve(self, tried: int, least: int) -> bool:
@@ -129,7 +130,7 @@ class Objective:
         self.hidden = hidden
         self._allowed: Tensors | None = None
         self._least = 1 if splits_images else self.images
-        self._enough = self._enough_rows() if perturbations_per_eval is None and splits_images else None
+        self._enough_rows = self._enough_for_cpu() if perturbations_per_eval is None and splits_images else None
         if known is not None:
             self.clean, self.perturbed, self._place = known.clean, known.perturbed, known.place
             return
@@ -297,13 +298,17 @@ class Objective:
         """One score for each row (M R N, ...) of the inputs, without gradients."""
         return torch.cat([self._call(part, precision, first) for first, part in self._parts(inputs, enough)])
 
-    def _enough_rows(self) -> int | None:
+    def _enough_for_cpu(self) -> int | None:
         """How many examples at once are enough for a CPU; None elsewhere, or if arguments cannot be cut by example."""
         device = self._inputs[0].device
         if device.type != "cpu" or not _is_by_example(self._arguments):
             return None
         values = sum(x[0].numel() for x in self._inputs)
         return -(-_ENOUGH_AT_ONCE // max(1, values))
+
+    @property
+    def _enough(self) -> int | None:
+        return self._enough_rows if self._batching.apart else None
 
     def _parts(self, inputs: Tensors, enough: int | None = None) -> list[tuple[int, Tensors]]:
         """The rows (M R N, ...) of the inputs, as many at once as the model may be given, with the first's number.
@@ -325,11 +330,14 @@ class Objective:
         while True:
             try:
                 return work()
-            except RuntimeError as error:
-                if self._at_once is not None or not is_out_of_memory(error):
+            except MODEL_ERRORS as error:
+                if is_out_of_memory(error):
+                    if self._at_once is not None or not self._batching.halve(tried, self._least):
+                        raise
+                elif self._enough is None or tried <= self._enough:
                     raise
-                if not self._batching.halve(tried, self._least):
-                    raise
+                else:  # which may be that the model takes no part of its images
+                    self._batching.apart = False
             # The error is gone here, and with it what it held of the memory.
 
     def _averaged(self, scores: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from captum_extremal._captum import BaselineType, TargetType, format_output
 from captum_extremal._checks import check_callable
-from captum_extremal._state import ForwardPrecision, as_plain, preserve_state
+from captum_extremal._state import ForwardPrecision, as_plain, may_mix_examples, preserve_state
 from captum_extremal.arguments import (
     arguments_of_rows,
     check_arguments,
@@ -209,6 +209,7 @@ def open_session(
             as_plain(_sent_once(checked_target, device)),
             as_plain(on_device(additional_forward_args, device)),
             caller,
+            Batching(apart=not may_mix_examples(forward_func)),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -123,6 +124,35 @@ def test_arguments_that_cannot_be_cut_by_image_are_not(
     found = ExtremalPerturbation(scaled).extremal_masks(x, target=1, additional_forward_args=(argument,), **settings)
     assert model.most_with_gradient == N
     torch.testing.assert_close(found.masks, expected.masks, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_models_whose_examples_depend_on_each_other_get_all_of_them(
+    training: bool, x: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objective, "_ENOUGH_AT_ONCE", 1)
+    seen: list[int] = []
+    tail = [nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten()]
+    model = nn.Sequential(*tail).double().train(training)
+    model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ExtremalPerturbation(model).extremal_masks(x, target=1, areas=0.3, solver=PathSolver(steps=3))
+    assert min(seen) == (N if training else 1)
+
+
+def test_model_that_takes_no_part_of_its_images_gets_all_of_them(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objective, "_ENOUGH_AT_ONCE", 1)
+    model, gains, failed = Small(), torch.ones(N, dtype=torch.float64), []
+
+    def forward(x: Tensor) -> Tensor:
+        failed.extend([True] * (len(x) != N))
+        scores: Tensor = model(x, gains)
+        return scores
+
+    found = ExtremalPerturbation(forward).extremal_masks(x, target=1, areas=0.3, solver=PathSolver(steps=3))
+    assert len(failed) == 1
+    assert found.scores.shape == (N, 1)
 
 
 def test_what_was_asked_for_is_not_changed(x: Tensor) -> None:

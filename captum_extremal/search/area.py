@@ -123,19 +123,15 @@ _LOGIT_EPS = 1e-4  # parameters of exactly 0 or 1 would have no finite logit
 _MARGIN = 0.02  # below the family's largest area, where the shift is well conditioned
 
 
-def at_area(p: Tensor, area: float | Tensor, bound: BoundMask, sharpness: float = 1.0) -> Tensor:
+def at_area(p: Tensor, area: float | Tensor, bound: BoundMask) -> Tensor:
     """Parameters p (B, D), shifted in their logits so that their masks have the area, or ``fit_limit`` if it is larger.
 
-    The area is one for all rows, or one for each (B,).
-
-    A sharpness above 1 multiplies the logits first, which moves the parameters towards 0 and 1. Otherwise rows that
-    already have the area do not change: their parameters of exactly 0 and 1 have no finite logits.
+    The area is one for all rows, or one for each (B,). Rows that already have it do not change: their parameters of
+    exactly 0 and 1 have no finite logits.
     """
     area = _by_row(area, p).clamp(max=fit_limit(bound))
-    logits = sharpness * torch.logit(p, eps=_LOGIT_EPS)
+    logits = torch.logit(p, eps=_LOGIT_EPS)
     fitted = fit_area(logits, area, bound, shift=torch.zeros_like(logits[:, 0]))[0]
-    if sharpness != 1:
-        return fitted
     excess = torch.logit(bound.area(bound.grid_values(p)), eps=1e-12) - torch.logit(area)
     return torch.where((excess.abs() < _LOOSE * _TOLERANCE[p.dtype])[:, None], p, fitted)
 
