@@ -1,13 +1,14 @@
 """What a GPU gives: pairs of an image and a class explained in a second, in one command.
 
-    python benchmarks/gpu.py [--networks vgg16 resnet50 vit_b_16] [--batches 1 8 64] [--torchray]
+    python benchmarks/gpu.py [--networks vgg16 resnet50 vit_b_16] [--batches 1 8 64] [--torchray] [--compile]
     python benchmarks/gpu.py --device cpu --networks squeezenet1_0 --batches 1 --steps 2 --side 48
 
 Each row of the first table is one whole sweep of four areas and a* with the default solver, after a short one that
 warms up, on random weights and noise, which changes no time. *passes* are those of one image. *overhead* is a step over
 the bare forward and backward pass of as many images, in the same precision, and *memory* the peak over that of this
 pass. *VOC* and *COCO* are the hours for the 7306 pairs of VOC 2007's 4952 test images, and for COCO 2014's 40504
-validation images at its 3.5 categories an image.
+validation images at its 3.5 categories an image. With ``--compile`` each network is compiled too, which captures CUDA
+graphs and replays them, so that it shows what a compiled model gains.
 
 The second table compares the masks of digits, by the package's own network, with those of the CPU in float32. The
 search amplifies rounding, so that a mask may be another one, and yet as good. With ``--torchray`` the released code
@@ -45,6 +46,7 @@ PRECISIONS = {
 }  # what the model is autocast to, and whether TF32 is allowed
 REPEATS = 5
 TORCHRAY_STEPS, TIMED_STEPS = 800, 40
+GRAPHS = "inductor"
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,10 @@ def main() -> int:
             for precision in map(Precision, options.precisions):
                 with precision.allowed():
                     print_row([name, str(images), precision.name, *speed(model, x, precision, options.steps)])
+                    if options.compile:
+                        faster = compiled(model, options.compile)
+                        title = f"{precision.name}, compiled"
+                        print_row([name, str(images), title, *speed(faster, x, precision, options.steps)])
         if options.torchray:
             print_row([name, "1", "torchray", *released(model, options.side)])
     print()
@@ -124,11 +130,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=PathSolver().steps, help="of the solver, for a quick try")
     parser.add_argument("--scenes", type=int, default=8, help="of digits, for the second table")
     parser.add_argument("--torchray", action="store_true", help="the released code beside it")
+    told = "the networks compiled beside it"
+    parser.add_argument("--compile", nargs="?", const=GRAPHS, metavar="BACKEND", help=told)
     return parser.parse_args()
 
 
 def print_row(cells: list[str]) -> None:
     print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def compiled(model: nn.Module, backend: str) -> nn.Module:
+    """The network compiled; with inductor its kernels are captured as CUDA graphs."""
+    torch.compiler.reset()
+    faster: nn.Module = torch.compile(model, backend=backend, mode="reduce-overhead" if backend == GRAPHS else None)
+    return faster
 
 
 def speed(model: nn.Module, x: Tensor, precision: Precision, steps: int) -> list[str]:

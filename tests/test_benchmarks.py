@@ -25,10 +25,10 @@ def printed(script: str, *arguments: str) -> list[str]:
 
 def test_gpu_has_a_row_for_each_precision(device: torch.device) -> None:
     precisions = ["float32", "bfloat16"]
-    given = ["--device", str(device), *QUICK, "--scenes", "1", "--precisions", *precisions]
+    given = ["--device", str(device), *QUICK, "--scenes", "1", "--precisions", *precisions, "--compile", "aot_eager"]
     _, _, head, _, *rows, _, _, _, same, other = printed("gpu.py", *given)
-    assert len(rows) == 2
-    for row, precision in zip(rows, precisions):
+    titles = [title for precision in precisions for title in (precision, f"{precision}, compiled")]
+    for row, precision in zip(rows, titles, strict=True):
         named = dict(zip(cells(head), cells(row), strict=True))
         assert [named[title] for title in ("network", "images", "precision")] == ["squeezenet1_0", "1", precision]
         seconds, pairs = float(named["seconds a sweep"]), float(named["pairs a second"])
