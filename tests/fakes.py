@@ -25,7 +25,15 @@ class FakeObjective:
         self.seen: list[Tensor] = []
         self.flips: list[bool] = []
 
-    def value(self, masks: tuple[Tensor, ...], kept: float = 1.0, removed: float = 0.0, **how: Any) -> Tensor:
+    def value(
+        self,
+        masks: tuple[Tensor, ...],
+        kept: float = 1.0,
+        removed: float = 0.0,
+        *,
+        as_in_search: bool = False,
+        **how: Any,
+    ) -> Tensor:
         return self.value_and_grad(masks, kept, removed, **how)[0]
 
     def value_and_grad(
