@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from by_hand import optimum_by_hand, result_by_hand
 from captum_extremal import ExtremalMasks, ExtremalPerturbation, Game, PathSolver
 from captum_extremal.results import Measured, threshold_of
+from captum_extremal.results.maps import is_grey
 from captum_extremal.search.games import DELETE, HYBRID, PRESERVE
 
 AREAS = [0.1, 0.25, 0.5]
@@ -352,7 +353,18 @@ def test_binariness_is_one_for_binary_masks_and_the_area_for_flat_ones() -> None
     masks[0, 0, 0, :2] = 1
     masks[0, 1] = 0.25
     masks[0, 2, 0, :10] = 0.5
-    assert result_of(masks).binariness.tolist() == [pytest.approx([1.0, 0.25, 0.5])]
+    found = result_of(masks)
+    assert found.binariness.tolist() == [pytest.approx([1.0, 0.25, 0.5])]
+    best = replace(found, optimal_masks=masks[:, 1])
+    assert best.optimal_binariness.tolist() == [pytest.approx(0.25)]
+
+
+@pytest.mark.parametrize(
+    ("binariness", "area", "grey"),
+    [(0.2, 0.2, True), (0.7, 0.2, False), (0.88, 0.87, True), (0.98, 0.87, False), (0, 0, False)],
+)
+def test_mask_is_grey_nearer_to_a_constant_one_than_to_a_binary_one(binariness: float, area: float, grey: bool) -> None:
+    assert is_grey(binariness, area) is grey
 
 
 @pytest.mark.parametrize("index", [0, 1, -1, -2])

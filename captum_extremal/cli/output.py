@@ -17,7 +17,6 @@ from captum_extremal.results import ExtremalMasks
 
 SUMMARY, TARGETS = "summary.json", "targets.png"
 DPI = 150
-GREY = 0.6  # a mask that is less binary than this says little of which pixels are enough
 EXPLORER = "explorer.html"
 EXPLORER_FILE = "a page to explore the masks with, in any browser and without a network"
 MASKS_FILE = "the masks and their scores, for ExtremalMasks.load"

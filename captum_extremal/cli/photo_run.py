@@ -28,9 +28,10 @@ from captum_extremal.cli.console import (
 )
 from captum_extremal.cli.file_names import safe_name, slug
 from captum_extremal.cli.options import LONG, TOP
-from captum_extremal.cli.output import GREY, SUMMARY, Summary, agreement_text, area_text, made_folder, scores
+from captum_extremal.cli.output import SUMMARY, Summary, agreement_text, area_text, made_folder, scores
 from captum_extremal.datasets.image_files import UnreadableError, is_image_name, read_image
 from captum_extremal.results import ExtremalMasks
+from captum_extremal.results.maps import is_grey
 from captum_extremal.search import PathSolver, as_game
 from captum_extremal.settings import SearchSettings
 
@@ -46,8 +47,8 @@ def photos_at(place: str) -> list[str]:
 
 
 def _is_grey(row: dict[str, Any]) -> bool:
-    """Whether the mask of a* is neither empty nor binary."""
-    return row["reached"] and row["optimal_binariness"] is not None and row["optimal_binariness"] < GREY
+    """Whether there is a mask of a*, and it is nearer to a constant one than to a binary one."""
+    return row["reached"] and is_grey(row["optimal_binariness"] or 0.0, row["optimal_area"])
 
 
 class View(NamedTuple):

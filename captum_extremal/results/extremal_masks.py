@@ -165,6 +165,11 @@ class ExtremalMasks:
         """(N, A): sum m^2 / sum m. It is 1 for a binary mask, and the area for a constant one."""
         return _each(maps.binariness, self.masks)
 
+    @property
+    def optimal_binariness(self) -> Tensor | tuple[Tensor, ...]:
+        """(N,): sum m^2 / sum m of ``optimal_masks``, 0 for an empty one."""
+        return _each(lambda part: maps.binariness(part[:, None])[:, 0], self.optimal_masks)
+
     def optimal_mask(self) -> Tensor | tuple[Tensor, ...]:
         """m_a* of each image, (N, 1, *S) or (N, K): ``optimal_masks``."""
         return self.optimal_masks

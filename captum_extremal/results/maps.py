@@ -19,6 +19,11 @@ def binariness(masks: Tensor) -> Tensor:
     return flat.square().sum(-1) / flat.sum(-1).clamp(min=1e-30)
 
 
+def is_grey(binariness: float, area: float) -> bool:
+    """Whether a mask is nearer to a constant one of its area than to a binary one: its outline says little."""
+    return 0 < binariness < (1 + area) / 2
+
+
 def summed(masks: Tensor, blur: float) -> Tensor:
     """The sum over the areas, blurred by a fraction of the shorter side: (N, 1, *S), or (N, K) without a blur."""
     total = masks.sum(1)

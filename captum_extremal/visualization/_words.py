@@ -3,10 +3,9 @@
 import numpy as np
 
 from captum_extremal.results import ExtremalMasks
+from captum_extremal.results.maps import is_grey
 from captum_extremal.results.shown import shown_area
 from captum_extremal.results.tensors import Array, as_tuple
-
-GREY = 0.6  # a mask that is less binary than this says little of which pixels are enough
 
 
 def number(value: float, form: str = "") -> str:
@@ -88,8 +87,8 @@ def mask_text(one: ExtremalMasks, mask: Array) -> str:
     """The game, and whether the mask of a* is grey."""
     told = game_text(one).replace("; ", "\n")
     binariness = float(np.square(mask).sum() / (mask.sum() or 1.0))
-    is_grey = 0 < binariness < GREY and bool(one.reached)
-    return told + f"\ngrey mask: binariness {number(binariness, '.2f')}" * is_grey
+    grey = is_grey(binariness, float(mask.mean())) and bool(one.reached)
+    return told + f"\ngrey mask: binariness {number(binariness, '.2f')}" * grey
 
 
 def origin(found: ExtremalMasks) -> str:

@@ -32,10 +32,10 @@ def show_mask(
 
     What the mask hides is dark and grey; the model sees it perturbed instead. The outline encloses exactly the area; a
     nearly flat mask has none. The title has a*, the scores that the game weighs, and the clean score; below stands the
-    game, and whether the mask is grey (its binariness is below 0.6), so that its outline says little. Where no area
-    reached the threshold, it says so, and the largest mask is shown; where nothing is needed, everything is dark. A
-    mask of a layer's positions (``mask="spatial"``) is resized to the image and shows which of them keep their
-    activation.
+    game, and whether the mask is grey, nearer to a constant mask than to a binary one, so that its outline says little.
+    Where no area reached the threshold, it says so, and the largest mask is shown; where nothing is needed, everything
+    is dark. A mask of a layer's positions (``mask="spatial"``) is resized to the image and shows which of them keep
+    their activation.
 
     Args:
         box: (4,), the x0, y0, x1, y1 in pixels of what a detector has found, which is framed in both pictures.
