@@ -58,9 +58,9 @@ class SearchSettings:
             image after the other), as far as there is room: on CUDA as many as the free memory holds, and after an
             out-of-memory error half as many, down to a part of the images. ``settings["examples_at_once"]`` of the
             result is then the most examples that had room. On a CPU, a search sends inputs of 3 x 224 x 224 values
-            and more through the model one after the other, so that an image has the same masks alone and in a batch;
-            an additional argument that cannot be cut by image prevents it. A number is kept, and changes the memory,
-            and the result by rounding alone, which a search in float32 can amplify.
+            and more through the model one after the other, so that an image has the same masks alone and in a batch
+            (of the default family); an additional argument that cannot be cut by image prevents it. A number is kept,
+            and changes the memory, and the result by rounding alone, which a search in float32 can amplify.
         explanations: how many answers to seek, each by a search of its own, as long as the first. What the masks of a*
             of the earlier ones keep counts nothing in it. They are in
             :attr:`~captum_extremal.ExtremalMasks.explanations` of ``extremal_masks``; ``attribute`` returns the first,
