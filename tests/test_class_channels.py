@@ -583,7 +583,7 @@ def test_compare_repairs_and_leaves_out_rows_of_channels(
 
 
 def test_what_does_not_know_the_settings_leaves_a_file_with_a_damaged_header_alone(
-    method: Method, batches: Batches, how: How, path: Path
+    method: Method, batches: Batches, how: How, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class_channels(method, batches, path=path, **how)
     spoiled = b"x" + path.read_bytes()[1:]
@@ -592,6 +592,7 @@ def test_what_does_not_know_the_settings_leaves_a_file_with_a_damaged_header_alo
         with pytest.warns(UserWarning, match=r"rows.jsonl: left as it is, .* class_channels\(.*repair=True\) mends it"):
             assert call() in ({}, 1)
         assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [(path.name, spoiled)]
+    assert "--repair" not in capsys.readouterr().err  # which has just been tried
 
 
 @pytest.mark.parametrize("first", ["whole", "lost"])

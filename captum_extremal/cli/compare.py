@@ -38,7 +38,8 @@ def run(given: Any) -> None:
     try:
         runs = read_rows(paths)
     except DamagedError as error:
-        raise StopError(f"{error}; --repair {REPAIR}", FAILED) from error
+        advice = "" if given.repair else f"; --repair {REPAIR}"  # which has left this file as it is
+        raise StopError(f"{error}{advice}", FAILED) from error
     except ValueError as error:
         raise StopError(str(error), FAILED) from error
     lines = tabulate(runs.values(), tolerance)
