@@ -104,7 +104,7 @@ def test_an_image_with_nothing_to_detect_needs_nothing(pair: Tensor) -> None:
         attribution = method.attribute(pair[1:], perturbation="fade", solver=SHORT)
     assert [str(one.message).split(" the score")[0][:46] for one in told] == [
         "forward_func has no gradient at examples [0]: ",
-        "1 of 1 images reach",
+        "1 of 1 examples reach",
     ]
     assert {one.filename for one in told} == {__file__}
     assert not attribution.any()

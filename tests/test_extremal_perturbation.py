@@ -364,7 +364,7 @@ def test_same_call_gives_the_same_bits(network: nn.Module, images: Tensor) -> No
 
 @pytest.mark.parametrize("threshold", [1e9, [1e9, 1e9]])
 def test_one_warning_counts_the_images_that_reach_no_area(network: nn.Module, images: Tensor, threshold: Any) -> None:
-    with pytest.warns(UserWarning, match="2 of 2 images do not reach the score threshold at any area") as told:
+    with pytest.warns(UserWarning, match="2 of 2 examples do not reach the score threshold at any area") as told:
         found = attribute(network, images, target=1, score_threshold=threshold, areas=(0.1, 0.3))
     assert len(told) == 1
     assert told[0].filename == __file__
@@ -375,8 +375,8 @@ def test_one_warning_each_counts_unreached_and_vacuous_images(network: nn.Module
     with pytest.warns(UserWarning, match="1 of 2 images") as told:
         found = attribute(network, images, target=1, score_threshold=[1e9, -1e9], areas=(0.1, 0.3))
     assert [str(one.message).split(" the score")[0] for one in told] == [
-        "1 of 2 images do not reach",
-        "1 of 2 images reach",
+        "1 of 2 examples do not reach",
+        "1 of 2 examples reach",
     ]
     assert {one.filename for one in told} == {__file__}
     assert float(found[0].mean()) == pytest.approx(0.3, abs=1e-4)
@@ -395,9 +395,9 @@ def test_one_warning_counts_thresholds_that_the_whole_input_does_not_reach(
     network: nn.Module, images: Tensor, game: str
 ) -> None:
     above = [1e9, -1e9]
-    with pytest.warns(UserWarning, match="1 of 2 images do not reach the score threshold even with everything") as told:
+    with pytest.warns(UserWarning, match="1 of 2 examples do not reach the score threshold even with") as told:
         found = find(network, images, target=1, game=game, score_threshold=above, areas=(0.1, 1.0))
-    with pytest.warns(UserWarning, match="1 of 2 images do not reach the score threshold even with everything"):
+    with pytest.warns(UserWarning, match="1 of 2 examples do not reach the score threshold even with everything"):
         LayerExtremalPerturbation(network, network[0]).extremal_masks(
             images, target=1, game=game, score_threshold=above, areas=(1, 4), solver=QUICK
         )
@@ -422,12 +422,12 @@ def test_area_one_always_reaches(make_network: Callable[..., nn.Module], game: s
     [0.5, [0.5, 0.5], (0.5, 0.5), torch.tensor([0.5, 0.5]), lambda clean, perturbed: torch.full_like(clean, 0.5)],
     ids=["number", "list", "tuple", "tensor", "callable"],
 )
-@pytest.mark.filterwarnings("ignore:. of . images do not reach the score threshold even")
+@pytest.mark.filterwarnings("ignore:. of . examples do not reach the score threshold even")
 def test_thresholds_come_in_every_form(network: nn.Module, images: Tensor, threshold: Any) -> None:
     assert find(network, images, target=1, score_threshold=threshold).threshold.tolist() == [0.5, 0.5]
 
 
-@pytest.mark.filterwarnings("ignore:. of . images do not reach the score threshold even")
+@pytest.mark.filterwarnings("ignore:. of . examples do not reach the score threshold even")
 def test_callable_threshold_sees_the_clean_and_the_perturbed_score(network: nn.Module, images: Tensor) -> None:
     found = find(
         network, images, target=1, score_threshold=lambda clean, perturbed: 2 * clean - perturbed, game="delete"
@@ -706,7 +706,7 @@ def test_a_star_that_falls_short_is_the_next_area_that_is_enough() -> None:
 
 
 @pytest.mark.parametrize("areas", [None, "optimal"], ids=str)
-@pytest.mark.filterwarnings("ignore:. of . images do not reach the score threshold even")
+@pytest.mark.filterwarnings("ignore:. of . examples do not reach the score threshold even")
 def test_where_no_area_is_enough_the_mask_is_the_largest_areas(areas: str | None) -> None:
     found = mean_of_ones(areas=areas, score_threshold=2.0, solver=Seeker(flat_optimum([math.nan] * 2, [1.0, 1.0])))
     assert found.optimal_area.isnan().all()

@@ -199,7 +199,7 @@ def test_without_a_set_that_is_enough_nothing_is_proven() -> None:
     assert found.minimal.tolist() == [False, True]
     assert found.reached.tolist() == [False, True]
     assert ids_of(found) == [list(range(7)), [0]]
-    with pytest.warns(UserWarning, match="1 of 2 images do not reach"):
+    with pytest.warns(UserWarning, match="1 of 2 examples do not reach"):
         ExtremalPerturbation(linear).attribute(table(), target=0, score_threshold=[100.0, 2.5], solver=QUICK)
 
 

@@ -871,7 +871,7 @@ def test_layers_that_cannot_be_masked_are_refused(
 
 
 def test_one_warning_counts_the_images_that_reach_no_area(net: nn.Sequential, x: Tensor) -> None:
-    with pytest.warns(UserWarning, match="2 of 2 images do not reach") as told:
+    with pytest.warns(UserWarning, match="2 of 2 examples do not reach") as told:
         map_ = attribute(net, x, areas=(1, 3), score_threshold=1e9)
     assert len(told) == 1
     assert told[0].filename == __file__

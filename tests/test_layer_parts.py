@@ -37,7 +37,7 @@ def sequences(request: pytest.FixtureRequest) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
-@pytest.mark.filterwarnings("ignore:. of . images reach")
+@pytest.mark.filterwarnings("ignore:. of . examples reach")
 def test_output_of_a_recurrent_layer_is_masked_and_its_state_stays(kind: type[nn.RNNBase], sequences: Tensor) -> None:
     model = Recurrent(kind).eval()
     method = LayerExtremalPerturbation(model, model.layer)

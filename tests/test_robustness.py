@@ -135,7 +135,7 @@ def test_binary_masks_have_exactly_the_area() -> None:
 
 
 @pytest.mark.parametrize(("areas", "largest"), [(AREAS, 0.3), (None, 1.0), ("optimal", 1.0)], ids=str)
-@pytest.mark.filterwarnings("ignore:. of . images do not reach the score threshold even")
+@pytest.mark.filterwarnings("ignore:. of . examples do not reach the score threshold even")
 def test_a_star_that_is_not_reached_is_the_largest_area(areas: Any, largest: float) -> None:
     x = torch.ones(1, 1, 16, 16, dtype=torch.float64)
     model: Any = lambda x: x.mean((1, 2, 3))  # noqa: E731

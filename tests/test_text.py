@@ -183,7 +183,7 @@ def test_records_are_drawn_by_captum_with_the_text_escaped() -> None:
 
 
 def test_a_terminal_shows_the_texts_with_their_sets_marked() -> None:
-    with pytest.warns(UserWarning, match="1 of 2 images do not reach"):
+    with pytest.warns(UserWarning, match="1 of 2 examples do not reach"):
         found = explainer().explain(TEXTS, 1, score_threshold=[2.5, 9.0], **QUICK)
     plain, marked = StringIO(), StringIO()
     Console(file=plain, width=200).print(found)

@@ -253,7 +253,7 @@ def warn_of_threshold(found: ExtremalMasks) -> None:
     whole = Game(**found.settings["game"]).value(found.clean_score, found.perturbed_score)
     if beyond := int(((found.threshold > whole) & ~found.reached).sum()):
         warn_caller(
-            f"{beyond} of {len(found)} images do not reach the score threshold even with everything kept, so that a* "
+            f"{beyond} of {len(found)} examples do not reach the score threshold even with everything kept, so that a* "
             "is NaN at any area. Lower score_threshold, which is in units of the game's value"
         )
 
@@ -268,15 +268,16 @@ def _masks_at(
 
 def warn_of_optimum(found: ExtremalMasks) -> None:
     """Warn once of images that do not reach the threshold, and once of those that reach it with nothing kept."""
-    images, empty = len(found.reached), int(found.vacuous.sum())
+    examples, empty = len(found.reached), int(found.vacuous.sum())
     if missing := int((~found.reached).sum()):
         warn_caller(
-            f"{missing} of {images} images do not reach the score threshold at any area; their attribution is the mask "
-            "of the largest area. Lower score_threshold, which is in units of the game's value, or, if you gave areas, "
+            f"{missing} of {examples} examples do not reach the score threshold at any area; their attribution is the "
+            "mask of the largest area. Lower score_threshold, which is in units of the game's value, or, if you gave areas, "
             "add larger ones: 1.0 always reaches the default threshold"
         )
     if empty:
         warn_caller(
-            f"{empty} of {images} images reach the score threshold with nothing kept, so that a* is 0 and their "
-            "attribution is zero. Raise score_threshold, choose another perturbation, or explain another target"
+            f"{empty} of {examples} examples reach the score threshold with nothing kept, so that a* is 0 and their "
+            "attribution is zero. Raise score_threshold, choose another perturbation, such as 'fade', or explain another "
+            "target"
         )
