@@ -372,7 +372,7 @@ def test_one_warning_counts_the_images_that_reach_no_area(network: nn.Module, im
 
 
 def test_one_warning_each_counts_unreached_and_vacuous_images(network: nn.Module, images: Tensor) -> None:
-    with pytest.warns(UserWarning, match="1 of 2 images") as told:
+    with pytest.warns(UserWarning, match="1 of 2 examples") as told:
         found = attribute(network, images, target=1, score_threshold=[1e9, -1e9], areas=(0.1, 0.3))
     assert [str(one.message).split(" the score")[0] for one in told] == [
         "1 of 2 examples do not reach",

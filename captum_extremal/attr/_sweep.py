@@ -272,12 +272,12 @@ def warn_of_optimum(found: ExtremalMasks) -> None:
     if missing := int((~found.reached).sum()):
         warn_caller(
             f"{missing} of {examples} examples do not reach the score threshold at any area; their attribution is the "
-            "mask of the largest area. Lower score_threshold, which is in units of the game's value, or, if you gave areas, "
-            "add larger ones: 1.0 always reaches the default threshold"
+            "mask of the largest area. Lower score_threshold, which is in units of the game's value, or, if you gave "
+            "areas, add larger ones: 1.0 always reaches the default threshold"
         )
     if empty:
         warn_caller(
             f"{empty} of {examples} examples reach the score threshold with nothing kept, so that a* is 0 and their "
-            "attribution is zero. Raise score_threshold, choose another perturbation, such as 'fade', or explain another "
-            "target"
+            "attribution is zero. Raise score_threshold, choose another perturbation, such as 'fade', or explain "
+            "another target"
         )
