@@ -166,7 +166,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     ids=["another device, less precision", "more precision"],
 )
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.filterwarnings("ignore:. of 2 images")
+@pytest.mark.filterwarnings("ignore:. of 2 examples")
 def test_defaults_of_device_and_dtype_change_nothing(given: Given, name: str, device: str, dtype: torch.dtype) -> None:
     if name not in given.known:
         given.known[name] = values_of(CALLS[name](given))
