@@ -117,7 +117,7 @@ def test_images_that_do_not_reach_are_skipped_and_counted(method: Method, batche
     torch.testing.assert_close(found.masks[:3], without.masks)
     with pytest.raises(ValueError, match=r"label must be a class of which an image counts, one of \[0, 1, 2\], got 3"):
         found.top(3)
-    with pytest.warns(UserWarning, match="none of 7 examples reaches the score threshold"):
+    with pytest.warns(UserWarning, match="none of 7 images reaches the score threshold"):
         none = class_channels(method, [(x, LABELS)], **how | {"score_threshold": 99})
     assert (none.used, none.skipped, none.masks.shape) == ((0, 0, 0, 0), (2, 2, 2, 1), (4, 4))
 
@@ -481,7 +481,7 @@ def above_all(clean: Tensor, perturbed: Tensor) -> Tensor:
     return -below_all(clean, perturbed)
 
 
-@pytest.mark.filterwarnings("ignore:none of . examples reaches")
+@pytest.mark.filterwarnings("ignore:none of . images reaches")
 @pytest.mark.parametrize(("threshold", "used"), [(below_all, (2, 2, 2, 1)), (above_all, (0, 0, 0, 0))])
 def test_a_run_with_infinite_thresholds_goes_on(
     method: Method, batches: Batches, how: How, path: Path, threshold: Any, used: tuple[int, ...]
@@ -495,7 +495,7 @@ def test_a_run_with_infinite_thresholds_goes_on(
         class_channels(method, batches, path=path, **how | {"score_threshold": None})
 
 
-@pytest.mark.filterwarnings("ignore:none of . examples reaches")
+@pytest.mark.filterwarnings("ignore:none of . images reaches")
 def test_a_run_with_infinite_scores_goes_on(model: OneEach, batches: Batches, how: How, path: Path) -> None:
     method = Method(nn.Sequential(model, Logarithm()), model.layer)
     how["score_threshold"] = -5.0
