@@ -207,7 +207,10 @@ class Objective:
         def score(chunk: Tensors) -> Tensor:
             return self._scores(self._perturbed(chunk, flip=False), precision, self._enough if as_in_search else None)
 
-        scores = [self._fitting(len(chunk[0]) * self.samples, partial(score, chunk)) for chunk in self._chunks(rows)]
+        scores = [
+            self._fitting(len(chunk[0]) * self.samples, partial(score, chunk), as_in_search)
+            for chunk in self._chunks(rows)
+        ]
         averaged = torch.cat([self._averaged(of_chunk.to(masks[0].dtype)) for of_chunk in scores])
         return _combined(averaged, factors)
 
@@ -238,7 +241,7 @@ class Objective:
         scores, slopes = [], []
         for chunk in self._chunks(rows):
             score, by_chunk = self._fitting(
-                len(chunk[0]) * self.samples, partial(self._score_and_gradients, chunk, precision, flip)
+                len(chunk[0]) * self.samples, partial(self._score_and_gradients, chunk, precision, flip), True
             )
             scores.append(score)
             slopes.append(by_chunk)
@@ -325,8 +328,11 @@ class Objective:
         parts = zip(*(torch.split(x, at_once) for x in inputs))
         return list(zip(range(0, len(inputs[0]), at_once), parts))
 
-    def _fitting(self, tried: int, work: Callable[[], _T]) -> _T:
-        """The result of some work that sends so many examples through the model, as many at once as have room."""
+    def _fitting(self, tried: int, work: Callable[[], _T], as_in_search: bool = False) -> _T:
+        """The result of some work that sends so many examples through the model, as many at once as have room.
+
+        Where a search sends them in parts, an error may be that the model takes no part of its images.
+        """
         while True:
             try:
                 return work()
@@ -334,9 +340,9 @@ class Objective:
                 if is_out_of_memory(error):
                     if self._at_once is not None or not self._batching.halve(tried, self._least):
                         raise
-                elif self._enough is None or tried <= self._enough:
+                elif not as_in_search or self._enough is None or tried <= self._enough:
                     raise
-                else:  # which may be that the model takes no part of its images
+                else:
                     self._batching.apart = False
             # The error is gone here, and with it what it held of the memory.
 

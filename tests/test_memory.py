@@ -155,6 +155,16 @@ def test_model_that_takes_no_part_of_its_images_gets_all_of_them(x: Tensor, monk
     assert found.scores.shape == (N, 1)
 
 
+def test_a_wrong_target_of_many_images_takes_one_pass(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objective, "_ENOUGH_AT_ONCE", 1)
+    passes: list[int] = []
+    model = Small()
+    model.register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
+    with pytest.raises(ValueError, match="target must lie within the output"):
+        ExtremalPerturbation(model).extremal_masks(x, target=9, **QUICK)
+    assert passes == [N]
+
+
 def test_what_was_asked_for_is_not_changed(x: Tensor) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         ExtremalPerturbation(Small(7)).extremal_masks(x, target=1, perturbations_per_eval=2, **QUICK)
