@@ -123,7 +123,7 @@ def test_maps_of_all_areas_are_read_off_the_masks(network: nn.Module, images: Te
 
 
 @pytest.mark.parametrize("perturbation", ["blur", "fade"])
-def test_contrast_is_how_far_the_full_perturbation_moves_a_position(
+def test_contrast_is_the_distance_from_what_hides_a_position_and_from_the_mean(
     network: nn.Module, images: Tensor, perturbation: str
 ) -> None:
     baselines = torch.full_like(images, 0.25)
@@ -132,7 +132,23 @@ def test_contrast_is_how_far_the_full_perturbation_moves_a_position(
     family = BlurPyramid() if perturbation == "blur" else FadePyramid()
     perturbed = family.bind(images, baselines)(torch.zeros_like(images[:, :1]))
     assert result.contrast.dtype == torch.float32
-    torch.testing.assert_close(result.contrast, (perturbed - images).norm(dim=1, keepdim=True).float())
+    for image, hiding, found in zip(images.double(), perturbed.double(), result.contrast):
+        mean = torch.stack([channel.sum() / channel.numel() for channel in image]).view(-1, 1, 1)
+        distances = [(image - other).square().sum(0).sqrt() for other in (hiding, mean)]
+        torch.testing.assert_close(found[0], (distances[0] * distances[1]).sqrt().float())
+
+
+def test_refined_map_points_at_a_ring_and_not_at_its_hole() -> None:
+    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    radii = (rows - 40).hypot(columns - 50)
+    ring = ((radii > 4) & (radii < 16)).float()
+    image = ring.repeat(1, 3, 1, 1)
+    found = ExtremalPerturbation(lambda x: (x * ring).sum((1, 2, 3))[:, None]).extremal_masks(
+        image, target=0, areas=(0.1, 0.2)
+    )
+    hiding = BlurPyramid().bind(image, torch.zeros(1, 3, 1, 1))(torch.zeros(1, 1, 96, 96))
+    assert float(hiding[0, 0, 40, 50]) > 0.7  # the blur changes the hole more than any part of the ring
+    assert ring.flatten()[found.refined_saliency().argmax()] == 1
 
 
 def test_one_area_may_be_a_number(network: nn.Module, images: Tensor) -> None:

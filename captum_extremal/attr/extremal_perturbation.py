@@ -277,6 +277,11 @@ def _binds(perturbation: Perturbation, session: Session, grouped: bool) -> list[
 
 
 def _contrast(hidden: Tensor, x: Tensor) -> Tensor:
-    """How far the perturbation moves each position (N, 1, *S), over all channels."""
-    mean = hidden.view(-1, *x.shape).mean(0) if len(hidden) > len(x) else hidden
-    return (mean - x).float().square().sum(1, keepdim=True).sqrt()
+    """How far each position (N, 1, *S) is from what hides it and from the mean of its input: the geometric mean.
+
+    The hole of a letter is as far from its blurred version as the letter is, but nearer to the mean.
+    """
+    hiding = hidden.view(-1, *x.shape).mean(0) if len(hidden) > len(x) else hidden
+    mean = x.float().reshape(*x.shape[:2], -1).mean(2).view(*x.shape[:2], *[1] * (x.dim() - 2))
+    from_hiding, from_mean = ((x.float() - other.float()).norm(dim=1, keepdim=True) for other in (hiding, mean))
+    return from_hiding.sqrt() * from_mean.sqrt()

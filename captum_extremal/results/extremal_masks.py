@@ -51,8 +51,9 @@ class ExtremalMasks:
             NaN for fewer than two searches, and for groups.
         vacuous: (N,) bool, whether the game's value at the mask that keeps nothing already reaches the threshold.
         settings: how the masks were made, as plain values: game, perturbation, mask, solver, steps, seconds, versions.
-        contrast: (N, 1, *S), how far the full perturbation moves each position of the inputs, the Euclidean norm over
-            their channels; a tuple where the inputs were a tuple. None for channels and groups.
+        contrast: (N, 1, *S), how far each position of the inputs is from what hides it and from the mean of its input:
+            the geometric mean of both Euclidean distances over the channels. A tuple where the inputs were a tuple.
+            None for channels and groups.
         others: the further explanations, where several were sought.
         group_ids: (G,), the ids of the groups, ascending; None where the masks are not over groups.
         minimal: (N,) bool, for groups whether the set of a* is enough and no single group of it can be left out, each
@@ -216,13 +217,14 @@ class ExtremalMasks:
 
         Each mask is divided by its area, so that all have the same total. In a plain sum the largest mask, which is the
         least exact, would count most. Smooth masks have no detail finer than their disks, and are flat in the middle.
-        So positions that every mask keeps are ordered by how far the perturbation would change them:
+        So positions that every mask keeps are ordered by their contrast:
 
         .. math::
 
             \frac{\sum_a m_a / a}{\sum_a 1 / a} + \frac{c}{\max c} \prod_a m_a
 
-        with c the contrast, blurred by 1 % of the shorter side. Elsewhere the order is that of the first term.
+        with c the ``contrast`` of the result, blurred by 1 % of the shorter side. Elsewhere the order is that of the
+        first term.
 
         Returns:
             (N, 1, *S), in [0, 2].
