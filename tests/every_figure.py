@@ -44,6 +44,15 @@ def make_channels(long: bool = False) -> Any:
     return make_result(masks, areas, KEPT, REMOVED, sigma=float("nan"), **game)
 
 
+def make_groups(long: bool = False, count: int = 5, of: int = 40) -> Any:
+    """The first groups of two examples, each of which loses less than the one before; the long ones are not enough."""
+    masks = (torch.arange(of) < count).float().expand(2, 1, -1)
+    game = {"game": HYBRID, "threshold": 99.0} if long else {"threshold": 9.5}
+    found = make_result(masks, [count / of], [10.0], [3.0], sigma=float("nan"), **game)
+    losses = torch.where(found.optimal_masks > 0, torch.arange(float(of)).flip(0) - of + count, torch.nan)
+    return dataclasses.replace(found, group_ids=torch.arange(of), removal_losses=losses, minimal=found.reached)
+
+
 def make_run() -> WeightRandomisation:
     generator = torch.Generator().manual_seed(3)
     layers = ("classifier.1", "features.denseblock4.norm2", "features.0")
@@ -110,6 +119,7 @@ CALLS: dict[str, Call] = {
     ),
     "show_curves": lambda long, **how: vis.show_curves(make_found(long=long), make_images(), **how),
     "show_explanations": _explanations,
+    "show_groups": lambda long, **how: vis.show_groups(make_groups(long), names={2: NAME} if long else None, **how),
     "show_inversions": _inversions,
     "show_mask": lambda long, **how: vis.show_mask(make_found(long=long), make_images(), **how),
     "show_order": lambda long, **how: vis.show_order(make_found(long=long), make_images(), **how),
@@ -126,7 +136,7 @@ CALLS: dict[str, Call] = {
 }
 """By name, called with whether the texts are long, and the figure's own keywords."""
 
-OF_ONE_AXES = ("show_bars", "show_curves", "show_order")
+OF_ONE_AXES = ("show_bars", "show_curves", "show_groups", "show_order")
 """Those that take ``ax`` in place of ``fig``."""
 HEIGHTS = {"show_signal": 5.5, "show_robustness": 5.0, "show_channels": 6.0, "show_sweep": 6.0, "compare_masks": 5.0}
 """Inches, of figures that are 5 inches wide, where not 4."""

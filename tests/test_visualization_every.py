@@ -32,7 +32,7 @@ COMPARED = {
     "show_targets": ["names"],
 }
 """Of those that compare, what comes after the images."""
-for other in ("show_bars", "show_robustness", "show_inversions", "show_class_channel"):
+for other in ("show_bars", "show_groups", "show_robustness", "show_inversions", "show_class_channel"):
     del OF_ONE_RESULT[other]
 
 

@@ -283,5 +283,5 @@ def _contrast(hidden: Tensor, x: Tensor) -> Tensor:
     """
     hiding = hidden.view(-1, *x.shape).mean(0) if len(hidden) > len(x) else hidden
     mean = x.float().reshape(*x.shape[:2], -1).mean(2).view(*x.shape[:2], *[1] * (x.dim() - 2))
-    from_hiding, from_mean = ((x.float() - other.float()).norm(dim=1, keepdim=True) for other in (hiding, mean))
-    return from_hiding.sqrt() * from_mean.sqrt()
+    squares = [(x.float() - other.float()).square().sum(1, keepdim=True) for other in (hiding, mean)]
+    return squares[0].pow(0.25) * squares[1].pow(0.25)

@@ -10,9 +10,10 @@ that compare have what is compared before the index: ``compare(found, images, at
 - ``fig``, of the figures with several panels: a :class:`~matplotlib.figure.Figure` of yours to draw them in, or a
   :class:`~matplotlib.figure.SubFigure`, which keeps its size: the panels are arranged to fit, and the whole figure is
   returned. It gets matplotlib's constrained layout if it has no layout.
-- ``ax``, of the figures with one panel (:func:`show_curves`, :func:`show_order`, :func:`show_bars`): your
-  :class:`~matplotlib.axes.Axes`. A colour bar or a picture beside it takes its room from it. The layout of its figure
-  stays yours: ``layout="constrained"`` makes room for long names, and for a legend beneath the curves.
+- ``ax``, of the figures with one panel (:func:`show_bars`, :func:`show_curves`, :func:`show_groups`,
+  :func:`show_order`): your :class:`~matplotlib.axes.Axes`. A colour bar or a picture beside it takes its room from it.
+  The layout of its figure stays yours: ``layout="constrained"`` makes room for long names, and for a legend beneath the
+  curves.
 
 Fonts, lines and colours, which the colour-blind can tell apart, stand in one style sheet, and matplotlib's settings are
 never changed. ``matplotlib.style.use("captum_extremal.visualization.captum_extremal")`` draws other figures alike.
@@ -33,6 +34,7 @@ All raise TypeError or ValueError for an argument of the wrong type, shape or va
 from captum_extremal.visualization.bars import show_bars
 from captum_extremal.visualization.comparisons import compare, compare_masks
 from captum_extremal.visualization.curves import show_curves
+from captum_extremal.visualization.groups import show_groups
 from captum_extremal.visualization.layers import show_channels, show_class_channel, show_inversions
 from captum_extremal.visualization.masks import show_explanations, show_mask, show_targets
 from captum_extremal.visualization.order import show_order
@@ -49,6 +51,7 @@ __all__ = [
     "show_class_channel",
     "show_curves",
     "show_explanations",
+    "show_groups",
     "show_inversions",
     "show_mask",
     "show_order",

@@ -45,7 +45,9 @@ def view(found: ExtremalMasks, given: object, index: int, input_index: int) -> V
     """What is drawn of one image; the masks of a layer's positions are enlarged to it."""
     masks = masks_of(found, input_index)
     if masks.dim() != 5:
-        kinds = {3: "show_channels draws masks of channels", 4: "show_signal draws those of signals"}
+        of_groups = {"groups": "show_groups draws masks over groups"}
+        of_vectors = of_groups.get(found.covers, "show_channels draws masks of channels")
+        kinds = {3: of_vectors, 4: "show_signal draws those of signals"}
         others = f"{(kinds | {6: 'show_volume draws those of volumes'})[masks.dim()]}, "
         others += "show_curves draws the scores of any, without images"
         raise ValueError(f"found must hold masks of images, (N, A, 1, H, W), got {tuple(masks.shape)}: {others}")
