@@ -115,7 +115,7 @@ class SearchSettings:
             raise TypeError(f"{method.__name__}() got an unexpected keyword argument {name!r}{hint}")
         settings = cls(**given)
         if isinstance(settings.areas, str) and method.__name__ == "attribute":
-            raise ValueError(f"areas must be numbers or None, with which attribute finds a*, got {settings.areas!r}")
+            raise ValueError(f"areas must be numbers, or None for the default of attribute, got {settings.areas!r}")
         return replace(settings, explanations=1) if method.__name__ == "attribute" else settings
 
     def check_for(self, images: int) -> None:

@@ -774,9 +774,7 @@ def test_maps_of_a_sweep_need_no_a_star(reduce: str) -> None:
 
 
 def test_attribute_needs_no_word_for_a_star_alone() -> None:
-    with pytest.raises(
-        ValueError, match=r"areas must be numbers or None, with which attribute finds a\*, got 'optimal'"
-    ):
+    with pytest.raises(ValueError, match=r"areas must be numbers, or None for the default of attribute, got 'optimal'"):
         mean_of_ones("attribute", areas="optimal")
 
 

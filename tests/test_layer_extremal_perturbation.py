@@ -917,5 +917,5 @@ def test_attribute_without_areas_is_the_mask_of_a_star(net: nn.Module, x: Tensor
     found = method.attribute(x, target=1, solver=QUICK)
     expected = explain(net, x, areas="optimal").optimal_mask()
     torch.testing.assert_close(found[:, :, 0, 0].float(), expected)
-    with pytest.raises(ValueError, match="areas must be numbers or None, with which attribute finds a"):
+    with pytest.raises(ValueError, match="areas must be numbers, or None for the default of attribute"):
         method.attribute(x, target=1, areas="optimal")

@@ -278,6 +278,6 @@ def warn_of_optimum(found: ExtremalMasks) -> None:
     if empty:
         warn_caller(
             f"{empty} of {examples} examples reach the score threshold with nothing kept, so that a* is 0 and their "
-            "attribution is zero. Raise score_threshold, choose another perturbation, such as 'fade', or explain "
-            "another target"
+            "attribution is zero. Raise score_threshold, hide more (perturbation='fade', baselines=... or "
+            "SamplePerturbation), or explain another target"
         )

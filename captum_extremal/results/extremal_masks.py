@@ -233,7 +233,7 @@ class ExtremalMasks:
             ValueError: there is no contrast, as for masks of channels, or there are no areas, only a*.
         """
         if self.contrast is None:
-            raise ValueError("refined_saliency needs the contrast of positions, which this result does not have")
+            raise ValueError(f"refined_saliency needs the contrast of positions, got masks of {self.covers} without it")
         self._check_areas("refined_saliency")
         return _each(lambda masks, contrast: maps.refined(masks, self.areas, contrast), self.masks, self.contrast)
 

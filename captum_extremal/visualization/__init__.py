@@ -4,8 +4,9 @@ Every function returns a :class:`matplotlib.figure.Figure` and shows nothing: af
 displays the last value of a cell, and ``figure.savefig(path)`` writes a file. pyplot does not know the figures, so none
 has to be closed. Text is drawn literally: ``$`` in the name of a class does not begin a formula.
 
-The figures of one result are called alike: ``show_mask(found, images, index)``, and everything else by its name. Those
-that compare have what is compared before the index: ``compare(found, images, attributions, index)``.
+The figures of one result are called alike: ``show_mask(found, images, index)``, and everything else by its name;
+:func:`show_groups` has no images. Those that compare have what is compared before the index:
+``compare(found, images, attributions, index)``.
 
 - ``fig``, of the figures with several panels: a :class:`~matplotlib.figure.Figure` of yours to draw them in, or a
   :class:`~matplotlib.figure.SubFigure`, which keeps its size: the panels are arranged to fit, and the whole figure is

@@ -92,7 +92,9 @@ def box(given: object) -> list[float]:
 
 
 def with_areas(found: ExtremalMasks, instead: str) -> ExtremalMasks:
-    if not len(result(found).areas):
+    if result(found).covers == "groups":
+        instead = "show_groups draws the set of a*"
+    if not len(found.areas):
         cure = "search with areas=[...], or with areas=None for the paper's"
         raise ValueError(f"found must hold masks of areas, got a* alone: {cure}; {instead}")
     return found

@@ -18,6 +18,7 @@ from captum_extremal.visualization._style import BLUE, FAINT, GOLD, INK, NORMAL,
 Bar = tuple[float, float, float]  # a number, and the ends of its interval
 _WIDTH, _NAMES = 6.4, 0.4  # inches, and of it at most for the names
 _LINE, _GAP = 0.15, 0.17  # inches: of a name's line, and between bars
+_PAD = 0.25  # inches, between names and bars, and at the right
 _TICK = 0.6  # inches, the least distance of the axis' numbers
 
 
@@ -58,7 +59,9 @@ def draw_bars(
     lines = sum(1 + text.wrapped(name, _NAMES * _WIDTH, SMALL).count("\n") for name in names)
     under = text.wrapped(label, _WIDTH / 2, SMALL).count("\n") + 1
     above = 0.2 * (text.wrapped(title, _WIDTH, NORMAL).count("\n") + 1) + 0.1 if title else 0.0
-    ax = layout.one_axes(ax, _WIDTH, 0.65 + _LINE * (lines + under) + _GAP * len(bars) + above)
+    height = 0.65 + _LINE * (lines + under) + _GAP * len(bars) + above
+    own = ax is None
+    ax = layout.one_axes(ax, _WIDTH, height)
     width = layout.room(ax)[0]
     shown = [text.wrapped(name, _NAMES * width, SMALL) for name in names]
     left = max(text.length(line, SMALL) for name in shown for line in name.split("\n"))
@@ -74,9 +77,11 @@ def draw_bars(
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     text.write(partial(ax.set_yticks, range(len(shown))), shown, SMALL)
-    text.under(ax, label, less=left)
+    # Beside other panels, the names of theirs may take more of the width than ours do.
+    taken = left + _PAD if own else max(left, _NAMES * width) + _PAD
+    text.under(ax, label, less=taken)
     if title:
-        text.title(ax, title, less=left)
+        text.title(ax, title, less=taken)
     return layout.root(ax)
 
 
