@@ -113,7 +113,8 @@ MAPS: dict[str, Callable[[ExtremalMasks], Tensor]] = {
     "... by 1/a^2": lambda found: weighted(found, 2),
     "... by 1/a, times the contrast": lambda found: weighted(found, 1) * contrast(found),
     "mean, and the contrast where all masks agree": lambda found: weighted(found, 0) + agreed(found),
-    "... weighted by 1/a: refined": lambda found: found.refined_saliency(),
+    "... the mean weighted by 1/a": lambda found: weighted(found, 1) + agreed(found),
+    "... the mean weighted by 1/a^2: refined": lambda found: found.refined_saliency(),
     "... and squared": lambda found: found.refined_saliency() ** 2,
     "contrast alone": lambda found: contrast(found),
 }
@@ -125,7 +126,7 @@ def weighted(found: ExtremalMasks, power: int) -> Tensor:
 
 
 def contrast(found: ExtremalMasks) -> Tensor:
-    """How far the full perturbation moves a pixel, blurred by 1 % of the shorter side, at most 1."""
+    """That of the result, blurred by 1 % of the shorter side, at most 1."""
     detail = gaussian_blur(found.contrast, 0.01 * min(found.contrast.shape[2:]), "zeros", normalise=True)
     return detail / detail.max().clamp(min=1e-30)
 

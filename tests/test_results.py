@@ -278,9 +278,9 @@ def with_contrast(masks: Tensor, contrast: Tensor) -> ExtremalMasks:
 
 
 def densities(masks: Tensor) -> Tensor:
-    """The sum of m_a / a over that of 1 / a, area by area."""
-    total = sum(masks[:, row].double() / area for row, area in enumerate(AREAS))
-    return (total / sum(1 / area for area in AREAS)).to(masks)
+    """The sum of m_a / a^2 over that of 1 / a^2, area by area."""
+    total = sum(masks[:, row].double() / area**2 for row, area in enumerate(AREAS))
+    return (total / sum(1 / area**2 for area in AREAS)).to(masks)
 
 
 def test_refined_saliency_is_the_masks_densities_where_some_mask_keeps_nothing() -> None:
@@ -300,13 +300,13 @@ def test_refined_saliency_adds_the_contrast_times_what_all_masks_keep() -> None:
     torch.testing.assert_close(added, expected, rtol=0, atol=1e-6)
 
 
-def test_refined_saliency_gives_every_mask_the_same_share() -> None:
+def test_refined_saliency_gives_smaller_masks_a_larger_share() -> None:
     masks = torch.zeros(1, 3, 1, 10, 20)
     for row, (area, column) in enumerate(zip(AREAS, (0, 2, 10))):  # beside each other, each of exactly its area
         masks[0, row, 0, :, column : column + round(20 * area)] = 1
     refined = with_contrast(masks, torch.zeros(1, 1, 10, 20)).refined_saliency()
     shares = [float(refined[masks[:, row].bool()].sum() / refined.sum()) for row in range(3)]
-    assert shares == pytest.approx([1 / 3] * 3)
+    assert shares == pytest.approx([1 / area / sum(1 / one for one in AREAS) for area in AREAS])
 
 
 def test_refined_saliency_points_at_what_the_perturbation_takes_within_a_disk() -> None:

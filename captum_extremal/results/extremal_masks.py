@@ -215,13 +215,13 @@ class ExtremalMasks:
     def refined_saliency(self) -> Tensor | tuple[Tensor, ...]:
         r"""A map that also points within masks: their weighted mean, and the image's contrast where all of them agree.
 
-        Each mask is divided by its area, so that all have the same total. In a plain sum the largest mask, which is the
-        least exact, would count most. Smooth masks have no detail finer than their disks, and are flat in the middle.
+        Each mask is divided by the square of its area, so that the smallest, which is the most exact, counts most. In a
+        plain sum the largest would. Smooth masks have no detail finer than their disks, and are flat in the middle.
         So positions that every mask keeps are ordered by their contrast:
 
         .. math::
 
-            \frac{\sum_a m_a / a}{\sum_a 1 / a} + \frac{c}{\max c} \prod_a m_a
+            \frac{\sum_a m_a / a^2}{\sum_a 1 / a^2} + \frac{c}{\max c} \prod_a m_a
 
         with c the ``contrast`` of the result, blurred by 1 % of the shorter side. Elsewhere the order is that of the
         first term.

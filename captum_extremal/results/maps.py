@@ -31,8 +31,9 @@ def summed(masks: Tensor, blur: float) -> Tensor:
 
 
 def refined(masks: Tensor, areas: Tensor, contrast: Tensor) -> Tensor:
-    """The mean weighted by 1 / a, and the contrast (N, 1, *S) where all masks agree: (N, 1, *S)."""
-    weights = (1 / areas / (1 / areas).sum()).to(masks).view(-1, *[1] * (masks.dim() - 2))
+    """The mean weighted by 1 / a^2, and the contrast (N, 1, *S) where all masks agree: (N, 1, *S)."""
+    weights = areas**-2 / (areas**-2).sum()
+    weights = weights.to(masks).view(-1, *[1] * (masks.dim() - 2))
     detail = gaussian_blur(contrast.to(masks), _scaled(_CONTRAST_BLUR, contrast), "zeros", normalise=True)
     strongest = detail.flatten(1).amax(1).clamp(min=1e-30).view(-1, *[1] * (detail.dim() - 1))
     return (weights * masks).sum(1) + masks.prod(1) * detail / strongest
