@@ -77,10 +77,17 @@ def shown_text(one: ExtremalMasks) -> str:
 
 def summary(one: ExtremalMasks) -> str:
     """The area shown, and its score under the game beside the clean score."""
+    return f"{shown_text(one)}\n{scores_text(one)}"
+
+
+def scores_text(one: ExtremalMasks, *, with_threshold: bool = False) -> str:
+    """The score of the mask shown under the game, that at which a mask is enough, and the clean score."""
     kept, removed = game_of(one)
     told = [f"score {number(float(one.optimal_score))}"] * bool(kept)
     told += [f"without it {number(float(one.optimal_complement_score))}"] * bool(removed)
-    return f"{shown_text(one)}\n{', '.join([*told, f'clean {number(float(one.clean_score))}'])}"
+    enough = enough_score(one) if with_threshold else None
+    told += [] if enough is None else [f"enough {number(enough)}"]
+    return ", ".join([*told, f"clean {number(float(one.clean_score))}"])
 
 
 def mask_text(one: ExtremalMasks, mask: Array) -> str:

@@ -3,6 +3,7 @@
 The arguments that all figures share are described in :mod:`captum_extremal.visualization`.
 """
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -51,20 +52,17 @@ def show_groups(
     ids = cast(Tensor, found.group_ids).tolist()
     named = {group: f"group {group}" for group in ids} | _checked(names, ids)
     one = found.image(index)
-    kept = one.groups()[0].tolist()
+    kept = one.groups()[0].tolist() if bool(one.reached) else []
     losses = dict(zip(ids, cast(Tensor, one.removal_losses)[0].tolist()))
-    shown = [losses[group] for group in kept[:_MOST]] if bool(one.reached) else []
+    shown = kept[:_MOST]
+    called, bars = [named[group] for group in shown], [(losses[group],) * 3 for group in shown]
     told = [title] if title else []
-    if not shown or any(loss != loss for loss in shown):
+    if not shown or any(math.isnan(losses[group]) for group in shown):
         ax = layout.one_axes(ax, *_TEXT_ONLY)
-        listed = ", ".join(named[group] for group in kept[:_MOST])
-        told += _told(one, len(kept), listed=listed if shown else "")
-        draw.blank(ax, (25, 100), "\n".join(told))
+        draw.blank(ax, (25, 100), "\n".join([*told, *_told_alone(one, len(kept), called)]))
         return layout.root(ax)
-    told += _told(one, len(kept))
     spare = float(one.optimal_value - one.threshold)
-    bars = [(loss, loss, loss) for loss in shown]
-    called = [named[group] for group in kept[:_MOST]]
+    told += _told(one, len(kept))
     return draw_bars(called, bars, _label(one, spare), "\n".join(told), ax, spare if spare > 0 else None)
 
 
@@ -79,22 +77,27 @@ def _checked(names: object, ids: list[int]) -> dict[int, str]:
     return {key: str(name) for key, name in names.items()}
 
 
-def _told(one: ExtremalMasks, count: int, listed: str = "") -> list[str]:
-    """What was found, and its scores."""
-    scores = words.summary(one).split("\n")[1]
-    enough = words.enough_score(one)
-    if enough is not None:
-        scores = scores.replace(", clean", f", enough {words.number(enough)}, clean")
+def _told(one: ExtremalMasks, count: int) -> list[str]:
+    """How many groups are enough, and their score."""
+    more = f"; {_MOST} are drawn" if count > _MOST else ""
+    minimal = "none can be left out" if bool(one.minimal) else "some can be left out"
+    return [f"{_enough(one, count)}, and {minimal}{more}", words.scores_text(one, with_threshold=True)]
+
+
+def _told_alone(one: ExtremalMasks, count: int, called: list[str]) -> list[str]:
+    """What there is to say where there are no bars."""
+    scores = words.scores_text(one, with_threshold=True)
     if not bool(one.reached):
         return ["no set of groups was found that is enough", f"the largest tried: {scores}"]
-    if bool(one.vacuous):
+    if count == 0:
         return ["nothing is needed", scores]
+    names = ", ".join([*called, "..."] if count > _MOST else called)
+    return [f"{_enough(one, count)}; which of them are needed was not tried", scores, names]
+
+
+def _enough(one: ExtremalMasks, count: int) -> str:
     of = f"{count} of {len(cast(Tensor, one.group_ids))} groups"
-    head = f"removing {of} is enough" if words.removes_only(one) else f"{of} are enough"
-    if listed:
-        return [f"{head}; which of them are needed was not tried", scores, listed + ", ..." * (count > _MOST)]
-    head += ", and none can be left out" if bool(one.minimal) else ", and some can be left out"
-    return [f"{head}; {_MOST} are drawn" if count > _MOST else head, scores]
+    return f"removing {of} is enough" if words.removes_only(one) else f"{of} are enough"
 
 
 def _label(one: ExtremalMasks, spare: float) -> str:
