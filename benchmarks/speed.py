@@ -57,8 +57,8 @@ def main() -> int:
         return 0
     names = [options.beside, *options.contestants]
     for name in names:
-        command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
-        subprocess.run(command, check=True)
+        if name == TORCHRAY or wanted(options, name):
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--worker", name], check=True)
     torch.set_num_threads(options.threads)
     judges = network(options.network, options.data)
     scores = {name: judge(*judges, options, name) for name in names}
@@ -112,15 +112,13 @@ def torchray(options: argparse.Namespace) -> None:
 
 
 def ours(options: argparse.Namespace) -> None:
-    reused = {stem for stem in options.photographs if options.reuse and kept(options, options.worker, stem).exists()}
-    if not (wanted := [stem for stem in options.photographs if stem not in reused]):
-        return
+    stems = wanted(options, options.worker)
     model, *norm = network(options.network, options.data)
     method = ExtremalPerturbation(model.to(memory_format=torch.channels_last))
     solver = SOLVERS[options.worker]
-    first = photograph(options, wanted[0], *norm)[0].to(memory_format=torch.channels_last)
+    first = photograph(options, stems[0], *norm)[0].to(memory_format=torch.channels_last)
     method.extremal_masks(first, target=0, areas=ASKED, solver=PathSolver(steps=4, precision=torch.bfloat16))  # warm up
-    for stem in wanted:
+    for stem in stems:
         x, target = photograph(options, stem, *norm)
         x = x.to(memory_format=torch.channels_last)
         areas = areas_of(options, stem).tolist()
@@ -128,6 +126,11 @@ def ours(options: argparse.Namespace) -> None:
         found = method.extremal_masks(x, target=target, areas=areas, solver=solver)
         keep(options, options.worker, stem, found.masks, started)
         print(f"{options.worker}: {stem}", file=sys.stderr)
+
+
+def wanted(options: argparse.Namespace, name: str) -> list[str]:
+    """The photographs whose masks are still to be found."""
+    return [stem for stem in options.photographs if not (options.reuse and kept(options, name, stem).exists())]
 
 
 def photograph(options: argparse.Namespace, stem: str, mean: Triple, std: Triple) -> tuple[Tensor, int]:
