@@ -147,7 +147,7 @@ def test_refined_map_points_at_a_ring_and_not_at_its_hole() -> None:
         image, target=0, areas=(0.1, 0.2)
     )
     hiding = BlurPyramid().bind(image, torch.zeros(1, 3, 1, 1))(torch.zeros(1, 1, 96, 96))
-    assert float(hiding[0, 0, 40, 50]) > 0.7  # the blur changes the hole more than any part of the ring
+    assert float(radii.flatten()[(hiding - image).norm(dim=1).argmax()]) <= 4  # the blur changes the hole most
     assert ring.flatten()[found.refined_saliency().argmax()] == 1
 
 

@@ -72,7 +72,8 @@ def _checked(names: object, ids: list[int]) -> dict[int, str]:
     if not isinstance(names, Mapping):
         got = type(names).__name__
         raise TypeError(f"names must be a dict of ids and names, such as dict(enumerate(columns)), got {got}")
-    if unknown := [key for key in names if key not in ids]:
+    known = set(ids)
+    if unknown := [key for key in names if key not in known]:
         raise ValueError(f"names must be of the groups' ids, such as {ids[:3]}, got {unknown[0]!r}")
     return {key: str(name) for key, name in names.items()}
 
