@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal import ChannelMask, PathSolver, PenaltySolver, SmoothMask
-from captum_extremal.masks import BoundMask
+from captum_extremal.masks import BoundChannelMask, BoundMask
 from captum_extremal.search.area import fit_limit, project
 from captum_extremal.search.games import PRESERVE
 from captum_extremal.search.momentum import Momentum
@@ -141,6 +141,17 @@ def test_refinement_of_channels_ends_at_the_heaviest_ones() -> None:
     (found,) = refined(search, [(start,)], 600)
     expected = torch.tensor([[1, 0, 1, 0, 0, 1, 0, 0]], dtype=torch.float64)
     torch.testing.assert_close(found[0], expected, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_channels_that_count_the_same_may_end_binary(equal: bool) -> None:
+    """A step leaves grey values, which keep less of a linear value than as many whole channels in the same order."""
+    weights = torch.arange(8, dtype=torch.float64)[None]
+    bound = BoundChannelMask(torch.full((1, 8), 1 / 8, dtype=torch.float64), equal)
+    search, _, _ = linear_search(weights, [bound], (0.5,))
+    (found,) = refined(search, [(0.3 + weights / 20,)], 1)
+    whole = torch.tensor([[0.0] * 4 + [1.0] * 4], dtype=torch.float64)
+    assert torch.equal(found[0], whole) == equal
 
 
 def test_parameters_at_a_bound_come_back_when_the_reward_asks_for_it() -> None:

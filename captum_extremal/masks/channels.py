@@ -42,7 +42,7 @@ class ChannelMask:
             TypeError, ValueError: K is not an integer of at least 1.
         """
         check_count("channels", channels)
-        return BoundChannelMask(torch.full((1, channels), 1 / channels, device=device, dtype=dtype))
+        return BoundChannelMask(torch.full((1, channels), 1 / channels, device=device, dtype=dtype), equal=True)
 
     def bind_areas(
         self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype, areas: tuple[float, ...]
@@ -56,6 +56,7 @@ class BoundChannelMask:
 
     Args:
         weight: (1, K), what each channel counts for in the area, or (N, K), where this differs between images.
+        equal: whether all channels count the same, so that any k of them make the area k / K.
 
     Attributes:
         parameters: K.
@@ -66,8 +67,9 @@ class BoundChannelMask:
     sigma = math.nan
     largest_area = 1.0
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, equal: bool = False) -> None:
         self._weight = weight
+        self.equal = equal
         self.parameters = weight.shape[1]
 
     def of_images(self, rows: Tensor) -> BoundChannelMask:

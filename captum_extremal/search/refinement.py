@@ -13,7 +13,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from captum_extremal.masks import BoundMask, Linearised
+from captum_extremal.masks import BoundChannelMask, BoundMask, Linearised
+from captum_extremal.masks.binary import binarised
 from captum_extremal.search.area import at_area, at_fixed_area, fit_limit, project
 from captum_extremal.search.momentum import Momentum
 from captum_extremal.search.problem import BoundMasks, Parameters, Point, Record, Search
@@ -63,7 +64,7 @@ class ProjectedAscent:
         self._momenta = new_momenta(start)
 
     def run(self, steps: int, first_step: int) -> Record:
-        """The best masks of the start and of each step's end."""
+        """The best masks of the start and of each step's end; of channels, the binary version of the best as well."""
         records = []
         for step in range(steps):
             point = self._search.value_and_grad(self._bounds, self._parameters, self._precision)
@@ -71,7 +72,18 @@ class ProjectedAscent:
             self._ascend(point, step / steps)
         values = self._search.value(self._bounds, self._parameters, self._precision)
         records.append(self._report(first_step + steps, values))
-        return reduce(Record.or_better, records)
+        best = reduce(Record.or_better, records)
+        return best.or_better(self._binary(best.parameters)) if self._counts_channels else best
+
+    @property
+    def _counts_channels(self) -> bool:
+        return all(isinstance(bound, BoundChannelMask) and bound.equal for bound in self._bounds)
+
+    def _binary(self, parameters: Parameters) -> Record:
+        """The channels of the highest values alone. Where many are kept, the steps do not bring each up to 1."""
+        area = parameters[0].new_tensor([self._asked])
+        kept = tuple(binarised(p[:, None], area)[:, 0].to(p) for p in parameters)
+        return Record(kept, self._search.value(self._bounds, kept, self._precision)[0])
 
     def _report(self, step: int, values: Tensor) -> Record:
         self._search.report(step, values.new_full((1,), self._asked), values)
