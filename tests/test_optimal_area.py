@@ -471,9 +471,8 @@ class Stopped(Exception):  # noqa: N818
     pass
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, Stopped])
 @pytest.mark.parametrize("of_layer", [False, True])
-@pytest.mark.parametrize("share", [0.0, 0.4, 0.95])
+@pytest.mark.parametrize(("share", "error"), [(0.0, KeyboardInterrupt), (0.4, Stopped), (0.95, KeyboardInterrupt)])
 def test_interrupted_search_leaves_nothing_behind(
     network: nn.Sequential, images: Tensor, of_layer: bool, share: float, error: type[BaseException]
 ) -> None:
