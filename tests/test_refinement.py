@@ -143,15 +143,16 @@ def test_refinement_of_channels_ends_at_the_heaviest_ones() -> None:
     torch.testing.assert_close(found[0], expected, rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize("equal", [True, False])
-def test_channels_that_count_the_same_may_end_binary(equal: bool) -> None:
+@pytest.mark.parametrize(("equal", "area"), [(True, 0.5), (False, 0.5), (True, 0.55)])
+def test_a_whole_number_of_channels_that_count_the_same_may_end_binary(equal: bool, area: float) -> None:
     """A step leaves grey values, which keep less of a linear value than as many whole channels in the same order."""
     weights = torch.arange(8, dtype=torch.float64)[None]
     bound = BoundChannelMask(torch.full((1, 8), 1 / 8, dtype=torch.float64), equal)
-    search, _, _ = linear_search(weights, [bound], (0.5,))
+    search, _, _ = linear_search(weights, [bound], (area,))
     (found,) = refined(search, [(0.3 + weights / 20,)], 1)
+    assert float(found[0].mean()) == pytest.approx(area, abs=1e-9)
     whole = torch.tensor([[0.0] * 4 + [1.0] * 4], dtype=torch.float64)
-    assert torch.equal(found[0], whole) == equal
+    assert torch.equal(found[0], whole) == (equal and area == 0.5)
 
 
 def test_parameters_at_a_bound_come_back_when_the_reward_asks_for_it() -> None:

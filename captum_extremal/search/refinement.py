@@ -22,6 +22,7 @@ from captum_extremal.search.problem import BoundMasks, Parameters, Point, Record
 _RATE, _FINAL_RATE = 0.04, 0.01  # change of a typical parameter in the first and the last step
 _MEMORY = 0.8  # of the momentum
 _SMOOTHING = 1 / 32  # of the gradient, see BoundMask: finer than the path's
+_ROUNDED = 1e-6  # of a channel: what rounding may add to a number of channels
 
 
 def refine(
@@ -73,11 +74,15 @@ class ProjectedAscent:
         values = self._search.value(self._bounds, self._parameters, self._precision)
         records.append(self._report(first_step + steps, values))
         best = reduce(Record.or_better, records)
-        return best.or_better(self._binary(best.parameters)) if self._counts_channels else best
+        return best.or_better(self._binary(best.parameters)) if self._may_be_binary else best
 
     @property
-    def _counts_channels(self) -> bool:
-        return all(isinstance(bound, BoundChannelMask) and bound.equal for bound in self._bounds)
+    def _may_be_binary(self) -> bool:
+        """Whether the area is that of a whole number of channels."""
+        return all(
+            isinstance(bound, BoundChannelMask) and bound.equal and _whole(self._asked * bound.parameters)
+            for bound in self._bounds
+        )
 
     def _binary(self, parameters: Parameters) -> Record:
         """The channels of the highest values alone. Where many are kept, the steps do not bring each up to 1."""
@@ -94,6 +99,10 @@ class ProjectedAscent:
 
     def _each(self, fit: Callable[[Tensor, float, BoundMask], Tensor], parameters: Parameters) -> Parameters:
         return tuple(fit(p, area, bound) for p, area, bound in zip(parameters, self._areas, self._bounds))
+
+
+def _whole(count: float) -> bool:
+    return abs(count - round(count)) < _ROUNDED
 
 
 def new_momenta(parameters: Parameters) -> list[Momentum]:
