@@ -27,7 +27,7 @@ from captum_extremal import (
     PathSolver,
 )
 from captum_extremal._captum import own_copies
-from captum_extremal._reach import constants_of, copied, modules_of
+from captum_extremal._reach import constants_of, copied, modules_of, reachable
 from captum_extremal.evaluation.methods import last_spatial_layer
 from captum_extremal.layers import LayerTail
 from captum_extremal.metrics import insertion_deletion, weight_randomisation
@@ -233,6 +233,17 @@ def test_attributes_are_not_taken_for_globals_of_their_name() -> None:
     model = small()
     holder = types.SimpleNamespace(net=model)
     assert modules_of(lambda x: holder.net(x)) == [model]
+
+
+def test_an_assert_of_pytest_leads_nowhere() -> None:
+    """As pytest rewrites it, an assert refers to the module that formats its message, and so to all of pytest."""
+
+    def forward(x: Tensor) -> Tensor:
+        assert x.dim() == 2
+        return x
+
+    assert any("pytest" in name for name in forward.__code__.co_names)
+    assert len(list(reachable(forward))) < 100
 
 
 def test_constants_are_those_of_functions() -> None:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from captum_extremal._checks import check_count
 from captum_extremal.masks.axes import Axes
+from captum_extremal.masks.binary import binarised
 from captum_extremal.masks.family import BoundMask, Layout, Linearised
 
+_ROUNDED = 1e-6  # of a channel: what rounding may add to a number of channels
 _COUNTS = (1, 5, 10, 20, 25, 35, 40, 50, 60, 70, 80, 90, 100)  # section 5; then in steps of 50
 
 
@@ -69,7 +71,7 @@ class BoundChannelMask:
 
     def __init__(self, weight: Tensor, equal: bool = False) -> None:
         self._weight = weight
-        self.equal = equal
+        self._equal = equal
         self.parameters = weight.shape[1]
 
     def of_images(self, rows: Tensor) -> BoundChannelMask:
@@ -85,6 +87,13 @@ class BoundChannelMask:
     def smooth_gradient(self, gradient: Tensor, area: float | Tensor, share: float) -> Tensor:
         """The gradient itself: channels have no neighbours."""
         return gradient
+
+    def binary(self, p: Tensor, area: float) -> Tensor | None:
+        """The channels of the highest parameters; None where they count differently or the area is no number of them."""
+        count = area * self.parameters
+        if not self._equal or abs(count - round(count)) > _ROUNDED:
+            return None
+        return binarised(p[:, None], p.new_full((1,), area))[:, 0].to(p)
 
     def new_parameters(self, rows: int) -> Tensor:
         """Parameters (B, K) of zeros, in the masks' type and on their device."""

@@ -112,6 +112,9 @@ class BoundMask(Protocol):
             share: how far neighbours count, as a share of the side of a cube of the masks' area.
         """
 
+    def binary(self, p: Tensor, area: float) -> Tensor | None:
+        """The highest parameters of each row (B, D) as binary masks of exactly this area; None if there are none."""
+
 
 class Family(Protocol):
     """What is bound to shapes."""

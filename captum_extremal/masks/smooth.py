@@ -335,6 +335,9 @@ class BoundSmoothMask(BoundGrid):
         grid_values, pullback = self._maximum.linearised(p)
         return Linearised(grid_values, self.area(grid_values), self.area_by_node, pullback)
 
+    def binary(self, p: Tensor, area: float) -> None:
+        """None: every mask has soft edges."""
+
     def smooth_gradient(self, gradient: Tensor, area: float | Tensor, share: float) -> Tensor:
         """A gradient (B, D) by the parameters, averaged over the lattice with Gaussian weights.
 

@@ -181,6 +181,9 @@ class BoundSpaceTimeMask(BoundGrid):
             lambda *by_grid: pullback(*(one.expand(len(p), -1) for one in by_grid)),
         )
 
+    def binary(self, p: Tensor, area: float) -> None:
+        """None: every mask has soft edges."""
+
     def smooth_gradient(self, gradient: Tensor, area: float | Tensor, share: float) -> Tensor:
         """The gradient of each factor, averaged over its lattice for the side of a cube of the masks' area."""
         of_time, of_space = len(self.time.joined), len(self.space.joined)

@@ -13,8 +13,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from captum_extremal.masks import BoundChannelMask, BoundMask, Linearised
-from captum_extremal.masks.binary import binarised
+from captum_extremal.masks import BoundMask, Linearised
 from captum_extremal.search.area import at_area, at_fixed_area, fit_limit, project
 from captum_extremal.search.momentum import Momentum
 from captum_extremal.search.problem import BoundMasks, Parameters, Point, Record, Search
@@ -22,7 +21,6 @@ from captum_extremal.search.problem import BoundMasks, Parameters, Point, Record
 _RATE, _FINAL_RATE = 0.04, 0.01  # change of a typical parameter in the first and the last step
 _MEMORY = 0.8  # of the momentum
 _SMOOTHING = 1 / 32  # of the gradient, see BoundMask: finer than the path's
-_ROUNDED = 1e-6  # of a channel: what rounding may add to a number of channels
 
 
 def refine(
@@ -65,7 +63,7 @@ class ProjectedAscent:
         self._momenta = new_momenta(start)
 
     def run(self, steps: int, first_step: int) -> Record:
-        """The best masks of the start and of each step's end; of channels, the binary version of the best as well."""
+        """The best masks of the start and of each step's end, and their binary versions where the family has them."""
         records = []
         for step in range(steps):
             point = self._search.value_and_grad(self._bounds, self._parameters, self._precision)
@@ -74,21 +72,12 @@ class ProjectedAscent:
         values = self._search.value(self._bounds, self._parameters, self._precision)
         records.append(self._report(first_step + steps, values))
         best = reduce(Record.or_better, records)
-        return best.or_better(self._binary(best.parameters)) if self._may_be_binary else best
-
-    @property
-    def _may_be_binary(self) -> bool:
-        """Whether the area is that of a whole number of channels."""
-        return all(
-            isinstance(bound, BoundChannelMask) and bound.equal and _whole(self._asked * bound.parameters)
-            for bound in self._bounds
-        )
-
-    def _binary(self, parameters: Parameters) -> Record:
-        """The channels of the highest values alone. Where many are kept, the steps do not bring each up to 1."""
-        area = parameters[0].new_tensor([self._asked])
-        kept = tuple(binarised(p[:, None], area)[:, 0].to(p) for p in parameters)
-        return Record(kept, self._search.value(self._bounds, kept, self._precision)[0])
+        binary = [bound.binary(p, self._asked) for bound, p in zip(self._bounds, best.parameters)]
+        kept = tuple(p for p in binary if p is not None)
+        if len(kept) < len(binary):
+            return best
+        # Where many channels are kept, the steps do not bring each of them up to 1.
+        return best.or_better(Record(kept, self._search.value(self._bounds, kept, self._precision)[0]))
 
     def _report(self, step: int, values: Tensor) -> Record:
         self._search.report(step, values.new_full((1,), self._asked), values)
@@ -99,10 +88,6 @@ class ProjectedAscent:
 
     def _each(self, fit: Callable[[Tensor, float, BoundMask], Tensor], parameters: Parameters) -> Parameters:
         return tuple(fit(p, area, bound) for p, area, bound in zip(parameters, self._areas, self._bounds))
-
-
-def _whole(count: float) -> bool:
-    return abs(count - round(count)) < _ROUNDED
 
 
 def new_momenta(parameters: Parameters) -> list[Momentum]:
