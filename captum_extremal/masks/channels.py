@@ -89,7 +89,7 @@ class BoundChannelMask:
         return gradient
 
     def binary(self, p: Tensor, area: float) -> Tensor | None:
-        """The channels of the highest parameters; None where they count differently or no number of them has the area."""
+        """The channels of the highest parameters; None where they differ in weight or the area is no number of them."""
         count = area * self.parameters
         if not self._equal or abs(count - round(count)) > _ROUNDED:
             return None
