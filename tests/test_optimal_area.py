@@ -316,7 +316,7 @@ def test_a_star_between_the_areas_is_sought_beside_them() -> None:
     assert beside.areas.tolist() == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.6, 0.8])
     assert float(beside.optimal_area) == pytest.approx(float(alone.optimal_area), rel=0.1)
     listed = explain(weights, areas=beside.areas.tolist(), score_threshold=0.5)
-    assert torch.equal(listed.masks, beside.masks)
+    assert bool((beside.scores >= listed.scores - 1e-9).all())  # an area takes the mask of a* where it is better
     assert float(beside.optimal_area) <= float(listed.optimal_area)
 
 
