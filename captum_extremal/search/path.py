@@ -30,8 +30,7 @@ _WARM_UP = 4  # steps at the start, because the first masks hold no information
 _END = 0.05  # where the steps of a path end that seeks a* alone; it goes on at the same pace
 _BEND, _SLOWER = 0.4, 2.0  # above this area, halving it takes this many times more steps than below
 _FORK = 0.5  # area at which one search becomes several
-_SMOOTHING = 1 / 8  # of the gradient, see BoundMask: coarse, so that luck at the start does not decide,
-_WIDEST = 0.2  # but above this area no wider than at it, or large masks lack what is fine
+_SMOOTHING = 1 / 8  # of the gradient, see BoundMask: coarse, so that luck at the start does not decide
 _LOGIT_RANGE = 8.0  # logits stay in this range around the threshold, so that every parameter can come back
 _TIED = 1e-6  # values that differ by less are the same: rounding should not choose between them
 _CHECKPOINT = 8  # least number of steps after which finished images leave the batch
@@ -83,7 +82,7 @@ class PathSolver:
 
     steps: int = 46
     searches: int = 1
-    learning_rate: float = 0.5
+    learning_rate: float = 0.35
     final_learning_rate: float = 0.14
     momentum: float = 0.8
     decay: float = 0.02
@@ -338,7 +337,7 @@ class _LogitAscent:
         p = torch.sigmoid(self._logits)
         slope = p * (1 - p)
         value, binary, area = found[0] * slope, found[1] * slope / share, found[2] * slope
-        value = bound.smooth_gradient(at_fixed_area(value, area), here.area.clamp(max=_WIDEST), _SMOOTHING)
+        value = bound.smooth_gradient(at_fixed_area(value, area), here.area, _SMOOTHING)
         return value, at_fixed_area(binary, area), area
 
     def _rate(self, progress: float) -> float:
