@@ -123,7 +123,8 @@ class _Shrinking:
     def from_path(cls, search: Search, bounds: BoundMasks, rows: Tensor, crossing: Crossing, steps: int) -> _Shrinking:
         """Begin where the path crossed a*, or where it came nearest to it."""
         area, parameters = crossing.area[rows], tuple(p[rows] for p in crossing.parameters)
-        known = area.masked_fill(~crossing.found[rows], torch.inf)
+        # A path meets its areas to one per cent only: at its exact area, a mask that was enough may fall short.
+        known = (area * (1 + _LAST_CHANGE)).masked_fill(~crossing.found[rows], torch.inf)
         return cls(search, bounds, rows, parameters, known, area, steps)
 
     def _enter(self) -> None:
@@ -161,14 +162,11 @@ class _Shrinking:
 
     def step(self, precision: torch.dtype | None) -> tuple[Tensor, Tensor]:
         """Measure the masks, move them uphill and change their areas. The areas (n,) and values (n,) measured."""
-        point = self._search.value_and_grad(self.bounds, self._parameters, precision)
-        area, values = self._area, point.values[0]
-        enough = values >= self._goal.threshold + tolerance(self._goal)
-        if self._taken == 0:  # a path meets its areas to one per cent only: at its exact area a mask may fall short
-            self.best_area = torch.where(enough, self.best_area, self.best_area * (1 + _LAST_CHANGE))
         progress = self._taken / self._steps
         self._taken += 1
-        smaller = enough & (area < self.best_area)
+        point = self._search.value_and_grad(self.bounds, self._parameters, precision)
+        area, values = self._area, point.values[0]
+        smaller = (values >= self._goal.threshold + tolerance(self._goal)) & (area < self.best_area)
         self.best_area = torch.where(smaller, area, self.best_area)
         self.best = tuple(torch.where(smaller[:, None], p, q) for p, q in zip(self._parameters, self.best))
         self._area = self._next_area(values, progress)
