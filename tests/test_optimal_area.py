@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -67,8 +68,8 @@ def test_crossing_is_the_smallest_area_that_was_enough_also_where_a_larger_one_w
     path = [(0.8, [0.9, 0.9, 0.4]), (0.4, [0.7, 0.9, 0.6]), (0.2, [0.75, 0.2, 0.5]), (0.1, [0.1, 0.1, 0.1])]
     crossing = crossing_of(goal_of([0.72, 0.5, 0.5]), path)
     assert crossing.found.tolist() == [True, True, True]
-    assert crossing.area.tolist() == [0.2, 0.4, 0.4]  # a value of exactly the threshold may be lost to rounding
-    assert crossing.parameters[0][:, 0].tolist() == [3, 2, 2]
+    assert crossing.area.tolist() == [0.2, 0.4, 0.2]  # a value of exactly the threshold is enough
+    assert crossing.parameters[0][:, 0].tolist() == [3, 2, 3]
 
 
 def test_crossing_begins_where_the_least_is_missing_if_nothing_was_enough() -> None:
@@ -307,6 +308,52 @@ def test_a_star_is_not_above_any_area_that_was_seen_to_be_enough(areas: Any) -> 
         assert found.optimal_area.tolist() == pytest.approx([0.9] * 3)
     else:
         assert bool((found.optimal_area <= enough + 1 / SIDE**2).all())
+
+
+def mean(x: Tensor) -> Tensor:
+    return x.mean((1, 2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:forward_func has no gradient at examples:UserWarning")  # of the whole input
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.8])
+@pytest.mark.parametrize(
+    "scale",
+    [
+        lambda value: value,
+        lambda value: (30 * value).exp(),
+        lambda value: -1 / (value + 1e-6),
+        lambda value: -((1 - value) ** 8),
+        lambda value: value.log(),  # minus infinity where all is hidden
+        lambda value: torch.sigmoid(400 * (value - 0.05)),  # 1 from area 0.1 on, to the last bit
+    ],
+    ids=["linear", "exponential", "pole", "flat", "logarithm", "saturated"],
+)
+def test_a_star_does_not_depend_on_the_scale_of_the_score(scale: Callable[[Tensor], Tensor], threshold: float) -> None:
+    x = torch.ones(1, 1, SIDE, SIDE)
+    enough = scale(torch.tensor([threshold]))
+    found = ExtremalPerturbation(lambda x: scale(mean(x))).extremal_masks(
+        x, perturbation="fade", areas="optimal", score_threshold=enough
+    )
+    assert found.optimal_score >= enough
+    area, least = float(found.optimal_area), 1 / 400 if bool(enough == 1) else threshold - 1e-6
+    assert least <= area <= threshold + 0.015  # of 576 positions, 0.001 are a half
+
+
+@pytest.mark.parametrize("threshold", [0.95, 0.965, 0.97, 0.98, 0.99])
+def test_a_star_beyond_the_largest_area_of_a_search(threshold: float) -> None:
+    found = ExtremalPerturbation(mean).extremal_masks(
+        torch.ones(1, 1, SIDE, SIDE), perturbation="fade", areas="optimal", score_threshold=threshold
+    )
+    assert threshold - 1e-6 <= float(found.optimal_area) <= threshold + 0.012
+
+
+def test_infinite_score_of_the_other_side_does_not_count() -> None:
+    found = ExtremalPerturbation(lambda x: mean(x).log()).extremal_masks(
+        torch.ones(1, 1, SIDE, SIDE), perturbation="fade", areas=[0.2, 1.0], solver=PathSolver(steps=6)
+    )
+    assert found.threshold.tolist() == [0.0]
+    assert found.values[0, 1] == 0.0
+    assert found.optimal_area.tolist() == [1.0]
 
 
 def test_a_star_between_the_areas_is_sought_beside_them() -> None:

@@ -210,17 +210,17 @@ def _solve_shift(
         p, by_value = curve(values - shift[:, None])
         here = bound.linearised(p)
         covered = here.area
+        excess = torch.logit(covered, eps=1e-12) - goal
+        found = excess.abs() < _TOLERANCE[values.dtype]
+        if step >= _FIRST_TEST and _tests_convergence(values) and bool(found.all()):
+            break
         (gradient,) = here.gradients(here.area_by_grid)
         slope = -(gradient * by_value).sum(1)
         odds = covered * (1 - covered)
-        excess = torch.logit(covered, eps=1e-12) - goal
         low, high = torch.where(excess > 0, shift, low), torch.where(excess < 0, shift, high)
         newton = shift - excess * odds / slope.clamp(max=-1e-30)
         # Newton's steps may oscillate between two distant points. Where the last one did harm, halve the interval.
         trusted = (newton > low) & (newton < high) & (excess.abs() < before)
         before = excess.abs()
-        found = before < _TOLERANCE[values.dtype]
-        if step >= _FIRST_TEST and _tests_convergence(values) and bool(found.all()):
-            break
         shift = torch.where(found, shift, torch.where(trusted, newton, (low + high) / 2))
     return shift

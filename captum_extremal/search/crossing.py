@@ -11,7 +11,6 @@ from torch import Tensor
 from captum_extremal.search.problem import Goal, Parameters, Record
 
 _EFFECT = 0.3  # change of the value, as a share of the whole input's, when the area changes by a factor of e
-_ROUNDING = 1e-5  # of the value's range: what rounding may take from a value that is measured again
 _WELL_BELOW = 0.25  # of the range between Phi_0 and nothing: a path that has fallen so far is behind a*
 _PATIENCE = 3  # steps that a path must stay well below
 _NEVER_BEFORE = 0.5  # area above which no path is behind a*: its first masks hold no information yet
@@ -46,7 +45,7 @@ class Crossing:
         """
         values, searches = record.value, len(every[0]) // len(rows)
         goal = self._goal.of_images(rows)
-        enough = values >= goal.threshold + tolerance(goal)
+        enough = values >= goal.threshold
         expected = torch.where(enough, area, area * torch.exp(missing_change(goal, values)))
         # A mask that is enough comes before any that is not.
         better = (enough & ~self.found[rows]) | ((enough == self.found[rows]) & (expected < self._expected[rows]))
@@ -79,10 +78,6 @@ class Crossing:
 
 def missing_change(goal: Goal, values: Tensor) -> Tensor:
     """The change of the areas' logarithms (N,) that would bring the values (N,) to Phi_0."""
-    effect = _EFFECT * (goal.whole - goal.nothing).abs().clamp(min=1e-30)
-    return (goal.threshold - values) / effect
-
-
-def tolerance(goal: Goal) -> Tensor:
-    """What rounding may take from a value (N,) that is measured again."""
-    return _ROUNDING * (goal.whole - goal.nothing).abs()
+    scale = (goal.whole - goal.nothing).abs()
+    scale = torch.where(scale.isfinite(), scale, (goal.whole - goal.threshold).abs())
+    return (goal.threshold - values) / (_EFFECT * scale.clamp(min=1e-30))

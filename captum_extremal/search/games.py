@@ -30,7 +30,9 @@ class Game:
 
     def value(self, kept: Tensor, removed: Tensor) -> Tensor:
         """The game's value, from scores of any one shape."""
-        return self.kept * kept + self.removed * removed
+        # A score of weight 0 does not count, also where it is infinite.
+        parts = [weight * score for weight, score in ((self.kept, kept), (self.removed, removed)) if weight]
+        return sum(parts[1:], parts[0])
 
 
 PRESERVE = Game(kept=1.0, removed=0.0)

@@ -23,12 +23,13 @@ from torch import Tensor
 
 from captum_extremal.masks.binary import agreement
 from captum_extremal.search.area import at_area, fit_limit, mask_of_area
-from captum_extremal.search.crossing import Crossing, missing_change, tolerance
+from captum_extremal.search.crossing import Crossing, missing_change
 from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters, Search, bounds_of_images
 from captum_extremal.search.refinement import ascended, new_momenta
 
 _LARGEST_CHANGE = 0.12  # of the area's logarithm in one step
 _GROWTH = 0.25  # of the largest change: most masks that are not enough become so by moving uphill
+_STUCK = 5  # steps without a mask that was enough, after which the area grows however little the value falls short
 _PATIENT_STEPS = 8  # images of which no mask was enough until then begin again from nearly everything,
 _LONGER = 1.6  # with so many times more steps
 _FIRST_CHANGE, _LAST_CHANGE = 0.12, 0.01  # the largest change near Phi_0, in the first and the last step
@@ -113,8 +114,9 @@ class _Shrinking:
     ) -> None:
         self.rows, self.bounds, self.best, self.best_area = rows, bounds_of_images(bounds, rows), parameters, known
         self._whole_search, self._steps, self._taken = search, steps, 0
-        self._limit = min(fit_limit(bound) for bound in bounds)
-        self._area = start.clamp(max=self._limit)
+        self.limit = min(fit_limit(bound) for bound in bounds)
+        self._area = start.clamp(max=self.limit)
+        self._short = torch.zeros_like(rows)  # for how many steps no mask was enough
         self._parameters = tuple(at_area(p, self._area, bound) for p, bound in zip(parameters, self.bounds))
         self._momenta = new_momenta(self._parameters)
         self._enter()
@@ -153,6 +155,7 @@ class _Shrinking:
 
     def _keep(self, rows: Tensor) -> None:
         self.rows, self.best_area, self._area = self.rows[rows], self.best_area[rows], self._area[rows]
+        self._short = self._short[rows]
         self.bounds = bounds_of_images(self.bounds, rows)
         self.best, self._parameters = (tuple(p[rows] for p in every) for every in (self.best, self._parameters))
         for momentum in self._momenta:
@@ -166,7 +169,7 @@ class _Shrinking:
         self._taken += 1
         point = self._search.value_and_grad(self.bounds, self._parameters, precision)
         area, values = self._area, point.values[0]
-        smaller = (values >= self._goal.threshold + tolerance(self._goal)) & (area < self.best_area)
+        smaller = (values >= self._goal.threshold) & (area < self.best_area)
         self.best_area = torch.where(smaller, area, self.best_area)
         self.best = tuple(torch.where(smaller[:, None], p, q) for p, q in zip(self._parameters, self.best))
         self._area = self._next_area(values, progress)
@@ -177,12 +180,15 @@ class _Shrinking:
     def _next_area(self, values: Tensor, progress: float) -> Tensor:
         goal, largest = self._goal, _FIRST_CHANGE * (_LAST_CHANGE / _FIRST_CHANGE) ** progress
         missing = missing_change(goal, values)
-        shrink = (-missing / 3).clamp(min=largest, max=_LARGEST_CHANGE)  # far above Phi_0 there is a long way to go
-        wanted = self._area * torch.exp(missing.clamp(max=_GROWTH * largest).maximum(-shrink))
+        self._short = torch.where(missing > 0, self._short + 1, 0)
+        most = (-missing / 3).clamp(min=largest, max=_LARGEST_CHANGE)  # far above Phi_0 there is a long way to go
+        # Where the score has another scale near Phi_0, values say little of the way there.
+        growth = missing.maximum(largest * (self._short >= _STUCK)).clamp(max=_GROWTH * largest)
+        wanted = self._area * torch.exp(torch.where(missing > 0, growth, missing.maximum(-most)))
         # Once a mask is enough, another of its area is of no use.
         known = self.best_area.clamp(max=2)
         below = torch.minimum(known * (1 - _LAST_CHANGE / 2), _rounded_up(known, goal) - goal.unit)
-        return whole_units(torch.minimum(wanted, below), goal).clamp(max=self._limit)
+        return whole_units(torch.minimum(wanted, below), goal).clamp(max=self.limit)
 
 
 def whole_units(areas: Tensor, goal: Goal) -> Tensor:
@@ -201,7 +207,9 @@ def _measured(search: Search, parts: list[_Shrinking], crossing: Crossing) -> Op
     goal, inputs = search.goal, len(search.goal.bounds_of(1.0))
     area = torch.ones_like(goal.threshold)
     for part in parts:
-        area[part.rows] = _rounded_up(part.best_area.clamp(max=1), goal)  # on the path, areas are no whole number
+        # No mask was enough at the largest area of a search, but a mask between it and everything may be.
+        sought = part.best_area.masked_fill(part.best_area.isinf(), part.limit)
+        area[part.rows] = _rounded_up(sought.clamp(max=1), goal)  # on the path, areas are no whole number
     sigma = area.new_full((len(area), inputs), torch.nan)
     for part in parts:
         sigma[part.rows] = sigma.new_tensor([bound.sigma for bound in part.bounds])
