@@ -177,6 +177,11 @@ class Objective:
                 "that finds nothing, or saturated, or not differentiable; a search has little to go by"
             )
 
+    @torch.no_grad()
+    def score_of_inputs(self) -> Tensor:
+        """The score (N,) of the inputs, measured once more."""
+        return self._scores(self._inputs, None)
+
     def apart_from(self, forbidden: Tensors) -> Objective:
         """The same objective for masks m that count as m (1 - f), with f (N, *mask_shape) in [0, 1] for each input."""
         other = copy.copy(self)

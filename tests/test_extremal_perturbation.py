@@ -778,6 +778,28 @@ def test_attribute_needs_no_word_for_a_star_alone() -> None:
         mean_of_ones("attribute", areas="optimal")
 
 
+def test_masks_without_a_score_are_told() -> None:
+    def function(x: Tensor) -> Tensor:
+        score = x.mean((1, 2, 3))
+        return torch.where((score > 0.3) & (score < 0.7), torch.nan, score)
+
+    method = ExtremalPerturbation(function)
+    with pytest.warns(UserWarning, match=r"score is NaN under masks of the examples \[0, 1\]"):
+        found = method.extremal_masks(
+            torch.ones(2, 1, 16, 16), perturbation="fade", areas=[0.2, 0.5], solver=PathSolver(steps=4)
+        )
+    assert found.scores.isnan().tolist() == [[False, True], [False, True]]
+
+
+@pytest.mark.parametrize("game", ["preserve", "delete"])
+def test_word_for_nothing_needed_is_of_the_game(game: str) -> None:
+    method = ExtremalPerturbation(lambda x: -x.mean((1, 2, 3)))
+    x = torch.ones(1, 1, 16, 16)
+    what = {"preserve": "nothing kept.*hide more", "delete": r"nothing removed, .*Raise score_threshold, or explain"}
+    with pytest.warns(UserWarning, match=what[game]):
+        method.attribute(x, perturbation="fade", areas=[0.2, 0.5], game=game, solver=PathSolver(steps=4))
+
+
 @pytest.mark.parametrize("areas", [None, "optimal", [0.1, 0.5]], ids=str)
 def test_nothing_is_needed_where_the_perturbed_input_is_enough(areas: Any) -> None:
     found = mean_of_ones(areas=areas, score_threshold=[0.0, 0.22], solver=Seeker(finds_optimum=False))

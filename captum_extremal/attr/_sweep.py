@@ -4,7 +4,7 @@ import math
 import platform
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from captum_extremal._captum import progress_bar
 from captum_extremal._state import warn_caller
 from captum_extremal._version import own_version
 from captum_extremal.areas import Sought
+from captum_extremal.batch_parts import AnyObjective, Parts
 from captum_extremal.masks import Family, FeatureGroups, Layout
 from captum_extremal.masks.binary import agreement, agreement_of
 from captum_extremal.objective import Objective
@@ -38,14 +39,14 @@ class Task:
 
     Attributes:
         objective: of all images.
-        objective_of: from rows (n,), numbers of images, to that of these images alone.
+        objective_of: from rows (n,), numbers of images, to that of these images.
         family, layouts: the masks, and how they lie on each input.
         sought: the areas, and whether a* is sought beyond them.
         forbidden: (N, *mask_shape) in [0, 1] for each input, what counts nothing in the search; None for nothing.
     """
 
     objective: Objective
-    objective_of: Callable[[Tensor], Objective]
+    objective_of: Parts
     family: Family
     layouts: Sequence[Layout]
     sought: Sought
@@ -56,8 +57,8 @@ class Task:
         """The objective of the search, in which what is forbidden does not count."""
         return self.objective if self.forbidden is None else self.objective.apart_from(self.forbidden)
 
-    def searched_of(self, rows: Tensor) -> Objective:
-        """That of the images of some rows (n,) alone."""
+    def searched_of(self, rows: Tensor) -> AnyObjective:
+        """That of the images of some rows (n,)."""
         objective = self.objective_of(rows)
         return objective if self.forbidden is None else objective.apart_from(tuple(f[rows] for f in self.forbidden))
 
@@ -248,14 +249,26 @@ def _measured(
     return Measured.by(objective, masks, areas, sigma, overlap, shares)
 
 
-def warn_of_threshold(found: ExtremalMasks) -> None:
-    """Warn once of images whose threshold is out of reach: above the value of the whole input."""
-    whole = Game(**found.settings["game"]).value(found.clean_score, found.perturbed_score)
+def warn_of_scores(found: ExtremalMasks) -> None:
+    """Warn once of images whose masks have no score, and once of those whose threshold is above that of everything."""
+    game = Game(**found.settings["game"])
+    unknown = game.value(found.scores, found.complement_scores).isnan().any(1)
+    if examples := unknown.nonzero()[:, 0].tolist():
+        warn_caller(
+            f"forward_func's score is NaN under masks of the examples {examples}; these masks do not count as enough"
+        )
+    whole = game.value(found.clean_score, found.perturbed_score)
     if beyond := int(((found.threshold > whole) & ~found.reached).sum()):
         warn_caller(
-            f"{beyond} of {len(found)} examples do not reach the score threshold even with everything kept, so that a* "
-            "is NaN at any area. Lower score_threshold, which is in units of the game's value"
+            f"{beyond} of {len(found)} examples do not reach the score threshold even with everything "
+            f"{_verb(found)}, so that a* is NaN at any area. Lower score_threshold, which is in units of the game's "
+            "value"
         )
+
+
+def _verb(found: ExtremalMasks) -> str:
+    """What masks do with their region."""
+    return "kept" if found.settings["game"]["kept"] else "removed"
 
 
 def _masks_at(
@@ -276,8 +289,10 @@ def warn_of_optimum(found: ExtremalMasks) -> None:
             "areas, add larger ones: 1.0 always reaches the default threshold"
         )
     if empty:
+        hide = (
+            " hide more (perturbation='fade', baselines=... or SamplePerturbation)," if _verb(found) == "kept" else ""
+        )
         warn_caller(
-            f"{empty} of {examples} examples reach the score threshold with nothing kept, so that a* is 0 and their "
-            "attribution is zero. Raise score_threshold, hide more (perturbation='fade', baselines=... or "
-            "SamplePerturbation), or explain another target"
+            f"{empty} of {examples} examples reach the score threshold with nothing {_verb(found)}, so that a* is 0 "
+            f"and their attribution is zero. Raise score_threshold,{hide} or explain another target"
         )

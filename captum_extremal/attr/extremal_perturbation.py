@@ -13,7 +13,8 @@ from captum_extremal._checks import check_choice
 from captum_extremal.arguments import Tensors, warn_of_layout
 from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._groups import groups_of, has_columns_alone, with_group_mask
-from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_threshold
+from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_scores
+from captum_extremal.batch_parts import Parts
 from captum_extremal.masks import Family, GroupMask, Layout, MaskFamily, check_ids, read_axes
 from captum_extremal.objective import Known, Objective
 from captum_extremal.perturbations import BlurPyramid, Perturbation, of_each_input
@@ -146,7 +147,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
         options, ids = _options(settings, ExtremalPerturbation.extremal_masks, inputs, feature_mask)
         with self._open(inputs, baselines, target, additional_forward_args, options) as session:
             found, _ = self._search(session, options, ids)
-        warn_of_threshold(found)
+        warn_of_scores(found)
         return found
 
     @torch.no_grad()
@@ -241,7 +242,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
             return objective_at(session.of_images(rows), spread, objective.known_of(rows))
 
         objective = objective_at(session, groups.spread if groups else None)
-        task = Task(objective, objective_of, family, layouts, sought)
+        task = Task(objective, Parts(objective, objective_of, session.batching.apart), family, layouts, sought)
         contrast = None if groups else tuple(map(_contrast, objective.hidden, session.inputs))
         found = sweep(session, task, settings, self.get_name(), {"perturbation": repr(perturbation)}, contrast)
         return found, groups.spread if groups else lambda maps: maps

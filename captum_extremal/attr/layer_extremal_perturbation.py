@@ -15,7 +15,8 @@ from captum_extremal._state import warn_caller
 from captum_extremal.arguments import Tensors, check_baselines
 from captum_extremal.attr._base import BaseAttribution
 from captum_extremal.attr._groups import groups_of, with_group_mask
-from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_threshold
+from captum_extremal.attr._sweep import Task, sweep, warn_of_optimum, warn_of_scores
+from captum_extremal.batch_parts import Parts
 from captum_extremal.layers import LayerTail, check_layer, name_of
 from captum_extremal.masks import Family, FeatureGroups, GroupMask, Layout, MaskFamily, check_ids, read_axes
 from captum_extremal.objective import Known, Objective
@@ -152,7 +153,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         """
         options, at_layer = _options(settings, LayerExtremalPerturbation.extremal_masks, layer_mask, layer_baselines)
         found = self._masks_of(inputs, target, additional_forward_args, attribute_to_layer_input, options, at_layer)
-        warn_of_threshold(found)
+        warn_of_scores(found)
         return found
 
     def _masks_of(
@@ -212,7 +213,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         runs = "tail" if tail.is_split else "model"
         about = {"layer": name_of(self.forward_func, self.layer), "runs": runs, "not_split": tail.not_split}
         objective = objective_at(here, groups)
-        task = Task(objective, objective_of, family, layouts, sought)
+        task = Task(objective, Parts(objective, objective_of, session.batching.apart), family, layouts, sought)
         return sweep(here, task, settings, self.get_name(), about), here, spread_of(groups)
 
     def _at_layer(self, session: Session, to_input: bool, given: _AtLayer) -> Session:

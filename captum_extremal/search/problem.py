@@ -14,8 +14,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from captum_extremal.batch_parts import AnyObjective
 from captum_extremal.masks import BoundMask, Linearised
-from captum_extremal.objective import Objective
 from captum_extremal.search.games import Game
 
 Parameters = tuple[Tensor, ...]
@@ -52,7 +52,7 @@ class Goal:
         unit: a* is a multiple of this fraction of the input: one position, one channel.
         smallest: area of the smallest mask.
         bounds_of: from an area to the mask family of each input tensor, the same object for areas that share one.
-        objective_of: from rows (n,), numbers of images, to the objective of these images alone.
+        objective_of: from rows (n,), numbers of images, to the objective of these images.
     """
 
     threshold: Tensor
@@ -61,7 +61,7 @@ class Goal:
     unit: float
     smallest: float
     bounds_of: Callable[[float], BoundMasks]
-    objective_of: Callable[[Tensor], Objective]
+    objective_of: Callable[[Tensor], AnyObjective]
 
     def of_images(self, rows: Tensor) -> Goal:
         """The goal of the images of some rows (n,)."""
@@ -94,7 +94,7 @@ class Search:
         goal: where a* is sought beyond the areas; else None.
     """
 
-    objective: Objective
+    objective: AnyObjective
     game: Game
     areas: tuple[float, ...]
     bounds: Sequence[BoundMasks]

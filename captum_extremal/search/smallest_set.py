@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from captum_extremal.batch_parts import AnyObjective
 from captum_extremal.objective import Objective
 from captum_extremal.search.games import Game
 
@@ -48,7 +49,7 @@ class Asked:
 
     Attributes:
         objective: of masks (N, G).
-        objective_of: from rows (n,), numbers of examples, to that of these examples alone.
+        objective_of: from rows (n,), numbers of examples, to that of these examples.
         game: which value of the scores counts.
         threshold: Phi_0 (N,).
         whole: the game's value (N,) with every group kept that may be.
@@ -56,7 +57,7 @@ class Asked:
     """
 
     objective: Objective
-    objective_of: Callable[[Tensor], Objective]
+    objective_of: Callable[[Tensor], AnyObjective]
     game: Game
     threshold: Tensor
     whole: Tensor
@@ -69,7 +70,7 @@ class Asked:
         scale = torch.stack([self.whole.abs(), nothing.abs(), self.threshold.abs()]).amax(0)
         return _ROUNDING * torch.finfo(self.threshold.dtype).eps * scale
 
-    def of_example(self, n: int) -> Objective:
+    def of_example(self, n: int) -> AnyObjective:
         """The objective of one example."""
         return self.objective if len(self.threshold) == 1 else self.objective_of(self.threshold.new_tensor([n]).long())
 
@@ -89,7 +90,7 @@ class _Case:
         passes: what step 3 may take.
     """
 
-    def __init__(self, asked: Asked, objective: Objective, weights: Values, threshold: float, passes: int) -> None:
+    def __init__(self, asked: Asked, objective: AnyObjective, weights: Values, threshold: float, passes: int) -> None:
         self.weights, self.threshold, self.passes = weights, threshold, passes
         self.present: Numbers = np.flatnonzero(weights)
         self._objective, self._game = objective, (asked.game.kept, asked.game.removed)
