@@ -3,7 +3,7 @@
 Bad areas raise TypeError or ValueError.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral, Real
@@ -69,7 +69,7 @@ def _as_numbers(areas: object) -> list[Any]:
         areas = areas.tolist()
     if isinstance(areas, Real):
         areas = [areas]
-    if isinstance(areas, (str, bytes)) or not isinstance(areas, Iterable):
+    if isinstance(areas, (str, bytes, Iterator)) or not isinstance(areas, Iterable):
         raise TypeError(f"areas must be a number or a sequence of numbers, got {areas!r}")
     values = list(areas)
     if any(isinstance(value, Sequence) and not isinstance(value, str) for value in values):

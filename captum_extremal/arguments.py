@@ -145,6 +145,8 @@ def check_baselines(inputs: Tensors, baselines: BaselineType, is_tuple: bool, ar
 
 
 def _baseline(name: str, x: Tensor, value: object) -> Tensor:
+    if isinstance(value, Tensor) and value.dim() == 0:
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, (int, float, Tensor)):
         hint = ": give the target by keyword, target=..." if isinstance(value, list) else ""
         raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}{hint}")
@@ -152,10 +154,13 @@ def _baseline(name: str, x: Tensor, value: object) -> Tensor:
         if not math.isfinite(value):
             raise ValueError(f"{name} must be finite, got {value}")
         return torch.full_like(x[:1], float(value)).expand_as(x)
+    if value.is_complex() or value.dtype == torch.bool:
+        raise TypeError(f"{name} must be real numbers, got {value.dtype}")
     fits = all(side in (1, full) for side, full in zip(value.shape, x.shape))
     if value.dim() != x.dim() or not fits:
+        whose = "the layer's activation" if name.startswith("layer_") else "its input"
         raise ValueError(
-            f"{name} must have the shape of its input, {tuple(x.shape)}, with any side 1 to be repeated, such as one "
+            f"{name} must have the shape of {whose}, {tuple(x.shape)}, with any side 1 to be repeated, such as one "
             f"example of it, got {tuple(value.shape)}"
         )
     if not bool(value.isfinite().all()):

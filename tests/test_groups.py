@@ -554,7 +554,11 @@ BAD_LAYER: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "floating": ({"layer_mask": WORD_IDS.float()}, TypeError, "layer_mask must be a tensor of integers"),
     "shape": ({"layer_mask": WORD_IDS[..., 0]}, ValueError, r"layer_mask must have the shape of what it groups"),
     "two": ({"layer_mask": (WORD_IDS, WORD_IDS)}, ValueError, "layer_mask must be one tensor for each of 1"),
-    "baselines": ({"layer_baselines": torch.zeros(1, 4, 5)}, ValueError, "layer_baselines must have the shape"),
+    "baselines": (
+        {"layer_baselines": torch.zeros(1, 4, 5)},
+        ValueError,
+        "layer_baselines must have the shape of the layer's activation",
+    ),
 }
 
 

@@ -34,10 +34,14 @@ def test_other_devices_and_other_settings_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("solver", [PathSolver, PenaltySolver])
 def test_bad_precision_is_named(solver: type) -> None:
-    with pytest.raises(ValueError, match=r"precision must be a floating torch\.dtype, None or 'auto', got 'fast'"):
+    rule = r"precision must be torch\.bfloat16, torch\.float16, 'auto' or None, got"
+    with pytest.raises(ValueError, match=rf"{rule} 'fast'"):
         solver(precision="fast")
-    with pytest.raises(TypeError, match=r"precision must be a floating torch\.dtype, None or 'auto', got torch\.int64"):
-        solver(precision=torch.int64)
+    for other in (torch.int64, torch.float64):  # autocast takes neither
+        with pytest.raises(ValueError, match=rf"{rule} {other}"):
+            solver(precision=other)
+    with pytest.raises(TypeError, match=rf"{rule} 16"):
+        solver(precision=16)
 
 
 @pytest.mark.parametrize(("capability", "told"), [("AVX512", "bfloat16"), ("AVX2", None)])

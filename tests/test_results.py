@@ -396,7 +396,22 @@ def test_one_image_of_a_tuple_is_a_tuple() -> None:
     assert all(torch.equal(mine, part[1:]) for mine, part in pairs)
 
 
-@pytest.mark.parametrize(("index", "error"), [(2, IndexError), (-3, IndexError), (0.0, TypeError), (None, TypeError)])
+@pytest.mark.parametrize("index", [torch.tensor(1), np.int64(1), torch.tensor(-1, dtype=torch.int32)])
+def test_an_index_may_be_of_any_library(found: ExtremalMasks, index: Any) -> None:
+    for one in (found[index], found.image(index)):
+        assert torch.equal(one.masks, found.masks[1:])
+
+
+def test_settings_of_one_image_are_its_own(found: ExtremalMasks) -> None:
+    before = dict(found.settings)
+    found[0].settings["note"] = found.to("cpu").settings["note"] = "changed"
+    assert found.settings == before
+
+
+@pytest.mark.parametrize(
+    ("index", "error"),
+    [(2, IndexError), (-3, IndexError), (0.0, TypeError), (None, TypeError), (torch.tensor(0.0), TypeError)],
+)
 def test_image_that_is_not_there_is_named(found: ExtremalMasks, index: int, error: type[Exception]) -> None:
     with pytest.raises(error, match="index"):
         found.image(index)
@@ -583,7 +598,14 @@ def test_foreign_files_are_refused_and_run_nothing(kind: str, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="path must be a file written by save"):
         ExtremalMasks.load(path)
+    with pytest.raises(ValueError, match=r"^((?!unsafe).)*$"):  # NumPy's advice is none for these files
+        ExtremalMasks.load(path)
     assert [file.name for file in tmp_path.iterdir()] == ["masks.npz"]
+
+
+def test_a_number_is_no_path() -> None:  # it would be a descriptor of an open file
+    with pytest.raises(TypeError, match="path must be a path, got 0"):
+        ExtremalMasks.load(0)  # type: ignore[arg-type]
 
 
 def test_file_that_is_not_there_is_a_file_that_is_not_there(tmp_path: Path) -> None:

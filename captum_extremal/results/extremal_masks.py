@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
@@ -14,6 +15,8 @@ from captum_extremal._checks import check_count, check_number
 from captum_extremal.masks.binary import binarised, overlap
 from captum_extremal.results import files, maps
 from captum_extremal.results.tensors import as_tuple
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -265,7 +268,7 @@ class ExtremalMasks:
     def __len__(self) -> int:
         return len(self.clean_score)
 
-    def __getitem__(self, index: int | slice) -> ExtremalMasks:
+    def __getitem__(self, index: int | Tensor | slice) -> ExtremalMasks:
         """``found[n]`` is the result of one image alone, with N = 1, and ``found[first:last]`` that of several.
 
         Raises:
@@ -273,7 +276,7 @@ class ExtremalMasks:
         """
         rows = index
         if not isinstance(index, slice):
-            check_count("index", index, at_least=None)
+            index = _integer(index)
             if not -len(self) <= index < len(self):
                 rule = f"below {len(self)}" if index >= 0 else f"at least {-len(self)}"
                 raise IndexError(f"index must be {rule}, got {index}")
@@ -281,20 +284,20 @@ class ExtremalMasks:
         of_images = [name for name in _FIELDS if name not in _SHARED]
         return self._changed(lambda part: part[rows], of_images)
 
-    def image(self, index: int) -> ExtremalMasks:
+    def image(self, index: int | Tensor) -> ExtremalMasks:
         """The result of one image alone, N = 1: ``found[index]``.
 
         Raises:
             TypeError, IndexError: the index is not an integer, or there is no such image.
         """
-        check_count("index", index, at_least=None)
-        return self[index]
+        return self[_integer(index)]
 
     def to(self, device: torch.device | str) -> ExtremalMasks:
         """The same result with all tensors on a device.
 
         Raises:
             TypeError, ValueError: ``device`` is no device.
+            RuntimeError: this machine has no such device.
         """
         try:
             place = torch.device(device)
@@ -321,6 +324,7 @@ class ExtremalMasks:
         """Read what :meth:`save` wrote. Nothing in the file can run code.
 
         Raises:
+            TypeError: ``path`` is no path.
             OSError: the file cannot be opened.
             ValueError: the file was not written by :meth:`save`, or by an earlier version in another format.
         """
@@ -341,7 +345,7 @@ class ExtremalMasks:
         parts: dict[str, Any] = {name: getattr(self, name) for name in names}
         changed = {name: part if part is None else _each(change, part) for name, part in parts.items()}
         others = tuple(other._changed(change, names) for other in self.others)
-        return replace(self, **cast(Any, changed), others=others)
+        return replace(self, **cast(Any, changed), others=others, settings=deepcopy(self.settings))
 
     def to_html(
         self,
@@ -423,3 +427,15 @@ _OPTIONAL = tuple(field.name for field in fields(ExtremalMasks) if field.default
 _SHARED = ("areas", "sigma", "group_ids")  # by all images
 _OTHERS = "explanations"  # the name in a file's settings of those of the further explanations
 _DISTINCT = 0.3  # the largest IoU of answers that are not the same
+
+
+def _integer(index: int | Tensor) -> int:
+    """An index, which may be Python's, NumPy's or PyTorch's.
+
+    Raises:
+        TypeError: it is no integer.
+    """
+    if isinstance(index, Tensor) and index.dim() == 0 and index.dtype in _INTEGERS:
+        return int(index)
+    check_count("index", index, at_least=None)
+    return int(index)

@@ -58,9 +58,12 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Stored]:
     """A file that :func:`write` wrote, read once.
 
     Raises:
+        TypeError: the path is none.
         OSError: the file cannot be opened.
         ValueError: the file was not written by :func:`write`, or in another format, or has not what is asked for.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a path, got {path!r}")
     with open(path, "rb") as file:
         try:
             yield Stored(file)
@@ -70,10 +73,10 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Stored]:
 
 def _contents(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a file says of itself, and its arrays."""
-    archive = cast(Any, np.load(file, allow_pickle=False))
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("it holds one array only")
-    with archive:
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is no .npz archive")
+    file.seek(0)
+    with cast(Any, np.load(file, allow_pickle=False)) as archive:
         about = json.loads(str(archive["about"]))
         if about["format"] != FORMAT:
             older = ": it was written by an earlier version, search again" if about["format"] == 1 else ""

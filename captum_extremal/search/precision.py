@@ -3,17 +3,17 @@
 import torch
 
 AUTO = "auto"
+_LOWER = (torch.bfloat16, torch.float16)  # what autocast takes on every device
 _FAST_ON_CPU = "AVX512"  # of PyTorch's names of CPU capabilities, the first with fast bfloat16
 _FAST_ON_CUDA = (8, 0)  # the first compute capability with bfloat16
 
 
 def check_precision(precision: object) -> None:
-    """Raise TypeError or ValueError unless ``precision`` is None, a floating dtype or "auto"."""
-    if isinstance(precision, str) and precision != AUTO:
-        raise ValueError(f"precision must be a floating torch.dtype, None or {AUTO!r}, got {precision!r}")
-    floating = isinstance(precision, torch.dtype) and precision.is_floating_point
-    if precision is not None and not isinstance(precision, str) and not floating:
-        raise TypeError(f"precision must be a floating torch.dtype, None or {AUTO!r}, got {precision!r}")
+    """Raise TypeError or ValueError unless ``precision`` is None, a type that autocast knows, or "auto"."""
+    if precision is None or precision == AUTO or precision in _LOWER:
+        return
+    kind = ValueError if isinstance(precision, (str, torch.dtype)) else TypeError
+    raise kind(f"precision must be torch.bfloat16, torch.float16, {AUTO!r} or None, got {precision!r}")
 
 
 def chosen_precision(precision: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
