@@ -6,11 +6,13 @@ import dataclasses
 import inspect
 import io
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
@@ -496,6 +498,42 @@ def test_a_star_is_told_with_the_agreement_of_searches(tmp_path, monkeypatch, ca
     assert line.split()[-3:] == ["21.3", "%", "0.83"]
     (row,) = read_summary(tmp_path)["rows"]
     assert (row["optimal_area"], row["agreement"]) == (pytest.approx(0.213), pytest.approx(0.826))
+
+
+@pytest.mark.parametrize(
+    ("scores", "probabilities"),
+    [
+        ([0.0, 0.0], [0.5, 0.5]),
+        ([0.25, 0.75], [0.25, 0.75]),  # they are probabilities already
+        ([0.25, 0.7], torch.tensor([0.25, 0.7]).softmax(0).tolist()),
+        ([-0.5, 1.5], torch.tensor([-0.5, 1.5]).softmax(0).tolist()),
+        ([3.0], [math.nan]),
+    ],
+)
+def test_scores_may_be_probabilities(scores, probabilities):
+    classifier = tiny_classifier(nn.Identity, CATEGORIES)
+    torch.testing.assert_close(
+        classifier.probabilities(torch.tensor(scores)), torch.tensor(probabilities), equal_nan=True
+    )
+
+
+@pytest.mark.filterwarnings("default:nothing to go by:UserWarning")
+def test_a_warning_names_its_photo(tmp_path, monkeypatch, capsys):
+    run, _ = run_of(tmp_path, monkeypatch)
+    monkeypatch.setattr(run, "_search", lambda *_, **__: warnings.warn("nothing to go by", stacklevel=1) or 1 / 0)
+    picture(32, 32).save(tmp_path / "a.png")
+    assert run.over([str(tmp_path / "a.png")]) == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'a.png'}: nothing to go by" in told
+    assert "UserWarning" not in told
+
+
+def test_what_need_not_be_removed_is_told(tmp_path, monkeypatch, capsys):
+    run, _ = run_of(tmp_path, monkeypatch, game="delete")
+    monkeypatch.setattr(run, "threshold", lambda clean, perturbed: -clean - 1)
+    picture(32, 32).save(tmp_path / "a.png")
+    assert run.over([str(tmp_path / "a.png")]) == 0
+    assert "a* is 0 for 1 of 1: the score is lost with nothing removed" in capsys.readouterr().out
 
 
 def test_photos_that_need_nothing_are_counted(tmp_path, monkeypatch, capsys):

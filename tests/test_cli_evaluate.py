@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captum_extremal import PathSolver, cli, visualization
-from captum_extremal.cli import console, evaluate, options
+from captum_extremal.cli import compare, console, evaluate, options
 from captum_extremal.datasets import DigitImages, digit_network
 from captum_extremal.evaluation import METRICS, Row, RowFile, Settings, make_method, read_rows
 from captum_extremal.evaluation import metrics as judging
@@ -545,6 +545,30 @@ def test_a_folder_with_an_annotation_and_an_image_that_cannot_be_read(twenty, tm
     assert "annotations that cannot be read: 1" in stderr
     assert "c.xml" in stderr
     assert "1 of 2" in stdout
+
+
+def row_of(image, **values):
+    return Row(image=image, label="b", difficult=False, seconds=1.0, values=values)
+
+
+def test_pairs_that_do_not_count_are_told(tmp_path, capsys):
+    with RowFile(tmp_path, Settings({"method": "m"}), 3) as file:
+        file.append([row_of("a", distance=3.0), row_of("b"), row_of("c")])
+    assert cli.main(["compare", str(tmp_path), "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "m: pairs that do not count, because nothing of their class is annotated: 2." in told
+
+
+def test_files_are_written_before_the_table_is_printed(tmp_path, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    with RowFile(tmp_path, Settings({"method": "m"}), 1) as file:
+        file.append([row_of("a", distance=3.0)])
+    monkeypatch.setattr(compare, "print_table", closed)
+    with pytest.raises(BrokenPipeError):
+        compare.run(SimpleNamespace(rows=[tmp_path], out=tmp_path, tolerance=None, repair=False, against=None))
+    assert {"table.csv", "table.json"} <= {file.name for file in tmp_path.iterdir()}
 
 
 @pytest.mark.parametrize(

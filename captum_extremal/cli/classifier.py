@@ -23,6 +23,7 @@ from captum_extremal.cli.weights import DETECTORS, from_file, untrained
 
 _MODELS: Any = models  # its functions have no types
 _MOST_CANDIDATES = 12
+_ROUNDED = 0.01  # what the sum of probabilities may be off
 _MODEL_ERRORS = (RuntimeError, ValueError, AssertionError)
 
 
@@ -99,8 +100,11 @@ class Classifier:
         return False
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """The probabilities (K,) of the classes, from their scores."""
-        return logits.softmax(0)
+        """The probabilities (K,) of the classes, from scores that may be it already; NaN where K is 1."""
+        if len(logits) == 1:
+            return torch.full_like(logits, torch.nan)
+        are_known = bool((logits >= 0).all()) and abs(float(logits.sum()) - 1) < _ROUNDED
+        return logits if are_known else logits.softmax(0)
 
     @torch.no_grad()
     def scores(self, picture: Tensor) -> Tensor:

@@ -51,9 +51,7 @@ def run(given: Any) -> None:
     short, folder = [shortened(line.label, _LONGEST_LABEL) for line in lines], made_folder(given.out)
     labels = [f"{label} ({line.key})" if short.count(label) > 1 else label for line, label in zip(lines, short)]
     labelled = dict(zip(labels, lines))
-    _print(labelled, tolerance)
-    if given.against is not None:
-        _print_leads(ahead, given.against)
+    # The files come first, because a closed output ends the program.
     with replaced(folder / "table.csv") as partial:
         as_frame(lines).to_csv(partial, index=False)
     content = {"tolerance": tolerance, "runs": [asdict(line) for line in lines]}
@@ -62,6 +60,9 @@ def run(given: Any) -> None:
     for column in COLUMNS:
         (folder / f"{column}.png").unlink(missing_ok=True)  # of an earlier comparison
     figures = _write_figures(labelled, tolerance, folder)
+    _print(labelled, tolerance)
+    if given.against is not None:
+        _print_leads(ahead, given.against)
     files = {"table.csv": "one line per run, metric and subset", "table.json": "the same with settings and classes"}
     print_files(folder.resolve(), files | dict.fromkeys(figures, "the runs side by side, with their intervals"))
 
@@ -90,6 +91,8 @@ def _print(lines: dict[str, Line], tolerance: float) -> None:
             print(f"{label}: images that could not be read: {line.unreadable}.")
         if line.unexplained:
             print(f"{label}: images that could not be explained: {line.unexplained}.")
+        if skipped := {score.skipped for subsets in line.scores.values() for score in subsets.values()} - {0}:
+            print(f"{label}: pairs that do not count, because nothing of their class is annotated: {max(skipped)}.")
 
 
 def _print_leads(ahead: dict[str, dict[str, Score]], label: str) -> None:

@@ -111,7 +111,8 @@ class ImageRun(PhotoRun):
             # Of the mask of a*, the last, or the largest area's where a* is not reached.
             values = zip(found["soft"][-1], found["binary"][-1], found["all_hidden"])
             cells = [[name, *(f"{value:.2f}" for value in of_way)] for name, of_way in zip(found["names"], values)]
-            head = ("what is not kept is hidden by", "value of the mask", "of its binary form", "where all is hidden")
+            hidden = "what the mask removes" if self.game == "delete" else "what is not kept"
+            head = (f"{hidden} is hidden by", "value of the mask", "of its binary form", "where all is hidden")
             print(f"  {row['target']} {row['name']}: the game's value at a*, {row['threshold']:.2f} is enough")
             print_table(cells, head, indent=4)
 

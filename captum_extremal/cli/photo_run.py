@@ -133,7 +133,8 @@ class PhotoRun(ABC):
                 "they are than a mask of few whole pixels does. Look at the scores of the other areas."
             )
         if empty := sum(row["vacuous"] for row in self.summary.rows):
-            print(f"a* is 0 for {empty} of {count}: the score is reached with nothing kept, so no part is needed.")
+            reached = "lost with nothing removed" if self.game == "delete" else "reached with nothing kept"
+            print(f"a* is 0 for {empty} of {count}: the score is {reached}, so no part is needed.")
         if missing := sum(not row["reached"] for row in self.summary.rows):
             why, larger = "no area is enough, and the figures show the largest", f"{self.everything}, is always enough"
             print(
@@ -178,6 +179,7 @@ class PhotoRun(ABC):
             with warnings.catch_warnings():
                 # The command says itself where a* is not reached.
                 warnings.filterwarnings("ignore", ".*do not reach the score threshold even", UserWarning)
+                warnings.showwarning = lambda message, *_, **__: say(f"{photo}: {message}")
                 found = self._search(view, **shared, show_progress=sys.stderr.isatty())
         except (ValueError, RuntimeError) as error:
             raise PhotoError(f"cannot be explained: {error}") from error
@@ -191,7 +193,7 @@ class PhotoRun(ABC):
         return [
             about
             | {"target": target, "name": names[k], "predicted": target == predicted}
-            | {"probability": float(probabilities[target])}
+            | {"probability": None if probabilities[target].isnan() else float(probabilities[target])}
             | scores(found.image(k))
             | {"folder": folder.name}
             | addition
@@ -213,7 +215,7 @@ class PhotoRun(ABC):
         print(f"{first['photo']}: {width} x {height} px{crop}; {seconds}")
         cells = []
         for row in rows:
-            numbers = [f"{row[name]:.2f}" for name in ("clean_score", "probability")]
+            numbers = ["" if row[name] is None else f"{row[name]:.2f}" for name in ("clean_score", "probability")]
             cells.append([f"{row['target']} {row['name']}", *numbers, area_text(row), agreement_text(row)])
         names = ["class", "score", "probability", "a*", "searches agree"]
         if not any(cell[-1] for cell in cells):

@@ -65,7 +65,8 @@ def same(one: float, other: float) -> bool:
 
 def optimal_text(one: ExtremalMasks) -> str:
     if bool(one.vacuous):
-        return f"a* = {area_text(one, 0.0)}, nothing needed"
+        needed = "need be removed" if removes_only(one) else "needed"
+        return f"a* = {area_text(one, 0.0)}, nothing {needed}"
     return f"a* = {area_text(one, float(one.optimal_area))}" if bool(one.reached) else "a* not reached"
 
 

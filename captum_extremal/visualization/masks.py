@@ -91,7 +91,17 @@ def show_targets(
     for ax, view, label in zip(others, views, labels):
         draw.under_panel(ax, view.rgb, view.best)
         text.title(ax, f"{label}\n{words.shown_text(view.found)}")
+    if words.removes_only(found):
+        text.caption(place, words.game_text(found))
     return layout.finished(place, fig)
+
+
+def _answers(one: ExtremalMasks) -> str:
+    """How many explanations of one image are distinct, and its a*."""
+    optimum, count = words.optimal_text(one), int(one.distinct[0])
+    if bool(one.vacuous) or not count:
+        return optimum
+    return f"{'one answer' if count == 1 else f'{count} distinct answers'} at {optimum}"
 
 
 @styled
@@ -134,7 +144,5 @@ def show_explanations(
         draw.under_panel(ax, view.rgb, view.best)
         most = f"\noverlap {words.number(float(overlaps[k, :k].max()), '.2f')}" if k else ""
         text.title(ax, f"{words.summary(view.found)}{most}")
-    count = int(first.found.distinct[0])
-    answers = "no answer" if not count else "one answer" if count == 1 else f"{count} distinct answers"
-    text.caption(place, f"{answers} at {words.optimal_text(first.found)}")
+    text.caption(place, "; ".join([_answers(first.found), *[words.game_text(found)] * words.removes_only(found)]))
     return layout.finished(place, fig)

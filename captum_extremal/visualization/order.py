@@ -67,7 +67,7 @@ def show_order(
     text.write(bar.set_label, "area of the mask when the pixel enters", SMALL)
     bar.outline.set_visible(False)
     if pale.any():
-        text.under(ax, "pale: kept by less than half")
+        text.under(ax, f"pale: {'removed' if words.removes_only(view.found) else 'kept'} by less than half")
     return layout.root(ax)
 
 

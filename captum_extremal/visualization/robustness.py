@@ -92,12 +92,11 @@ def _table(all_hidden: Tensor, masks: Tensor) -> Array:
 
 
 def _colour_range(tables: list[Array], *, percent: bool) -> Normalize:
-    """From the lowest value to the highest; of per cent no further than 100, which is all, and 100 wide at most."""
+    """From the lowest value to the highest; of per cent no further than 100, which is all, and -100."""
     low, high = float(np.nanmin(tables)), float(np.nanmax(tables))
     if percent:
-        high = min(high, 100.0)
-        low = max(low, high - 100.0)
-    return Normalize(low, max(low, high))
+        low, high = (min(max(end, -100.0), 100.0) for end in (low, high))
+    return Normalize(low, high)
 
 
 def _draw_table(ax: Axes, table: Array, colours: Normalize, form: str, size: float) -> None:
