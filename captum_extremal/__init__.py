@@ -7,9 +7,9 @@ Data flows in one direction: a module imports only from those before it in this 
 
 Order of imports:
     _version, _captum, _checks, _describe, _display, _replace, _jsonl, _memory, _autograd, _reach, hooks, _state,
-    masks, perturbations, outputs, first_run, objective, objectives, search, explorer, results, layers, arguments,
-    areas, settings, session, perturbed, robustness, inversion, attr, text, class_rows, classes, metrics, datasets,
-    evaluation, visualization, cli
+    masks, perturbations, outputs, first_run, objective, batch_parts, objectives, search, explorer, results, layers,
+    arguments, areas, settings, session, perturbed, robustness, inversion, attr, text, class_rows, classes, metrics,
+    datasets, evaluation, visualization, cli
 """
 
 import lazy_loader

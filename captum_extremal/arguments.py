@@ -145,8 +145,6 @@ def check_baselines(inputs: Tensors, baselines: BaselineType, is_tuple: bool, ar
 
 
 def _baseline(name: str, x: Tensor, value: object) -> Tensor:
-    if isinstance(value, Tensor) and value.dim() == 0:
-        value = value.item()
     if isinstance(value, bool) or not isinstance(value, (int, float, Tensor)):
         hint = ": give the target by keyword, target=..." if isinstance(value, list) else ""
         raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}{hint}")

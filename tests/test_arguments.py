@@ -8,7 +8,6 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from captum_extremal import ExtremalPerturbation, LayerExtremalPerturbation
 from captum_extremal.areas import check_areas
@@ -84,17 +83,10 @@ def test_areas_that_can_be_read_once_are_refused() -> None:
         check_areas((area / 10 for area in (1, 2, 3)), counts=False)
 
 
-@pytest.mark.parametrize("value", [torch.tensor(0.5), torch.tensor(1)])
-def test_a_tensor_of_one_number_is_a_baseline(value: Tensor) -> None:
-    (baseline,) = check_baselines((torch.zeros(2, 3, 4),), value, False)
-    assert torch.equal(baseline, torch.full((2, 3, 4), float(value)))
-
-
 @pytest.mark.parametrize("dtype", [torch.bool, torch.complex64])
-@pytest.mark.parametrize("shape", [(), (1, 3, 4)])
-def test_a_baseline_is_of_real_numbers(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    with pytest.raises(TypeError, match="baselines must be"):
-        check_baselines((torch.zeros(2, 3, 4),), torch.zeros(shape, dtype=dtype), False)
+def test_a_baseline_is_of_real_numbers(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match="baselines must be real numbers, got torch"):
+        check_baselines((torch.zeros(2, 3, 4),), torch.zeros(1, 3, 4, dtype=dtype), False)
 
 
 def test_a_number_is_one_area() -> None:

@@ -606,7 +606,7 @@ def test_masks_of_long_photos_have_the_usual_lengths(tmp_path, monkeypatch, caps
     long, usual = read_summary(tmp_path)["rows"]
     assert (long["reduced"], long["photo_size"], long["size"]) == (True, [25, 300], [16, 192])
     assert (usual["reduced"], usual["photo_size"], usual["size"]) == (False, [25, 75], [32, 96])
-    assert "192 x 16 px, smaller as it is longer than 3:1" in capsys.readouterr().out
+    assert "192 x 16 px, its shorter side reduced as it is longer than 3:1" in capsys.readouterr().out
     assert found[0].settings["mask"].startswith("SmoothMask(step=1.0, sigma=3.0")
     assert torch.equal(found[0].sigma, found[1].sigma)
     blur = f"sigma_max={20 * 32 / 224!r}"

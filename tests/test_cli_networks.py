@@ -106,7 +106,13 @@ def test_functions_that_are_no_networks_are_told(own, name, message):
 
 @pytest.mark.parametrize(
     ("option", "value", "rule"),
-    [("--mean", "0.5", "three numbers"), ("--std", "1,0,1", "above 0"), ("--size", "0", "1"), ("--mean", "a,b,c", "a")],
+    [
+        ("--mean", "0.5", "three numbers"),
+        ("--mean", "123.7,116.3,103.5", "[0, 1]"),
+        ("--std", "1,0,1", "above 0"),
+        ("--size", "0", "1"),
+        ("--mean", "a,b,c", "a"),
+    ],
 )
 def test_wrong_looks_are_told(option, value, rule):
     status, _, told = run_quietly("explain", "a.png", option, value)

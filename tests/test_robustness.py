@@ -148,6 +148,19 @@ def test_a_star_that_is_not_reached_is_the_largest_area(areas: Any, largest: flo
         assert torch.equal(robust.soft[0, -1], robust.soft[0, -2])
 
 
+OTHER_VALUES = "have other values than the search measured"
+
+
+@pytest.mark.parametrize("how", [{"baselines": 0.5}, {"perturbation": "blur"}])
+def test_another_hiding_than_the_searchs_is_told(images: Tensor, how: dict[str, Any]) -> None:
+    model = Linear(3, 16, 16)
+    found = find(model, images, perturbation="fade")
+    measure(model, found, images)  # no warning, which would be an error here
+    with pytest.warns(UserWarning, match=rf"examples \[0, 1\] {OTHER_VALUES}: give robustness the same"):
+        measure(model, found, images, **how)
+
+
+@pytest.mark.filterwarnings(f"ignore:.*{OTHER_VALUES}:UserWarning")
 def test_a_star_between_the_areas_has_its_own_mask() -> None:
     x = torch.ones(1, 1, 16, 16, dtype=torch.float64)
     model: Any = lambda x: x.mean((1, 2, 3))  # noqa: E731
@@ -377,6 +390,7 @@ def test_perturbations_per_eval_limits_the_rows(
 
 
 @pytest.mark.filterwarnings("ignore:the model is in train mode")
+@pytest.mark.filterwarnings(f"ignore:.*{OTHER_VALUES}:UserWarning")
 def test_nothing_is_left_on_the_model(images: Tensor) -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
     found = find(model, images, target=1)
@@ -435,6 +449,7 @@ def test_text_shows_the_numbers_of_a_star_in_three_lines_an_image() -> None:
     assert "image 0, a* not reached: masks" in repr(never)
 
 
+@pytest.mark.filterwarnings(f"ignore:.*{OTHER_VALUES}:UserWarning")
 @pytest.mark.parametrize(("shown", "percent"), [(1.0, -100.0), (0.0, 0.0)], ids=["worst", "best"])
 def test_deletion_goes_from_minus_100_percent_to_0(images: Tensor, shown: float, percent: float) -> None:
     def brightness(x: Tensor) -> Tensor:

@@ -253,14 +253,15 @@ def warn_of_scores(found: ExtremalMasks) -> None:
     """Warn once of images whose masks have no score, and once of those whose threshold is above that of everything."""
     game = Game(**found.settings["game"])
     unknown = game.value(found.scores, found.complement_scores).isnan().any(1)
-    if examples := unknown.nonzero()[:, 0].tolist():
+    beyond = (found.threshold > game.value(found.clean_score, found.perturbed_score)) & ~found.reached
+    without_score, above = torch.stack([unknown, beyond]).tolist()  # another device is waited for once
+    if examples := [n for n, is_unknown in enumerate(without_score) if is_unknown]:
         warn_caller(
             f"forward_func's score is NaN under masks of the examples {examples}; these masks do not count as enough"
         )
-    whole = game.value(found.clean_score, found.perturbed_score)
-    if beyond := int(((found.threshold > whole) & ~found.reached).sum()):
+    if any(above):
         warn_caller(
-            f"{beyond} of {len(found)} examples do not reach the score threshold even with everything "
+            f"{sum(above)} of {len(found)} examples do not reach the score threshold even with everything "
             f"{_verb(found)}, so that a* is NaN at any area. Lower score_threshold, which is in units of the game's "
             "value"
         )

@@ -82,7 +82,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
                 channels may lie on another axis, see ``channel_dim``. With a ``feature_mask``, floating tensors
                 (N, ...) of any shape, with one mask for all of them. What must not be masked goes into
                 ``additional_forward_args``.
-            baselines: what "fade" fades to: a number, a tensor that broadcasts to the input's shape, such as
+            baselines: what "fade" fades to: a number, a tensor in the input's shape with any side 1, such as
                 (1, C, 1, 1), or a tuple of these. Default 0, the mean colour of a normalised image. The blur does not
                 use it, and warns of it.
             target: which output, in any of Captum's forms, of Python's, NumPy's or PyTorch's integers. Outputs with

@@ -104,6 +104,13 @@ def _channels(text: str) -> tuple[float, ...]:
     return found
 
 
+def _means(text: str) -> tuple[float, ...]:
+    found = _channels(text)
+    if not all(0 <= value <= 1 for value in found):
+        raise typer.BadParameter(f"must be in [0, 1], which is 255 of 8 bits, got {text!r}")
+    return found
+
+
 def _deviations(text: str) -> tuple[float, ...]:
     found = _channels(text)
     if min(found) <= 0:
@@ -123,7 +130,7 @@ _MODEL = "One of torchvision.models.list_models(), timm:NAME, or a function of y
 _MEAN = "Of red, green and blue in [0, 1], which is subtracted (that of the weights)."
 _SIZE = "Shorter side to which photographs are resized (that of the weights)."
 Model = Annotated[str, option(_MODEL, "NAME|timm:NAME|MODULE:FUNCTION")]
-Mean = Annotated[Any, option(_MEAN, "R,G,B", parser=_channels)]
+Mean = Annotated[Any, option(_MEAN, "R,G,B", parser=_means)]
 Std = Annotated[Any, option("By which they are divided then (that of the weights).", "R,G,B", parser=_deviations)]
 Size = Annotated[int | None, option(_SIZE, "PX", min=1)]
 Weights = Annotated[str, option(_WEIGHTS, "DEFAULT|FILE")]

@@ -210,7 +210,11 @@ class PhotoRun(ABC):
 
     def _print(self, rows: list[dict[str, Any]]) -> None:
         first, (height, width) = rows[0], rows[0]["size"]
-        crop = ", centre crop" if first["cropped"] else f", smaller as it is longer than {LONG}:1" * first["reduced"]
+        crop = (
+            ", centre crop"
+            if first["cropped"]
+            else f", its shorter side reduced as it is longer than {LONG}:1" * first["reduced"]
+        )
         seconds = f"{first['seconds']:.1f} s, of which {first['search_seconds']:.1f} s are the search"
         print(f"{first['photo']}: {width} x {height} px{crop}; {seconds}")
         cells = []

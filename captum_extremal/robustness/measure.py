@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_count
+from captum_extremal._state import warn_caller
 from captum_extremal.arguments import Tensors
 from captum_extremal.masks.binary import binarised
 from captum_extremal.objective import Objective
@@ -17,6 +18,8 @@ from captum_extremal.robustness.result import Robustness
 from captum_extremal.robustness.ways import Way, ways_of_hiding
 from captum_extremal.search import Game
 from captum_extremal.session import Session
+
+_SAME = 0.02  # of a score's size: by less, values of the same masks may differ by rounding, in half precision too
 
 
 def robustness_of(
@@ -36,7 +39,21 @@ def robustness_of(
     measured = [_measured(session, way, masks, game, perturbations_per_eval) for way in ways.values()]
     values, all_hidden, clean = (torch.stack(parts, dim=-1) for parts in zip(*measured))
     soft, binary = values.chunk(2, dim=1)
+    _warn_of_other_values(found, soft[..., 0])
     return Robustness(tuple(ways), areas, soft.contiguous(), binary.contiguous(), all_hidden, clean[:, 0])
+
+
+def _warn_of_other_values(found: ExtremalMasks, own: Tensor) -> None:
+    """Warn where the search's own way of hiding does not give the values (N, A + 1) that the search measured."""
+    measured = torch.cat([found.values, found.optimal_value.unsqueeze(1)], dim=1).to(own)
+    clean, perturbed = found.clean_score.to(own), found.perturbed_score.to(own)
+    scale = (clean - perturbed).abs().maximum(clean.abs()).unsqueeze(1)
+    if examples := ((own - measured).abs() > _SAME * scale).any(1).nonzero()[:, 0].tolist():
+        warn_caller(
+            f"the masks of examples {examples} have other values than the search measured: give robustness the same "
+            "model, target, inputs, baselines and perturbation as the search. A model in train mode may have others "
+            "each time"
+        )
 
 
 def _masks_of(found: ExtremalMasks, session: Session) -> tuple[Tensor, Tensors]:

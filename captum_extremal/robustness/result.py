@@ -60,7 +60,7 @@ class Robustness:
         """``soft`` in per cent of the clean score.
 
         Masks that keep the score have about 100 %. Of game="delete", whose value is minus the score of what remains,
-        0 % is the best, nothing of the score is left, and -100 % the worst, all of it is left.
+        -100 % is the worst: all of the score is left. At 0 % nothing is left, and above 0 the score is negative.
 
         It is NaN for an image whose clean score is not above 0, or a thousand times smaller than a value of its masks.
         """

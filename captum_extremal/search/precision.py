@@ -12,7 +12,8 @@ def check_precision(precision: object) -> None:
     """Raise TypeError or ValueError unless ``precision`` is None, a type that autocast knows, or "auto"."""
     if precision is None or precision == AUTO or precision in _LOWER:
         return
-    kind = ValueError if isinstance(precision, (str, torch.dtype)) else TypeError
+    floating = isinstance(precision, torch.dtype) and precision.is_floating_point
+    kind = ValueError if isinstance(precision, str) or floating else TypeError
     raise kind(f"precision must be torch.bfloat16, torch.float16, {AUTO!r} or None, got {precision!r}")
 
 

@@ -37,7 +37,7 @@ def show_robustness(
     are per cent of the clean score; where this makes no sense (:attr:`Robustness.soft_percent`) they are the game's
     values. A mask that holds has the same colour from the top to the bottom of its column. The first column is the
     value where the whole input is hidden: masks that keep the score are far above it, and those that remove it
-    (``game="delete"``) are about as good: there 0 % is the best and -100 % the worst.
+    (``game="delete"``) are about as good: there -100 % is the worst, and 0 % or more the best.
 
     Args:
         robustness: of ``ExtremalPerturbation.robustness``.
