@@ -14,11 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_extremal._memory import is_out_of_memory
-from captum_extremal.first_run import MODEL_ERRORS, Tensors
+from captum_extremal.first_run import Tensors
 from captum_extremal.objective import Objective
-
-_SAME = 0.02  # of a score's size: less than this a batch of another size, in half precision too, may change by rounding
 
 
 class PartOfBatch:
@@ -86,16 +83,9 @@ class Parts:
 
     def _scores_alone(self) -> bool:
         """Whether the last image has the score alone that it has in the batch."""
-        whole, last = self._whole, self._whole.images - 1
-        try:
-            alone = self._alone(torch.tensor([last], device=whole.clean.device)).score_of_inputs()
-        except MODEL_ERRORS as error:
-            if is_out_of_memory(error):
-                raise
-            return False
-        clean, perturbed = whole.clean[last], whole.perturbed[last]
-        scale = (clean - perturbed).abs().nan_to_num(posinf=0).maximum(clean.abs())
-        return bool((alone.to(clean) - clean).abs() <= _SAME * scale)
+        last = self._whole.images - 1
+        rows = torch.tensor([last], device=self._whole.clean.device)
+        return self._whole.is_score_of(last, lambda: self._alone(rows).score_of_inputs())
 
 
 def by_image(rows: Tensor, images: int) -> Tensor:

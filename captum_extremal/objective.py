@@ -38,6 +38,8 @@ _GRADIENT_SCALE = 256.0  # lifts the gradients of a half-precision forward out o
 # which a search amplifies.
 _ENOUGH_AT_ONCE = 3 * 224 * 224
 
+_SAME = 0.02  # of a score's size: by less, a batch of another size may change it by rounding, in half precision too
+
 _T = TypeVar("_T")
 
 
@@ -46,7 +48,8 @@ class Batching:
     """What is found out about a model: how many examples may go through it at once."""
 
     several: bool = True  # masks of each image
-    apart: bool = True  # whether a search may send images one after the other
+    apart: bool = True  # whether a search may send images one after the other,
+    tried: bool = False  # as one image has shown
     rows: int | None = None  # the most examples that have room at once; None while all had
 
     def halve(self, tried: int, least: int) -> bool:
@@ -182,6 +185,21 @@ class Objective:
         """The score (N,) of the inputs, measured once more."""
         return self._scores(self._inputs, None)
 
+    def is_score_of(self, image: int, alone: Callable[[], Tensor]) -> bool:
+        """Whether an image that goes through the model alone has the score (1,) that it has in the batch.
+
+        A function around a model may hold values for each image of the batch, and then fails or has another score.
+        """
+        clean, perturbed = self.clean[image], self.perturbed[image]
+        try:
+            score = alone().to(clean)
+        except MODEL_ERRORS as error:
+            if is_out_of_memory(error):
+                raise
+            return False
+        scale = (clean - perturbed).abs().nan_to_num(posinf=0).maximum(clean.abs())
+        return bool((score - clean).abs() <= _SAME * scale)
+
     def apart_from(self, forbidden: Tensors) -> Objective:
         """The same objective for masks m that count as m (1 - f), with f (N, *mask_shape) in [0, 1] for each input."""
         other = copy.copy(self)
@@ -316,7 +334,16 @@ class Objective:
 
     @property
     def _enough(self) -> int | None:
-        return self._enough_rows if self._batching.apart else None
+        """How many examples at once a search sends through the model; None for all."""
+        known = self._batching
+        if self._enough_rows is not None and self._enough_rows < self.images and known.apart and not known.tried:
+            known.tried, last = True, self.images - 1
+            known.apart = self.is_score_of(last, lambda: self._last_alone(last))
+        return self._enough_rows if known.apart else None
+
+    @torch.no_grad()
+    def _last_alone(self, last: int) -> Tensor:
+        return self._run(tuple(x[last:] for x in self._inputs), None, last)
 
     def _parts(self, inputs: Tensors, enough: int | None = None) -> list[tuple[int, Tensors]]:
         """The rows (M R N, ...) of the inputs, as many at once as the model may be given, with the first's number.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_extremal import ExtremalMasks, ExtremalPerturbation, LayerExtremalPerturbation
+from captum_extremal import ExtremalMasks, ExtremalPerturbation, LayerExtremalPerturbation, PathSolver
 
 SIDE = 16
 FACTORS = torch.tensor([1.0, 2.0, 3.0])
@@ -101,3 +101,30 @@ def test_images_leave_the_batch_of_a_model_that_scores_them_alone(counted: type)
         x, perturbation="fade", areas="optimal", score_threshold=torch.tensor([0.3, 0.6, 0.9])
     )
     assert 5 < model.rows.count(1) < len(model.rows) - 10
+
+
+def test_large_images_stay_in_it_too() -> None:
+    x = torch.ones(3, 3, 224, 224)  # which a search on a CPU sends one after the other
+    factors, seen = torch.tensor([3.0, 2.0, 1.0]), []
+
+    def function(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return mean(x) * factors[torch.arange(len(x)) % 3]
+
+    found = ExtremalPerturbation(function).extremal_masks(
+        x, perturbation="fade", areas=[0.2, 0.6], solver=PathSolver(steps=4), perturbations_per_eval=None
+    )
+    torch.testing.assert_close(found.scores, factors[:, None] * found.areas, rtol=1e-3, atol=0)
+    assert seen.count(1) == 1
+
+
+def test_masks_without_a_score_come_behind_all_others() -> None:
+    def function(x: Tensor) -> Tensor:
+        score = mean(x)
+        return torch.where((score > 0.4) & (score < 0.6), torch.nan, score)
+
+    found = ExtremalPerturbation(function).extremal_masks(
+        torch.ones(1, 1, SIDE, SIDE), perturbation="fade", areas="optimal", score_threshold=0.45
+    )
+    assert 0.6 <= float(found.optimal_area) <= 0.63
+    assert float(found.optimal_score) >= 0.6

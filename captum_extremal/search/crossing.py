@@ -77,7 +77,7 @@ class Crossing:
 
 
 def missing_change(goal: Goal, values: Tensor) -> Tensor:
-    """The change of the areas' logarithms (N,) that would bring the values (N,) to Phi_0."""
+    """The change of the areas' logarithms (N,) that would bring the values (N,) to Phi_0; infinite for NaN."""
     scale = (goal.whole - goal.nothing).abs()
     scale = torch.where(scale.isfinite(), scale, (goal.whole - goal.threshold).abs())
-    return (goal.threshold - values) / (_EFFECT * scale.clamp(min=1e-30))
+    return ((goal.threshold - values) / (_EFFECT * scale.clamp(min=1e-30))).nan_to_num(torch.inf, torch.inf, -torch.inf)

@@ -230,8 +230,8 @@ class Record:
         return cls(tuple(p[rows] for p in parameters), values.amax(0))
 
     def or_better(self, other: Record) -> Record:
-        """For each image the parameters of the higher value; these if the values are equal."""
-        wins = other.value > self.value
+        """For each image the parameters of the higher value; these if the values are equal. NaN is below all others."""
+        wins = (other.value > self.value) | (self.value.isnan() & ~other.value.isnan())
         pairs = zip(self.parameters, other.parameters)
         parameters = tuple(torch.where(wins[:, None], theirs, ours) for ours, theirs in pairs)
         return Record(parameters, torch.where(wins, other.value, self.value))
