@@ -380,7 +380,11 @@ class Objective:
 
     def _averaged(self, scores: Tensor) -> Tensor:
         """The mean over the samples of scores (M R N,): (R, N)."""
-        return scores.view(self.samples, -1, self.images).mean(0) if self.samples > 1 else scores.view(-1, self.images)
+        if self.samples == 1:
+            return scores.view(-1, self.images)
+        # In float64 where there is one, so that the mean of equal scores is that score, which may be Phi_0.
+        exact = scores.dtype if scores.device.type == "mps" else torch.float64
+        return scores.view(self.samples, -1, self.images).mean(0, dtype=exact).to(scores.dtype)
 
     def _call(self, inputs: Tensors, precision: torch.dtype | None, first: int = 0) -> Tensor:
         """One score for each row of the inputs; one mask of each image at a time if the model takes no more."""

@@ -747,3 +747,37 @@ def test_baselines_of_a_background_are_warned_of() -> None:
         ExtremalPerturbation(linear).attribute(
             torch.ones(1, 7), 0.5, 0, perturbation=SamplePerturbation(torch.zeros(2, 7)), solver=QUICK
         )
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("weights", ["size", "count"])
+def test_few_groups_of_any_sizes_have_the_smallest_set_of_all(seed: int, weights: str) -> None:
+    torch.manual_seed(seed)
+    sizes, values = [1, 2, 2, 3], torch.rand(16)  # the score of each of the 16 sets
+    values[0], values[15] = 0.0, 0.8
+    ids = torch.repeat_interleave(torch.arange(4), torch.tensor(sizes))[None]
+    firsts = [0, 1, 3, 5]
+
+    def score(x: Tensor) -> Tensor:
+        kept = (x[:, firsts] > 0.5).long() @ torch.tensor([1, 2, 4, 8])
+        return values[kept] + 0 * x.sum(1)
+
+    found = ExtremalPerturbation(score).extremal_masks(
+        torch.ones(1, 8), feature_mask=ids, mask=GroupMask(weights), areas="optimal", perturbation="fade"
+    )
+    shares = [size / 8 if weights == "size" else 1 / 4 for size in sizes]
+    areas = [sum(share for bit, share in enumerate(shares) if code >> bit & 1) for code in range(16)]
+    least = min(area for area, value in zip(areas, values.tolist()) if value >= values[15])
+    assert float(found.optimal_area) == pytest.approx(least)
+    assert bool(found.minimal)
+
+
+@pytest.mark.parametrize("samples", [3, 7, 100])
+@pytest.mark.parametrize("game", ["preserve", "hybrid"])
+def test_mean_of_equal_scores_is_that_score(samples: int, game: str) -> None:
+    rows, background = torch.rand(20, 8) + 1, torch.rand(samples, 8)
+    found = ExtremalPerturbation(lambda x: x[:, 0] + 2 * x[:, 1]).extremal_masks(
+        rows, areas="optimal", game=game, perturbation=SamplePerturbation(background)
+    )
+    assert found.optimal_area.tolist() == [0.25] * 20
+    assert bool(found.minimal.all())

@@ -19,6 +19,7 @@ from captum_extremal import (
     PathSolver,
     SmoothMask,
 )
+from captum_extremal.datasets import DigitImages, digit_network
 from captum_extremal.search.crossing import Crossing
 from captum_extremal.search.games import PRESERVE
 from captum_extremal.search.optimal_area import find_optimum, optimum_reports, whole_units
@@ -345,6 +346,20 @@ def test_a_star_beyond_the_largest_area_of_a_search(threshold: float) -> None:
         torch.ones(1, 1, SIDE, SIDE), perturbation="fade", areas="optimal", score_threshold=threshold
     )
     assert threshold - 1e-6 <= float(found.optimal_area) <= threshold + 0.012
+
+
+def test_mask_of_the_path_that_is_not_enough_at_its_exact_area_is_forgotten() -> None:
+    # With this scene the path's last mask that is enough is not at 1 % more either, where its score falls by 6.
+    data = DigitImages(6)
+    image, label = data.pairs()[4]
+    x = ((data.load(image).pixels - 0.485) / 0.2)[None]
+    method = ExtremalPerturbation(digit_network())
+    enough = [5.0, 2.1972, 0.0]
+    areas = [
+        float(method.extremal_masks(x, target=int(label), areas="optimal", score_threshold=one).optimal_area)
+        for one in enough
+    ]
+    assert all(0.01 < area < 0.05 for area in areas)
 
 
 def test_infinite_score_of_the_other_side_does_not_count() -> None:

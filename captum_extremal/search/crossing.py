@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_extremal.search.problem import Goal, Parameters, Record
 
 _EFFECT = 0.3  # change of the value, as a share of the whole input's, when the area changes by a factor of e
+FLAT = 0.01  # of the change of an area's logarithm: what is missing is less, and says little of the way
 _WELL_BELOW = 0.25  # of the range between Phi_0 and nothing: a path that has fallen so far is behind a*
 _PATIENCE = 3  # steps that a path must stay well below
 _NEVER_BEFORE = 0.5  # area above which no path is behind a*: its first masks hold no information yet
@@ -31,6 +32,8 @@ class Crossing:
         self.parameters = start
         self.found = torch.zeros_like(self._below, dtype=torch.bool)  # (N,), whether any mask was enough
         self._expected = torch.full_like(goal.threshold, torch.inf)
+        self._values = torch.full_like(goal.threshold, -torch.inf)
+        self._flat = torch.zeros_like(self.found)
         self.every: Parameters | None = None  # (R, N, D), of all searches, where there are several
         self.forked_at = 0.0  # the largest area at which there were several
 
@@ -46,9 +49,15 @@ class Crossing:
         values, searches = record.value, len(every[0]) // len(rows)
         goal = self._goal.of_images(rows)
         enough = values >= goal.threshold
-        expected = torch.where(enough, area, area * torch.exp(missing_change(goal, values)))
+        missing = missing_change(goal, values)
+        expected = torch.where(enough, area, area * torch.exp(missing))
+        # Of a saturated score, values alone tell which mask is nearer to Phi_0.
+        flat = ~enough & (missing < FLAT)
+        nearer = torch.where(flat & self._flat[rows], values > self._values[rows], expected < self._expected[rows])
         # A mask that is enough comes before any that is not.
-        better = (enough & ~self.found[rows]) | ((enough == self.found[rows]) & (expected < self._expected[rows]))
+        better = (enough & ~self.found[rows]) | ((enough == self.found[rows]) & nearer)
+        self._flat[rows] = torch.where(better, flat, self._flat[rows])
+        self._values[rows] = torch.where(better, values, self._values[rows])
         self.found[rows] |= enough
         self.area[rows] = self.area[rows].masked_fill(better, area)
         self._expected[rows] = torch.where(better, expected, self._expected[rows])

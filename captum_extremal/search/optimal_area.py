@@ -23,7 +23,7 @@ from torch import Tensor
 
 from captum_extremal.masks.binary import agreement
 from captum_extremal.search.area import at_area, fit_limit, mask_of_area
-from captum_extremal.search.crossing import Crossing, missing_change
+from captum_extremal.search.crossing import FLAT, Crossing, missing_change
 from captum_extremal.search.problem import BoundMasks, Goal, Optimum, Parameters, Search, bounds_of_images
 from captum_extremal.search.refinement import ascended, new_momenta
 
@@ -34,7 +34,7 @@ _PATIENT_STEPS = 8  # images of which no mask was enough until then begin again 
 _LONGER = 1.6  # with so many times more steps
 _FIRST_CHANGE, _LAST_CHANGE = 0.12, 0.01  # the largest change near Phi_0, in the first and the last step
 _ROUNDED = 0.01  # of a unit: what rounding may add to an area that is a whole number of units
-_TRIES = 8  # to grow a mask that was not enough when it was measured again, by _LAST_CHANGE each
+_TRIES = 8  # to grow a mask that was not enough when it was measured again, by _LAST_CHANGE and twice as much each time
 
 
 def find_optimum(
@@ -78,7 +78,7 @@ def _with_restarts(parts: list[_Shrinking]) -> list[_Shrinking]:
     """The parts, and those in which images of which no mask was enough yet begin again."""
     if not parts:
         return []
-    never_enough = iter(torch.cat([part.best_area for part in parts]).isinf().tolist())
+    never_enough = iter(torch.cat([part.least_area for part in parts]).isinf().tolist())
     far = [[row for row in range(len(part.rows)) if next(never_enough)] for part in parts]
     restarted = [part.restarted(of_part) for part, of_part in zip(parts, far) if of_part]
     return [part for part in (*parts, *restarted) if len(part.rows)]
@@ -113,10 +113,12 @@ class _Shrinking:
         steps: int,
     ) -> None:
         self.rows, self.bounds, self.best, self.best_area = rows, bounds_of_images(bounds, rows), parameters, known
+        self.seen_area = known  # where a mask was enough, perhaps of an area a little larger
         self._whole_search, self._steps, self._taken = search, steps, 0
         self.limit = min(fit_limit(bound) for bound in bounds)
         self._area = start.clamp(max=self.limit)
-        self._short = torch.zeros_like(rows)  # for how many steps no mask was enough
+        # For how many steps no mask was enough, and for how many masks were, but hardly.
+        self._short, self._flat = torch.zeros_like(rows), torch.zeros_like(rows)
         self._parameters = tuple(at_area(p, self._area, bound) for p, bound in zip(parameters, self.bounds))
         self._momenta = new_momenta(self._parameters)
         self._enter()
@@ -137,6 +139,11 @@ class _Shrinking:
         self._goal = self._search.goal
 
     @property
+    def least_area(self) -> Tensor:
+        """The area (n,) of the best masks, or about that where a path saw some that were enough; else infinite."""
+        return torch.where(self.best_area.isinf(), self.seen_area, self.best_area)
+
+    @property
     def ended(self) -> bool:
         """Whether all steps are taken."""
         return self._taken >= self._steps
@@ -155,7 +162,7 @@ class _Shrinking:
 
     def _keep(self, rows: Tensor) -> None:
         self.rows, self.best_area, self._area = self.rows[rows], self.best_area[rows], self._area[rows]
-        self._short = self._short[rows]
+        self._short, self._flat, self.seen_area = self._short[rows], self._flat[rows], self.seen_area[rows]
         self.bounds = bounds_of_images(self.bounds, rows)
         self.best, self._parameters = (tuple(p[rows] for p in every) for every in (self.best, self._parameters))
         for momentum in self._momenta:
@@ -169,6 +176,8 @@ class _Shrinking:
         self._taken += 1
         point = self._search.value_and_grad(self.bounds, self._parameters, precision)
         area, values = self._area, point.values[0]
+        if self._taken == 1:
+            self._check_known(values, precision)
         smaller = (values >= self._goal.threshold) & (area < self.best_area)
         self.best_area = torch.where(smaller, area, self.best_area)
         self.best = tuple(torch.where(smaller[:, None], p, q) for p, q in zip(self._parameters, self.best))
@@ -177,14 +186,25 @@ class _Shrinking:
         self._parameters = ascended(self.bounds, point, areas, self._momenta, progress)
         return area, values
 
+    def _check_known(self, values: Tensor, precision: torch.dtype | None) -> None:
+        """Forget the masks of the path that are not enough at their exact areas either."""
+        doubtful = (values < self._goal.threshold) & self.best_area.isfinite()
+        if bool(doubtful.any()):
+            areas = _rounded_up(self.best_area.where(doubtful, self._area), self._goal).clamp(max=1)
+            fitted = tuple(at_area(p, areas, bound) for p, bound in zip(self.best, self.bounds))
+            short = self._search.value(self.bounds, fitted, precision)[0] < self._goal.threshold
+            self.best_area = self.best_area.masked_fill(doubtful & short, torch.inf)
+
     def _next_area(self, values: Tensor, progress: float) -> Tensor:
         goal, largest = self._goal, _FIRST_CHANGE * (_LAST_CHANGE / _FIRST_CHANGE) ** progress
         missing = missing_change(goal, values)
         self._short = torch.where(missing > 0, self._short + 1, 0)
+        self._flat = torch.where((missing <= 0) & (missing > -FLAT), self._flat + 1, 0)
         most = (-missing / 3).clamp(min=largest, max=_LARGEST_CHANGE)  # far above Phi_0 there is a long way to go
         # Where the score has another scale near Phi_0, values say little of the way there.
         growth = missing.maximum(largest * (self._short >= _STUCK)).clamp(max=_GROWTH * largest)
-        wanted = self._area * torch.exp(torch.where(missing > 0, growth, missing.maximum(-most)))
+        shrinkage = missing.minimum(-largest * (self._flat >= _STUCK)).maximum(-most)
+        wanted = self._area * torch.exp(torch.where(missing > 0, growth, shrinkage))
         # Once a mask is enough, another of its area is of no use.
         known = self.best_area.clamp(max=2)
         below = torch.minimum(known * (1 - _LAST_CHANGE / 2), _rounded_up(known, goal) - goal.unit)
@@ -208,17 +228,18 @@ def _measured(search: Search, parts: list[_Shrinking], crossing: Crossing) -> Op
     area = torch.ones_like(goal.threshold)
     for part in parts:
         # No mask was enough at the largest area of a search, but a mask between it and everything may be.
-        sought = part.best_area.masked_fill(part.best_area.isinf(), part.limit)
+        sought = part.least_area.masked_fill(part.least_area.isinf(), part.limit)
         area[part.rows] = _rounded_up(sought.clamp(max=1), goal)  # on the path, areas are no whole number
     sigma = area.new_full((len(area), inputs), torch.nan)
     for part in parts:
         sigma[part.rows] = sigma.new_tensor([bound.sigma for bound in part.bounds])
-    for _ in range(_TRIES):
+    for attempt in range(_TRIES):
         masks = _masks(search, parts, area)
         short = (_value(search, masks) < goal.threshold) & (area < 1)
         if not bool(short.any()):
             break
-        area = torch.where(short, (whole_units(area * (1 + _LAST_CHANGE), goal)).clamp(min=area + goal.unit), area)
+        larger = whole_units(area * (1 + _LAST_CHANGE * 2**attempt), goal).clamp(min=area + goal.unit)
+        area = torch.where(short, larger, area)
         area = area.clamp(max=1)
     else:
         area = area.masked_fill(short, 1)

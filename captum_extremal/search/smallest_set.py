@@ -15,7 +15,7 @@ Shapes: N examples, G groups, R sets of an example at a time.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import accumulate, combinations
 from typing import Any
 
 import numpy as np
@@ -313,15 +313,17 @@ def _smaller(case: _Case, best: Set) -> Set | None:
 
 
 def _all_below(case: _Case, best: Set) -> Set | None:
-    """All sets of fewer groups, (R, G), if no more than passes are left; None for groups of different weights."""
-    count, size = len(case.present), int(best.sum())
-    if len(np.unique(case.weights[case.present])) > 1 or sum(math.comb(count, k) for k in range(1, size)) > case.passes:
+    """All sets of a smaller area, (R, G); None if there may be more than passes are left."""
+    count, equal = len(case.present), len(np.unique(case.weights[case.present])) == 1
+    sizes = range(1, int(best.sum()) if equal else count)
+    if any(total > case.passes for total in accumulate(math.comb(count, size) for size in sizes)):
         return None
-    members = [list(one) for k in range(1, size) for one in combinations(case.present.tolist(), k)]
+    members = [list(one) for size in sizes for one in combinations(case.present.tolist(), size)]
     sets = np.zeros((len(members), len(best)), dtype=np.bool_)
     for one, groups in zip(sets, members):
         one[groups] = True
-    return sets
+    smaller: Set = sets[case.area(sets) < case.area(best) * _SMALLER]
+    return smaller
 
 
 def _grown(case: _Case, area: float) -> Set | None:
