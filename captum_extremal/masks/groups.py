@@ -27,8 +27,9 @@ class GroupMask:
 
     Args:
         weights: what an area counts. "count": the groups, whatever their size. "size": the elements in them.
-        passes: forward passes of each example that the search for a smaller set may take at the end. The proof that no
-            single group can be left out is not counted: see :attr:`~captum_extremal.ExtremalMasks.minimal`.
+        passes: forward passes of each example that the search for a smaller set may take at the end. Where they are
+            enough for all smaller sets, as the default is for 8 groups, none is smaller than the one found. The proof
+            that no single group can be left out is not counted: see :attr:`~captum_extremal.ExtremalMasks.minimal`.
 
     Raises:
         TypeError, ValueError: a setting has the wrong type or is out of range.
