@@ -40,6 +40,20 @@ def warn_caller(message: str) -> None:
     warnings.warn(message, stacklevel=level + 1)
 
 
+def as_device(device: object) -> torch.device:
+    """The device that an argument names.
+
+    Raises:
+        TypeError, ValueError: it is no device.
+    """
+    try:
+        return torch.device(cast(Any, device))
+    except (RuntimeError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        reason = str(error).partition("\n")[0]
+        raise kind(f"device must be one of PyTorch's, got {device!r}: {reason}") from error
+
+
 @contextlib.contextmanager
 def preserve_state(forward_func: Callable[..., Any], device: torch.device) -> Iterator[None]:
     """Restore the random states, the modes and the buffers that a forward may change, also after an exception.

@@ -32,7 +32,7 @@ from captum_extremal._checks import check_choice, check_count, check_number
 from captum_extremal._describe import checksum, describe
 from captum_extremal._jsonl import FORMAT, JsonLines, as_line
 from captum_extremal._reach import constants_of, lazy_parameter, modules_of
-from captum_extremal._state import warn_caller
+from captum_extremal._state import as_device, warn_caller
 from captum_extremal.areas import OPTIMAL, check_areas
 from captum_extremal.arguments import Tensors, check_examples
 from captum_extremal.attr.layer_extremal_perturbation import LayerExtremalPerturbation
@@ -178,10 +178,11 @@ class ClassChannels:
         removed = self._counted() if classes is None else classes
         if not len(removed):
             raise ValueError("classes must not be empty")
+        place = None if device is None else as_device(device)
         channels = torch.stack([self.top(label, count)[0] for label in removed])
         kept = self.masks.new_ones(len(channels), self.masks.shape[1]).scatter_(1, channels, 0.0)
         summarizer = ClassSummarizer([Mean(), Count()])
-        for inputs, labels, _ in _batches_of(loader, device, show_progress, "channels removed"):
+        for inputs, labels, _ in _batches_of(loader, place, show_progress, "channels removed"):
             drops = self._drops(method, inputs, labels, kept, perturbations_per_eval)
             summarizer.update(drops.double(), labels)
         by_class = _means(summarizer)
@@ -284,10 +285,11 @@ def class_channels(
         check_number("score_threshold", options.score_threshold)
     options.check_for(1)
     _check_loader(loader, ordered=path is not None)
+    place = None if device is None else as_device(device)
     if path is not None:
         _check_seen(method)
     about = _about(method, attribute_to_layer_input, options)
-    batches = _batches_of(loader, device, options.show_progress, "class channels")
+    batches = _batches_of(loader, place, options.show_progress, "class channels")
     if path is not None and repair:
         confirm = partial(_confirm, method, attribute_to_layer_input, options)
         batches = repaired(Path(path), as_line({KIND: FORMAT, **about}), batches, confirm)
@@ -428,7 +430,7 @@ def _check_loader(loader: object, ordered: bool = False) -> None:
         raise ValueError("loader must not shuffle where path is given: the next run could not tell what is done")
 
 
-def _batches_of(loader: Loader, device: torch.device | str | None, show_progress: bool, name: str) -> Iterator[Batch]:
+def _batches_of(loader: Loader, device: torch.device | None, show_progress: bool, name: str) -> Iterator[Batch]:
     """Inputs, each (N, ...), on a device, N labels, and a checksum of the inputs of each image."""
     given = None
     with progress_bar(show_progress, operator.length_hint(loader), name) as bar:

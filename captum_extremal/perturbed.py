@@ -83,6 +83,8 @@ def check_masks_of(found: object, inputs: Tensors, is_tuple: bool) -> None:
         raise TypeError(f"found must be ExtremalMasks, the result of extremal_masks(), got {type(found).__name__}")
     if "layer" in found.settings:
         raise ValueError(f"found must hold masks of inputs, got masks of the layer {found.settings['layer']!r}")
+    if found.group_ids is not None:
+        raise ValueError("found must hold masks over positions, got masks over groups of features")
     given = [tuple(masks.shape) for masks in as_tuple(found.masks)]
     wanted = [(len(x), len(found.areas), 1, *x.shape[2:]) for x in inputs]
     if given != wanted or isinstance(found.masks, tuple) != is_tuple:

@@ -676,6 +676,7 @@ def test_another_file_is_not_repaired(method: Method, batches: Batches, how: How
         ({"loader": [(torch.ones(1, 4, 3, 3), torch.ones(1, 1).int())]}, TypeError, "got .1. of type list"),
         ({"path": 3}, TypeError, "path must be a string or a path, got 3 of type int"),
         ({"path": "no such folder/rows"}, FileNotFoundError, "no such folder"),
+        ({"device": "gpu"}, ValueError, "device must be one of PyTorch's, got 'gpu'"),
         ({"areas": "few"}, ValueError, "areas must be numbers, None or 'optimal'"),
         ({"areas": (2, 1)}, ValueError, "areas must be strictly increasing"),
         ({"game": "win"}, ValueError, "game must be one of"),

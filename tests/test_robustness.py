@@ -492,6 +492,10 @@ def test_table_has_a_row_for_each_value(network: nn.Module, images: Tensor) -> N
 # Bad arguments
 
 
+def of_groups(found: ExtremalMasks) -> ExtremalMasks:
+    return replace(found, masks=found.masks.flatten(2)[..., :4], group_ids=torch.arange(4))
+
+
 def altered(found: ExtremalMasks, **settings: Any) -> ExtremalMasks:
     return replace(found, settings=found.settings | settings)
 
@@ -503,6 +507,7 @@ def altered(found: ExtremalMasks, **settings: Any) -> ExtremalMasks:
         (lambda found, x: {"found": found.image(0)}, ValueError, r"found must hold .*\(2, 2, 1, 16, 16\), got .*\(1, "),
         (lambda found, x: {"inputs": x[..., :12]}, ValueError, "found must hold the masks of these inputs"),
         (lambda found, x: {"inputs": (x,)}, ValueError, "found must hold .* a tuple of"),
+        (lambda found, x: {"found": of_groups(found)}, ValueError, "found must hold masks over positions, got masks"),
         (lambda found, x: {"found": replace(found, masks=torch.rand(2, 2, 3))}, ValueError, r"one tensor \(2, 2, 3\)"),
         (lambda found, x: {"found": altered(found, game=None)}, ValueError, "which game"),
         (lambda found, x: {"found": altered(found, perturbation=None)}, ValueError, "perturbation must be given"),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_extremal._checks import check_count, check_number
+from captum_extremal._state import as_device
 from captum_extremal.masks.binary import binarised, overlap
 from captum_extremal.results import files, maps
 from captum_extremal.results.tensors import as_tuple
@@ -299,12 +300,7 @@ class ExtremalMasks:
             TypeError, ValueError: ``device`` is no device.
             RuntimeError: this machine has no such device.
         """
-        try:
-            place = torch.device(device)
-        except (RuntimeError, TypeError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            reason = str(error).partition("\n")[0]
-            raise kind(f"device must be one of PyTorch's, got {device!r}: {reason}") from error
+        place = as_device(device)
         return self._changed(lambda part: part.to(place), _FIELDS)
 
     def save(self, path: str | os.PathLike[str]) -> None:
