@@ -68,24 +68,17 @@ class Parts:
     Args:
         whole: the objective of the batch.
         alone: from rows to the objective of these images without the others.
-        may_split: whether an image's score may be the same without the others. Then this is tried out with one image.
     """
 
-    def __init__(self, whole: Objective, alone: Callable[[Tensor], Objective], may_split: bool) -> None:
+    def __init__(self, whole: Objective, alone: Callable[[Tensor], Objective]) -> None:
         self._whole, self._alone = whole, alone
-        self._splits: bool | None = None if may_split else False
 
     def __call__(self, rows: Tensor) -> AnyObjective:
         """The objective of the images of some rows (n,)."""
-        if self._splits is None:
-            self._splits = self._scores_alone()
-        return self._alone(rows) if self._splits else PartOfBatch(self._whole, rows)
+        return self._alone(rows) if self._whole.splits(self._last_alone) else PartOfBatch(self._whole, rows)
 
-    def _scores_alone(self) -> bool:
-        """Whether the last image has the score alone that it has in the batch."""
-        last = self._whole.images - 1
-        rows = torch.tensor([last], device=self._whole.clean.device)
-        return self._whole.is_score_of(last, lambda: self._alone(rows).score_of_inputs())
+    def _last_alone(self, last: int) -> Tensor:
+        return self._alone(torch.tensor([last], device=self._whole.clean.device)).score_of_inputs()
 
 
 def by_image(rows: Tensor, images: int) -> Tensor:

@@ -185,20 +185,23 @@ class Objective:
         """The score (N,) of the inputs, measured once more."""
         return self._scores(self._inputs, None)
 
-    def is_score_of(self, image: int, alone: Callable[[], Tensor]) -> bool:
-        """Whether an image that goes through the model alone has the score (1,) that it has in the batch.
+    def splits(self, alone: Callable[[int], Tensor]) -> bool:
+        """Whether images may go through the model without the others, as one shows that has the same score (1,) alone.
 
         A function around a model may hold values for each image of the batch, and then fails or has another score.
         """
-        clean, perturbed = self.clean[image], self.perturbed[image]
-        try:
-            score = alone().to(clean)
-        except MODEL_ERRORS as error:
-            if is_out_of_memory(error):
-                raise
-            return False
-        scale = (clean - perturbed).abs().nan_to_num(posinf=0).maximum(clean.abs())
-        return bool((score - clean).abs() <= _SAME * scale)
+        known, last = self._batching, self.images - 1
+        if known.apart and not known.tried:
+            known.tried = True
+            try:
+                score = alone(last)
+            except MODEL_ERRORS as error:
+                if is_out_of_memory(error):
+                    raise
+                known.apart = False
+            else:
+                known.apart = bool(same_scores(score.to(self.clean), self.clean[last], self.perturbed[last]))
+        return known.apart
 
     def apart_from(self, forbidden: Tensors) -> Objective:
         """The same objective for masks m that count as m (1 - f), with f (N, *mask_shape) in [0, 1] for each input."""
@@ -335,11 +338,8 @@ class Objective:
     @property
     def _enough(self) -> int | None:
         """How many examples at once a search sends through the model; None for all."""
-        known = self._batching
-        if self._enough_rows is not None and self._enough_rows < self.images and known.apart and not known.tried:
-            known.tried, last = True, self.images - 1
-            known.apart = self.is_score_of(last, lambda: self._last_alone(last))
-        return self._enough_rows if known.apart else None
+        enough = self._enough_rows
+        return enough if enough is None or enough >= self.images or self.splits(self._last_alone) else None
 
     @torch.no_grad()
     def _last_alone(self, last: int) -> Tensor:
@@ -500,6 +500,12 @@ def _has_gradient(score: Tensor, leaves: Tensors) -> Tensor | None:
     depends = gradients(score.sum() * _GRADIENT_SCALE, leaves, allow_unused=True) if score.requires_grad else ()
     found = [(gradient != 0).flatten(1).any(1) for gradient in depends if gradient is not None]
     return torch.stack(found).any(0) if found else None
+
+
+def same_scores(scores: Tensor, clean: Tensor, perturbed: Tensor, expected: Tensor | None = None) -> Tensor:
+    """Whether scores are the expected ones, the clean ones by default, but for the rounding of another batch."""
+    scale = (clean - perturbed).abs().nan_to_num(posinf=0).maximum(clean.abs())
+    return (scores - (clean if expected is None else expected)).abs() <= _SAME * scale
 
 
 def samples_of(perturb: BoundPerturbation) -> int:

@@ -242,7 +242,7 @@ class ExtremalPerturbation(BaseAttribution, PerturbationAttribution):
             return objective_at(session.of_images(rows), spread, objective.known_of(rows))
 
         objective = objective_at(session, groups.spread if groups else None)
-        task = Task(objective, Parts(objective, objective_of, session.batching.apart), family, layouts, sought)
+        task = Task(objective, Parts(objective, objective_of), family, layouts, sought)
         contrast = None if groups else tuple(map(_contrast, objective.hidden, session.inputs))
         found = sweep(session, task, settings, self.get_name(), {"perturbation": repr(perturbation)}, contrast)
         return found, groups.spread if groups else lambda maps: maps

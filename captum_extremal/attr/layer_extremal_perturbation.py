@@ -213,7 +213,7 @@ class LayerExtremalPerturbation(BaseAttribution, LayerAttribution, PerturbationA
         runs = "tail" if tail.is_split else "model"
         about = {"layer": name_of(self.forward_func, self.layer), "runs": runs, "not_split": tail.not_split}
         objective = objective_at(here, groups)
-        task = Task(objective, Parts(objective, objective_of, session.batching.apart), family, layouts, sought)
+        task = Task(objective, Parts(objective, objective_of), family, layouts, sought)
         return sweep(here, task, settings, self.get_name(), about), here, spread_of(groups)
 
     def _at_layer(self, session: Session, to_input: bool, given: _AtLayer) -> Session:

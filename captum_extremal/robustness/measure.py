@@ -9,7 +9,7 @@ from captum_extremal._checks import check_count
 from captum_extremal._state import warn_caller
 from captum_extremal.arguments import Tensors
 from captum_extremal.masks.binary import binarised
-from captum_extremal.objective import Objective
+from captum_extremal.objective import Objective, same_scores
 from captum_extremal.perturbations import Perturbation
 from captum_extremal.perturbed import check_masks_of, searched_with
 from captum_extremal.results import ExtremalMasks
@@ -18,8 +18,6 @@ from captum_extremal.robustness.result import Robustness
 from captum_extremal.robustness.ways import Way, ways_of_hiding
 from captum_extremal.search import Game
 from captum_extremal.session import Session
-
-_SAME = 0.02  # of a score's size: by less, values of the same masks may differ by rounding, in half precision too
 
 
 def robustness_of(
@@ -46,9 +44,9 @@ def robustness_of(
 def _warn_of_other_values(found: ExtremalMasks, own: Tensor) -> None:
     """Warn where the search's own way of hiding does not give the values (N, A + 1) that the search measured."""
     measured = torch.cat([found.values, found.optimal_value.unsqueeze(1)], dim=1).to(own)
-    clean, perturbed = found.clean_score.to(own), found.perturbed_score.to(own)
-    scale = (clean - perturbed).abs().maximum(clean.abs()).unsqueeze(1)
-    if examples := ((own - measured).abs() > _SAME * scale).any(1).nonzero()[:, 0].tolist():
+    clean, perturbed = (score.to(own).unsqueeze(1) for score in (found.clean_score, found.perturbed_score))
+    same = same_scores(own, clean, perturbed, measured) | own.isnan() | measured.isnan()
+    if examples := (~same).any(1).nonzero()[:, 0].tolist():
         warn_caller(
             f"the masks of examples {examples} have other values than the search measured: give robustness the same "
             "model, target, inputs, baselines and perturbation as the search. A model in train mode may have others "
