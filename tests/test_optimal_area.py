@@ -362,6 +362,16 @@ def test_mask_of_the_path_that_is_not_enough_at_its_exact_area_is_forgotten() ->
     assert all(0.01 < area < 0.05 for area in areas)
 
 
+def test_a_star_of_a_saturated_probability_is_near_that_of_its_logit() -> None:
+    # Values that are all about 1 say little of the way to Phi_0; without regard to it, a* here is 0.68.
+    data, network = DigitImages(6), digit_network()
+    image, label = data.pairs()[3]
+    x = ((data.load(image).pixels - 0.485) / 0.2)[None]
+    found = ExtremalPerturbation(lambda x: network(x).sigmoid()).extremal_masks(x, target=int(label), areas="optimal")
+    assert float(found.clean_score) > 0.9999
+    assert float(found.optimal_area) < 0.2  # that of the logit is 0.1
+
+
 def test_infinite_score_of_the_other_side_does_not_count() -> None:
     found = ExtremalPerturbation(lambda x: mean(x).log()).extremal_masks(
         torch.ones(1, 1, SIDE, SIDE), perturbation="fade", areas=[0.2, 1.0], solver=PathSolver(steps=6)
